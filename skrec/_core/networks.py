@@ -1,0 +1,238 @@
+"""The networks: what is computed from the weights, not how the weights are found."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .sparse import Pattern, panel_widths, sddmm, spmm
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda x: x,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "elu": torch.nn.functional.elu,
+    "selu": torch.nn.functional.selu,
+}
+
+
+_OUTER_STD = 0.01
+
+
+def _keep(x: Tensor) -> Tensor:
+    return x
+
+
+class OutputActivation:
+    """f, which turns the last sums into ratings.
+
+    A bounded activation maps onto the range of the training ratings.
+
+    Parameters
+    ----------
+    name : {"identity", "sigmoid", "tanh", "relu", "elu", "selu"}
+        The activation.
+
+    low, high : float
+        The range of the training ratings.
+    """
+
+    def __init__(self, name: str, low: float, high: float):
+        self.function = ACTIVATIONS[name]
+        self.is_identity = name == "identity"
+        self.inverse = {"sigmoid": torch.logit, "tanh": torch.atanh}.get(name)
+        self.shift, self.scale = 0.0, 1.0
+        if self.inverse is not None:
+            bottom = 0.0 if name == "sigmoid" else -1.0
+            self.scale = (high - low) / (1.0 - bottom)
+            self.shift = low - self.scale * bottom
+
+    def __call__(self, sums: Tensor) -> Tensor:
+        if self.inverse is None:
+            return self.function(sums)
+        return self.shift + self.scale * self.function(sums)
+
+    def start(self, rating: float) -> float:
+        """A sum at which f is near `rating` and not flat, to start from."""
+        if self.inverse is None:
+            return rating
+        unit = (rating - self.shift) / self.scale if self.scale else 0.5
+        return self.inverse(torch.tensor(unit).clamp(0.05, 0.95)).item()
+
+
+@dataclass
+class AutoencoderWeights:
+    """The weights of an `Autoencoder`, each in one piece and on the CPU.
+
+    Attributes
+    ----------
+    encoder : list of Tensor
+        V of shape (n_visible, k_1), then one of shape (k_i, k_i+1) for each further
+        hidden layer.
+
+    encoder_biases : list of Tensor of shape (k_i,)
+        The biases of the hidden layers.
+
+    decoder : Tensor of shape (n_visible, k_last)
+        W.
+
+    decoder_bias : Tensor of shape (n_visible,)
+        b.
+    """
+
+    encoder: list[Tensor]
+    encoder_biases: list[Tensor]
+    decoder: Tensor
+    decoder_bias: Tensor
+
+    @classmethod
+    def draw(
+        cls,
+        n_visible: int,
+        hidden_layer_sizes: Sequence[int],
+        decoder_bias: float,
+        generator: torch.Generator,
+        dtype: torch.dtype,
+    ) -> AutoencoderWeights:
+        """Draw initial weights.
+
+        The outer layers are drawn from N(0, 0.01^2) as by the authors of AutoRec, and
+        the layers between such that they keep the variance (Glorot and Bengio 2010).
+        """
+
+        def normal(n_in, n_out, std):
+            weights = torch.empty(n_in, n_out, dtype=dtype)
+            return weights.normal_(0.0, std, generator=generator)
+
+        sizes = list(hidden_layer_sizes)
+        between = [
+            normal(a, b, (2 / (a + b)) ** 0.5) for a, b in itertools.pairwise(sizes)
+        ]
+        return cls(
+            [normal(n_visible, sizes[0], _OUTER_STD), *between],
+            [torch.zeros(size, dtype=dtype) for size in sizes],
+            normal(n_visible, sizes[-1], _OUTER_STD),
+            torch.full((n_visible,), decoder_bias, dtype=dtype),
+        )
+
+
+class Autoencoder(torch.nn.Module):
+    """An autoencoder of sparse rows that is evaluated at their entries only.
+
+    Parameters
+    ----------
+    weights : AutoencoderWeights
+        The initial weights, which decide the sizes.
+
+    activation : str
+        g, the activation of the hidden layers, a key of `ACTIVATIONS`.
+
+    out_activation : OutputActivation
+        f, the activation of the output.
+
+    device : torch.device
+        Where to compute.
+    """
+
+    def __init__(
+        self,
+        weights: AutoencoderWeights,
+        activation: str,
+        out_activation: OutputActivation,
+        device: torch.device,
+    ):
+        super().__init__()
+        self.activation = ACTIVATIONS[activation]
+        self.out_activation = out_activation
+        self.device = device
+
+        def parameters(tensors):
+            return torch.nn.ParameterList(
+                torch.nn.Parameter(t.to(device, copy=True)) for t in tensors
+            )
+
+        def panels(matrix):
+            n_rows, n_columns = matrix.shape
+            widths = panel_widths(n_rows, n_columns, matrix.itemsize, device)
+            return parameters(part.contiguous() for part in matrix.split(widths, 1))
+
+        first, *between = weights.encoder
+        self.encoder = panels(first)
+        self.between = parameters(between)
+        self.encoder_biases = parameters(weights.encoder_biases)
+        self.decoder = panels(weights.decoder)
+        (self.decoder_bias,) = parameters([weights.decoder_bias])
+
+    def penalised(self) -> list[Tensor]:
+        """All parameters but the biases."""
+        return [*self.encoder, *self.between, *self.decoder]
+
+    def weights(self) -> AutoencoderWeights:
+        """A copy of the present weights."""
+
+        def copy(tensors):
+            return [t.detach().to("cpu", copy=True) for t in tensors]
+
+        return AutoencoderWeights(
+            [torch.cat(copy(self.encoder), 1), *copy(self.between)],
+            copy(self.encoder_biases),
+            torch.cat(copy(self.decoder), 1),
+            *copy([self.decoder_bias]),
+        )
+
+    def encode(
+        self, pattern: Pattern, values: Tensor, drop: Callable[[Tensor], Tensor] = _keep
+    ) -> list[Tensor]:
+        """Compute the codes of sparse rows.
+
+        Parameters
+        ----------
+        pattern : Pattern of shape (n_rows, n_visible)
+            Where the rows have entries.
+
+        values : Tensor of shape (nnz,)
+            The entries.
+
+        drop : callable
+            Applied to the units of every hidden layer: dropout, while training.
+
+        Returns
+        -------
+        codes : list of Tensor of shape (n_rows, k_p)
+            The panels of the last hidden layer, as wide as those of the decoder.
+        """
+        sums = [spmm(pattern, values, panel) for panel in self.encoder]
+        return self.finish(sums, drop)
+
+    def finish(
+        self, sums: Sequence[Tensor], drop: Callable[[Tensor], Tensor] = _keep
+    ) -> list[Tensor]:
+        """Compute codes from the sums V r of the first layer, given in panels."""
+        bias, *biases = self.encoder_biases
+        parts = bias.split([panel.shape[1] for panel in sums])
+        codes = [
+            drop(self.activation(panel + part))
+            for panel, part in zip(sums, parts, strict=True)
+        ]
+        if not biases:
+            return codes
+        code = torch.cat(codes, 1)
+        for weight, bias in zip(self.between, biases, strict=True):
+            code = drop(self.activation(torch.addmm(bias, code, weight)))
+        return list(code.split([panel.shape[1] for panel in self.decoder], 1))
+
+    def decode(self, pattern: Pattern, codes: Sequence[Tensor]) -> Tensor:
+        """Reconstruct rows from their codes, at the entries of `pattern` only.
+
+        Returns
+        -------
+        ratings : Tensor of shape (nnz,)
+        """
+        sums = sddmm(pattern, codes, list(self.decoder))
+        biases = self.decoder_bias.index_select(0, pattern.col)
+        return self.out_activation(sums + biases)

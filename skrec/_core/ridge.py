@@ -1,0 +1,261 @@
+"""Ridge regressions of many rows on shared factors, all rows of a size at once.
+
+Row i has ratings r of some items, whose factors are the rows of Z, and solves
+
+    min_{w, b}  ||r - f(Z w + b)||^2 + penalty * ||w||^2
+
+with an intercept b that is not penalised. The direct solution also yields what each
+rating would have been predicted as without itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Numbers in the padded factors of one bucket: 128 MiB in double precision.
+_BUCKET_SIZE = 2**24
+# Gauss-Newton: steps, halvings of a step, and the relative decrease that ends it.
+_MAX_STEPS = 50
+_MAX_HALVINGS = 10
+_TOLERANCE = 1e-10
+
+
+class RowSolutions(NamedTuple):
+    """What `solve_rows` found.
+
+    Attributes
+    ----------
+    coef : Tensor of shape (n_rows, k)
+        w of each row; zero in a row without ratings.
+
+    intercept : Tensor of shape (n_rows,)
+        b of each row; zero in a row without ratings.
+
+    left_out : Tensor of shape (nnz,) or None
+        Each rating as predicted by its row's other ratings; NaN where there are none.
+    """
+
+    coef: Tensor
+    intercept: Tensor
+    left_out: Tensor | None
+
+
+def solve_rows(
+    indptr: Tensor,
+    indices: Tensor,
+    ratings: Tensor,
+    factors: Tensor,
+    penalty: float,
+    *,
+    link: Callable[[Tensor], Tensor] | None = None,
+    start: float = 0.0,
+    leave_one_out: bool = False,
+) -> RowSolutions:
+    """Solve the ridge problem of every row.
+
+    All tensors are in double precision and on one device.
+
+    Parameters
+    ----------
+    indptr, indices : Tensor of shape (n_rows + 1,) and (nnz,)
+        Which items each row rates, as in the CSR format.
+
+    ratings : Tensor of shape (nnz,)
+        The ratings r.
+
+    factors : Tensor of shape (n_items, k)
+        The factors of the items.
+
+    penalty : float
+        The penalty, positive.
+
+    link : callable or None
+        The function f, elementwise. None is the identity. With another function the
+        problem is solved by Gauss-Newton, and leaving out is exact for the problem
+        linearised at the solution (approximate leave-one-out).
+
+    start : float, default=0.0
+        The intercept at which Gauss-Newton starts.
+
+    leave_one_out : bool, default=False
+        Whether to predict each rating from its row's other ratings.
+
+    Returns
+    -------
+    solutions : RowSolutions
+    """
+    n_rows = len(indptr) - 1
+    coef = factors.new_zeros(n_rows, factors.shape[1])
+    intercept = factors.new_zeros(n_rows)
+    left_out = torch.full_like(ratings, torch.nan) if leave_one_out else None
+    for rows, entries, mask in _buckets(indptr, factors.shape[1]):
+        Z = factors[indices[entries]] * mask.unsqueeze(-1)
+        r = ratings[entries] * mask
+        ones = mask.to(Z.dtype)
+        if link is None:
+            w, b, residual, kept = _solve(Z, ones, r, penalty, leave_one_out)
+            loo = None if kept is None else r - residual / kept
+        else:
+            w, b, loo = _gauss_newton(Z, r, ones, penalty, link, start, leave_one_out)
+        coef[rows], intercept[rows] = w, b
+        if left_out is not None and loo is not None:
+            alone = mask.sum(1, keepdim=True) == 1
+            left_out[entries[mask]] = torch.where(alone, torch.nan, loo)[mask]
+    return RowSolutions(coef, intercept, left_out)
+
+
+def _buckets(indptr: Tensor, k: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Rows of similar size, the places of their entries and which places are real."""
+    counts, order = torch.sort(indptr.diff(), stable=True)
+    start = int(torch.searchsorted(counts, 1))
+    while start < len(order):
+        width = int(counts[start] * 1.25) + 4
+        size = max(1, _BUCKET_SIZE // (width * k))
+        end = min(int(torch.searchsorted(counts, width, right=True)), start + size)
+        rows = order[start:end]
+        place = torch.arange(int(counts[end - 1]), device=indptr.device)
+        mask = place < counts[start:end].unsqueeze(1)
+        yield rows, torch.where(mask, indptr[rows].unsqueeze(1) + place, 0), mask
+        start = end
+
+
+def _solve(Z, c, t, penalty, hats):
+    """Solve ``min ||t - Z w - c b||^2 + penalty ||w||^2`` for a batch of rows.
+
+    Parameters
+    ----------
+    Z : Tensor of shape (n_rows, n, k)
+        Features, zero where a row has fewer than n ratings.
+
+    c, t : Tensor of shape (n_rows, n)
+        The feature of the intercept and the targets, zero at the same places.
+
+    penalty : float
+        The penalty.
+
+    hats : bool
+        Whether `kept` is wanted.
+
+    Returns
+    -------
+    w, b : Tensor of shape (n_rows, k) and (n_rows,)
+        The solutions.
+
+    residual : Tensor of shape (n_rows, n)
+        ``t - Z w - c b``.
+
+    kept : Tensor of shape (n_rows, n) or None
+        One minus the hat values: ``residual / kept`` are the residuals of the targets
+        left out.
+    """
+    solve = _solve_dual if Z.shape[1] <= Z.shape[2] else _solve_primal
+    w, b, residual, kept = solve(Z, c, t, penalty, hats)
+    if kept is not None:
+        kept = kept.clamp(min=torch.finfo(kept.dtype).eps)
+    return w, b, residual, kept
+
+
+def _solve_dual(Z, c, t, penalty, hats):
+    """Systems of the size of the ratings, for rows with fewer of them than factors.
+
+    With K = I + Z Z' / penalty and P = K^-1 - K^-1 c c' K^-1 / (c' K^-1 c), which
+    projects the intercept out, the residuals are P t and the hat matrix is I - P.
+    """
+    eye = torch.eye(Z.shape[1], dtype=Z.dtype, device=Z.device)
+    L = _cholesky(torch.baddbmm(eye, Z, Z.mT, alpha=1 / penalty))
+    Kc, Kt = torch.cholesky_solve(torch.stack([c, t], -1), L).unbind(-1)
+    cKc = (c * Kc).sum(1, keepdim=True)
+    cKc = torch.where(cKc == 0, 1.0, cKc)  # no slope anywhere: any intercept does
+    b = (c * Kt).sum(1, keepdim=True) / cKc
+    residual = Kt - b * Kc
+    w = torch.einsum("bnk,bn->bk", Z, residual) / penalty
+    kept = None
+    if hats:
+        kept = torch.cholesky_inverse(L).diagonal(dim1=1, dim2=2) - Kc.square() / cKc
+    return w, b.squeeze(1), residual, kept
+
+
+def _solve_primal(Z, c, t, penalty, hats):
+    """Systems of the size of the factors, for rows with more ratings than those."""
+    Zc = torch.cat([Z, c.unsqueeze(-1)], -1)
+    A = Zc.mT @ Zc
+    diagonal = A.diagonal(dim1=1, dim2=2)
+    diagonal[:, :-1] += penalty
+    diagonal[:, -1] += diagonal[:, -1] == 0  # no slope anywhere: any intercept does
+    L = _cholesky(A)
+    theta = torch.cholesky_solve(Zc.mT @ t.unsqueeze(-1), L)
+    residual = t - (Zc @ theta).squeeze(-1)
+    kept = None
+    if hats:
+        half = torch.linalg.solve_triangular(L, Zc.mT, upper=False)
+        kept = 1 - half.square().sum(1)
+    return theta[:, :-1, 0], theta[:, -1, 0], residual, kept
+
+
+def _cholesky(A):
+    L, info = torch.linalg.cholesky_ex(A)
+    if info.any():
+        raise ValueError(
+            "The ridge problem of a row is singular to working precision: use a larger "
+            "penalty."
+        )
+    return L
+
+
+def _gauss_newton(Z, r, mask, penalty, link, start, hats):
+    """Solve the rows of a bucket under a nonlinear link; see `_solve`.
+
+    Returns w, b and, if `hats`, the ratings as predicted without themselves.
+    """
+    w = Z.new_zeros(len(Z), Z.shape[2])
+    b = Z.new_full((len(Z),), start)
+
+    def evaluate(w, b):
+        sums = torch.einsum("bnk,bk->bn", Z, w) + b.unsqueeze(1)
+        loss = ((r - link(sums)) * mask).square().sum(1)
+        return sums, loss + penalty * w.square().sum(1)
+
+    sums, loss = evaluate(w, b)
+    for _ in range(_MAX_STEPS):
+        slope, target = _linearise(link, sums, r, mask)
+        new_w, new_b, _, _ = _solve(
+            Z * slope.unsqueeze(-1), slope, target, penalty, False
+        )
+        step_w, step_b = new_w - w, new_b - b
+        size = torch.ones_like(b)
+        for _ in range(_MAX_HALVINGS):
+            tried = w + size.unsqueeze(1) * step_w, b + size * step_b
+            new_sums, new_loss = evaluate(*tried)
+            rose = new_loss > loss
+            if not rose.any():
+                break
+            size = torch.where(rose, size / 2, size)
+        better = new_loss <= loss
+        w = torch.where(better.unsqueeze(1), tried[0], w)
+        b = torch.where(better, tried[1], b)
+        sums = torch.where(better.unsqueeze(1), new_sums, sums)
+        converged = loss - new_loss <= _TOLERANCE * loss
+        loss = torch.where(better, new_loss, loss)
+        if converged.all():
+            break
+    if not hats:
+        return w, b, None
+    slope, target = _linearise(link, sums, r, mask)
+    *_, residual, kept = _solve(Z * slope.unsqueeze(-1), slope, target, penalty, True)
+    # Leaving rating j out moves its own sum by -h_j / slope_j * residual_j / kept_j.
+    per_slope = torch.where(slope == 0, 0.0, (1 - kept) / slope)
+    return w, b, link(sums - per_slope * residual / kept)
+
+
+def _linearise(link, sums, r, mask):
+    """The slopes of the link, and targets that make each step a ridge problem."""
+    with torch.enable_grad():
+        variable = sums.detach().requires_grad_()
+        out = link(variable)
+        (slope,) = torch.autograd.grad(out.sum(), variable)
+    slope = slope * mask
+    return slope, slope * sums + (r - out.detach()) * mask
