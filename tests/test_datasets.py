@@ -49,17 +49,16 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server, name, range_ = self.server, self.path[1:], self.headers.get("Range")
         server.requests.append((name, range_))
-        if server.faults:
-            status = server.faults.pop(0)
-            if status != 200:
-                return self.send_error(status)
-        content = server.files.get(name)
-        if content is None:
-            return self.send_error(404)
-        start = self._start(range_)
-        if start and start >= len(content):
-            return self.send_error(416)
-        self._send(content, start)
+        content, start = server.files.get(name), self._start(range_)
+        fault = server.faults.pop(0) if server.faults else 200
+        if fault != 200:
+            self.send_error(fault)
+        elif content is None:
+            self.send_error(404)
+        elif start and start >= len(content):
+            self.send_error(416)
+        else:
+            self._send(content, start)
 
     def _start(self, range_):
         if range_ is None or not self.server.knows_ranges:

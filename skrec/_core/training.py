@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+_MAX_LINE_SEARCH = 25
+
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
     "linear": lambda done: 1.0 - done,
@@ -283,7 +285,12 @@ def _make_optimizer(solver, parameters, learning_rate) -> torch.optim.Optimizer:
     if solver == "rprop":
         return torch.optim.Rprop(parameters, lr=learning_rate)
     return torch.optim.LBFGS(
-        parameters, lr=1.0, max_iter=1, history_size=10, line_search_fn="strong_wolfe"
+        parameters,
+        lr=1.0,
+        max_iter=1,  # an epoch is one iteration, so that each can be reported
+        max_eval=_MAX_LINE_SEARCH,
+        history_size=10,
+        line_search_fn="strong_wolfe",
     )
 
 

@@ -1,0 +1,56 @@
+"""Fixtures that several test files share."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from skrec.datasets import make_ratings
+
+
+def pytest_collection_modifyitems(items):
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="needs a CUDA device")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def R():
+    """A small rating matrix whose ratings have structure to be found."""
+    return make_ratings(80, 50, density=0.3, noise=0.3, random_state=0).R
+
+
+@pytest.fixture(scope="session")
+def movielens_100k():
+    """The ratings of MovieLens 100K as (X, y)."""
+    path = Path(os.environ.get("SKREC_DATA", "")) / "ml-100k" / "ratings.npz"
+    if not path.is_file():
+        pytest.skip("needs MovieLens 100K in the folder SKREC_DATA")
+    with np.load(path, allow_pickle=False) as file:
+        X = np.column_stack([file["user"], file["item"]]).astype(np.int64)
+        return X, file["rating"].astype(np.float64)
+
+
+def random_sparse(rng, shape, density, dtype=np.float64):
+    """A CSR array with standard normal entries, and at least one in each row."""
+    mask = rng.random(shape) < density
+    mask[np.arange(shape[0]), rng.integers(shape[1], size=shape[0])] = True
+    row, col = mask.nonzero()
+    values = rng.standard_normal(len(row)).astype(dtype)
+    return sp.csr_array((values, (row, col)), shape=shape)
