@@ -1,0 +1,156 @@
+import numpy as np
+import pytest
+import torch
+from conftest import random_sparse
+
+from skrec._core import networks
+from skrec._core.networks import (
+    ACTIVATIONS,
+    Autoencoder,
+    AutoencoderWeights,
+    OutputActivation,
+)
+from skrec._core.sparse import Pattern
+from skrec._core.training import PenalisedLoss
+
+CPU = torch.device("cpu")
+
+
+def make_network(n_visible, sizes, generator, activation="sigmoid", output="identity"):
+    weights = AutoencoderWeights.draw(n_visible, sizes, 0.5, generator, torch.float64)
+    # Large enough that every part of the network matters.
+    weights.encoder[0] *= 50
+    weights.decoder *= 50
+    for bias in weights.encoder_biases:
+        bias.normal_(generator=generator)
+    return Autoencoder(weights, activation, OutputActivation(output, 1.0, 5.0), CPU)
+
+
+@pytest.fixture
+def data(rng):
+    matrix = random_sparse(rng, (6, 10), 0.4)
+    pattern = Pattern(
+        torch.tensor(matrix.indptr), torch.tensor(matrix.indices), matrix.shape
+    )
+    return matrix, pattern, torch.tensor(matrix.data)
+
+
+def reconstruct_densely(matrix, weights, activation, output):
+    """h(r) = f(W g(... g(V r + mu)) + b), as the paper writes it."""
+    code = torch.tensor(matrix.toarray())
+    for weight, bias in zip(weights.encoder, weights.encoder_biases, strict=True):
+        code = ACTIVATIONS[activation](code @ weight + bias)
+    return OutputActivation(output, 1.0, 5.0)(
+        code @ weights.decoder.T + weights.decoder_bias
+    )
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("output", sorted(ACTIVATIONS))
+def test_reconstruction_is_that_of_the_dense_formula(
+    data, generator, activation, output
+):
+    matrix, pattern, values = data
+    network = make_network(10, [7], generator, activation, output)
+    found = network.decode(pattern, network.encode(pattern, values))
+    dense = reconstruct_densely(matrix, network.weights(), activation, output)
+    torch.testing.assert_close(
+        found.detach(), dense[pattern.row.long(), pattern.col.long()]
+    )
+
+
+@pytest.mark.parametrize("sizes", [[7], [5, 4], [6, 3, 6]])
+@pytest.mark.parametrize("width", [2, 128])
+def test_any_depth_and_panel_width(data, generator, monkeypatch, sizes, width):
+    monkeypatch.setattr("skrec._core.sparse._PANEL_WIDTHS", (width,))
+    matrix, pattern, values = data
+    network = make_network(10, sizes, generator, "tanh")
+    assert len(network.encoder) == -(-sizes[0] // width)
+    found = network.decode(pattern, network.encode(pattern, values))
+    dense = reconstruct_densely(matrix, network.weights(), "tanh", "identity")
+    torch.testing.assert_close(
+        found.detach(), dense[pattern.row.long(), pattern.col.long()]
+    )
+
+
+def test_gradient_of_the_objective_is_that_of_the_dense_formula(data, generator):
+    matrix, pattern, values = data
+    network = make_network(10, [5, 4], generator)
+    penalty = 0.7
+
+    def loss(_):
+        codes = network.encode(pattern, values)
+        return (network.decode(pattern, codes) - values).square().sum()
+
+    parameters = list(network.parameters())
+    found = PenalisedLoss(loss, parameters, network.penalised(), penalty)(None)
+
+    weights = network.weights()
+    dense = [*weights.encoder, *weights.encoder_biases, weights.decoder]
+    for tensor in (*dense, weights.decoder_bias):
+        tensor.requires_grad_()
+    error = reconstruct_densely(matrix, weights, "sigmoid", "identity") - torch.tensor(
+        matrix.toarray()
+    )
+    observed = torch.tensor(matrix.toarray() != 0)
+    expected = (error * observed).square().sum()
+    for weight in (*weights.encoder, weights.decoder):
+        expected = expected + penalty / 2 * weight.square().sum()
+    expected.backward()
+
+    assert found == pytest.approx(expected.item())
+    grads = {id(p): p.grad for p in parameters}
+    encoder = torch.cat([grads[id(p)] for p in network.encoder], 1)
+    torch.testing.assert_close(encoder, weights.encoder[0].grad)
+    torch.testing.assert_close(network.between[0].grad, weights.encoder[1].grad)
+    torch.testing.assert_close(network.decoder_bias.grad, weights.decoder_bias.grad)
+    for found, bias in zip(network.encoder_biases, weights.encoder_biases, strict=True):
+        torch.testing.assert_close(found.grad, bias.grad)
+
+
+def test_weights_do_not_share_memory_with_the_network(generator):
+    network = make_network(10, [7], generator)
+    weights = network.weights()
+    weights.decoder.zero_()
+    weights.encoder[0].zero_()
+    assert all(panel.any() for panel in [*network.encoder, *network.decoder])
+
+
+def test_initial_weights_have_the_authors_scale(generator):
+    weights = AutoencoderWeights.draw(2000, [100, 50], 3.5, generator, torch.float32)
+    assert weights.encoder[0].std().item() == pytest.approx(0.01, rel=0.01)
+    assert weights.decoder.std().item() == pytest.approx(0.01, rel=0.01)
+    assert weights.encoder[1].std().item() == pytest.approx((2 / 150) ** 0.5, rel=0.05)
+    assert (weights.decoder_bias == 3.5).all()
+
+
+@pytest.mark.parametrize(("name", "low"), [("sigmoid", 1.0), ("tanh", 1.0)])
+def test_bounded_outputs_map_onto_the_training_range(name, low):
+    output = OutputActivation(name, low, 5.0)
+    ends = output(torch.tensor([-50.0, 0.0, 50.0]))
+    np.testing.assert_allclose(ends, [1, 3, 5], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_outputs_start_near_the_mean_and_where_they_have_a_slope(name):
+    output = OutputActivation(name, 1.0, 5.0)
+    start = torch.tensor(output.start(3.5), requires_grad=True)
+    rating = output(start)
+    rating.backward()
+    assert rating.item() == pytest.approx(3.5, abs=0.2)
+    assert start.grad.abs() > 0.1
+
+
+def test_outputs_of_a_constant_range_start_finite():
+    assert np.isfinite(OutputActivation("sigmoid", 3.0, 3.0).start(3.0))
+
+
+def test_activations_are_those_of_the_documentation():
+    assert sorted(networks.ACTIVATIONS) == [
+        "elu",
+        "identity",
+        "relu",
+        "selu",
+        "sigmoid",
+        "tanh",
+    ]
