@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +16,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._base import BaseRecommender, EpochReports
-from ._core.device import inference_device, make_generator, resolve_device
+from ._core.batches import Rows, drop, scale_rows
+from ._core.device import (
+    as_tensor,
+    inference_device,
+    make_generator,
+    resolve_device,
+)
 from ._core.networks import (
     ACTIVATIONS,
     Autoencoder,
@@ -52,6 +58,7 @@ class AutoRecRegressor(BaseRecommender):
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "learning_rate": [StrOptions(set(SCHEDULES))],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "input_scaling": [Interval(Real, 0, 1, closed="both")],
         "input_dropout": [Interval(Real, 0, 1, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
     }
@@ -70,7 +77,8 @@ class AutoRecRegressor(BaseRecommender):
         learning_rate_init=0.003,
         max_iter=150,
         tol=1e-5,
-        input_dropout=0.5,
+        input_scaling=0.5,
+        input_dropout=0.2,
         dropout=0.0,
         early_stopping=False,
         validation_fraction=0.1,
@@ -93,6 +101,7 @@ class AutoRecRegressor(BaseRecommender):
         self.learning_rate_init = learning_rate_init
         self.max_iter = max_iter
         self.tol = tol
+        self.input_scaling = input_scaling
         self.input_dropout = input_dropout
         self.dropout = dropout
         self.early_stopping = early_stopping
@@ -115,6 +124,7 @@ class AutoRecRegressor(BaseRecommender):
         training, held_out = self._hold_out(ratings, random_state)
         network = self._make_network(sizes, ratings, random_state, device)
         rows = self._orient(training, device)
+        known["_mean_count"] = _mean_count(rows.pattern)
 
         def fitted():
             return known | self._describe(network, rows)
@@ -123,7 +133,9 @@ class AutoRecRegressor(BaseRecommender):
         history = self._train(network, rows, held_out, random_state, reports)
         for name, value in (fitted() | {"device_": str(device)}).items():
             setattr(self, name, value)
-        self._conclude(history, settles=self.learning_rate == "constant")
+        self._conclude(
+            history, settles=self.solver != "adam" or self.learning_rate == "constant"
+        )
         reports.end()
         return self
 
@@ -200,19 +212,28 @@ class AutoRecRegressor(BaseRecommender):
             b.to(weights.decoder.dtype) for b in old.encoder_biases
         ]
 
-    def _orient(self, ratings: Ratings, device) -> _Rows:
+    def _orient(self, ratings: Ratings, device) -> Rows:
         """Ratings as rows of the network's input: users or items."""
         pattern = Pattern(
             torch.tensor(ratings.indptr), torch.tensor(ratings.indices), ratings.shape
         )
-        values = torch.tensor(ratings.values, dtype=getattr(torch, self.dtype))
+        dtype = getattr(torch, self.dtype)
+        values = torch.tensor(ratings.values, dtype=dtype)
         weights = None
         if ratings.weights is not None:
-            weights = torch.tensor(ratings.weights, dtype=values.dtype)
-        rows = _Rows(pattern, values, weights)
+            weights = torch.tensor(ratings.weights, dtype=dtype)
+        rows = Rows(pattern, values, values, weights)
         if self.kind == "item":
             rows = rows.arrange(pattern.transposed, pattern.order)
-        return rows.to(device)
+        mean_count = _mean_count(rows.pattern)
+        return rows._replace(
+            inputs=self._scale(rows.pattern, rows.targets, mean_count)
+        ).to(device)
+
+    def _scale(self, pattern, values, mean_count):
+        """The input of the network: ratings, scaled by how many their row has."""
+        counts = pattern.crow.diff().index_select(0, pattern.row)
+        return scale_rows(values, counts, mean_count, self.input_scaling)
 
     def _train(self, network, rows, held_out, random_state, reports) -> History:
         order = make_generator(_draw_seed(random_state))
@@ -223,7 +244,7 @@ class AutoRecRegressor(BaseRecommender):
             network.penalised(),
             self.alpha,
         )
-        batches = _cut(rows, self.batch_size, order)
+        batches = rows.cut(self.batch_size, order)
         validate = None
         if held_out is not None:
             targets = self._orient(held_out, network.device)
@@ -231,7 +252,7 @@ class AutoRecRegressor(BaseRecommender):
         return train(
             objective,
             batches,
-            [len(batch.values) / len(rows.values) for batch in batches],
+            [batch.pattern.nnz / rows.pattern.nnz for batch in batches],
             Stopping(self.max_iter, self.tol, self.n_iter_no_change),
             solver=self.solver,
             learning_rate=self.learning_rate_init,
@@ -242,26 +263,26 @@ class AutoRecRegressor(BaseRecommender):
             end_epoch=reports.end_epoch,
         )
 
-    def _loss(self, network, noise, rows: _Rows) -> torch.Tensor:
+    def _loss(self, network, noise, rows: Rows) -> torch.Tensor:
         """The weighted squared errors of the reconstructed ratings."""
-        values = _drop(rows.values, self.input_dropout, noise)
-        drop_units = functools.partial(_drop, rate=self.dropout, generator=noise)
-        codes = network.encode(rows.pattern, values, drop_units)
-        error = network.decode(rows.pattern, codes) - rows.values
+        inputs = drop(rows.inputs, self.input_dropout, noise)
+        drop_units = functools.partial(drop, rate=self.dropout, generator=noise)
+        codes = network.encode(rows.pattern, inputs, drop_units)
+        error = network.decode(rows.pattern, codes) - rows.targets
         weighted = error if rows.weights is None else error * rows.weights
         return torch.dot(error, weighted)
 
     @torch.no_grad()
-    def _validation_score(self, network, rows: _Rows, targets: _Rows) -> float:
-        codes = network.encode(rows.pattern, rows.values)
+    def _validation_score(self, network, rows: Rows, targets: Rows) -> float:
+        codes = network.encode(rows.pattern, rows.inputs)
         predicted = network.decode(targets.pattern, codes).cpu().numpy()
         weights = None if targets.weights is None else targets.weights.cpu().numpy()
-        return r2_score(targets.values.cpu().numpy(), predicted, sample_weight=weights)
+        return r2_score(targets.targets.cpu(), predicted, sample_weight=weights)
 
     @torch.no_grad()
-    def _describe(self, network, rows: _Rows) -> dict[str, Any]:
+    def _describe(self, network, rows: Rows) -> dict[str, Any]:
         """The fitted attributes that the present weights amount to."""
-        codes = torch.cat(network.encode(rows.pattern, rows.values), 1).cpu().numpy()
+        codes = torch.cat(network.encode(rows.pattern, rows.inputs), 1).cpu().numpy()
         weights = network.weights()
         sides = ("item", "user") if self.kind == "item" else ("user", "item")
         encoded, decoded = sides
@@ -279,10 +300,10 @@ class AutoRecRegressor(BaseRecommender):
         """The fitted weights as tensors that share the memory of the attributes."""
         decoded = "user" if self._kind == "item" else "item"
         return AutoencoderWeights(
-            [torch.as_tensor(w) for w in self.encoder_coefs_],
-            [torch.as_tensor(b) for b in self.encoder_intercepts_],
-            torch.as_tensor(getattr(self, f"{decoded}_factors_")),
-            torch.as_tensor(getattr(self, f"{decoded}_biases_")),
+            [as_tensor(w) for w in self.encoder_coefs_],
+            [as_tensor(b) for b in self.encoder_intercepts_],
+            as_tensor(getattr(self, f"{decoded}_factors_")),
+            as_tensor(getattr(self, f"{decoded}_biases_")),
         )
 
     def _output(self) -> OutputActivation:
@@ -300,7 +321,9 @@ class AutoRecRegressor(BaseRecommender):
                 solutions.coef.cpu().numpy().astype(dtype),
                 solutions.intercept.cpu().numpy().astype(dtype),
             )
-        codes = torch.cat(self._user_network().encode(*self._input(rows)), 1)
+        pattern, ratings = self._input(rows)
+        inputs = self._scale(pattern, ratings, self._mean_count)
+        codes = torch.cat(self._user_network().encode(pattern, inputs), 1)
         return codes.cpu().numpy(), np.zeros(len(codes), self.user_biases_.dtype)
 
     def _leave_one_out(self, rows):
@@ -311,13 +334,13 @@ class AutoRecRegressor(BaseRecommender):
     def _solve_users(self, rows, leave_one_out=False):
         """Decoder rows of new users: ridge regressions on the codes of the items."""
         device = inference_device(self.device)
-        factors = torch.as_tensor(self.item_factors_, device=device).double()
+        factors = as_tensor(self.item_factors_, device=device).double()
         smallest = _SMALLEST_PENALTY * float(factors.square().sum(1).max())
         output = self._output()
         return solve_rows(
-            torch.as_tensor(rows.indptr, device=device),
-            torch.as_tensor(rows.indices, device=device),
-            torch.as_tensor(rows.data, device=device),
+            as_tensor(rows.indptr, device=device),
+            as_tensor(rows.indices, device=device),
+            as_tensor(rows.data, device=device),
             factors,
             max(self.alpha / 2, smallest),  # the loss has no factor 1/2
             link=None if output.is_identity else output,
@@ -331,22 +354,22 @@ class AutoRecRegressor(BaseRecommender):
 
     def _input(self, rows) -> tuple[Pattern, torch.Tensor]:
         device = inference_device(self.device)
-        pattern = Pattern(
-            torch.as_tensor(rows.indptr), torch.as_tensor(rows.indices), rows.shape
-        )
-        values = torch.as_tensor(rows.data, dtype=getattr(torch, self.dtype))
+        pattern = Pattern(as_tensor(rows.indptr), as_tensor(rows.indices), rows.shape)
+        values = as_tensor(rows.data).to(getattr(torch, self.dtype))
         return pattern.to(device), values.to(device)
 
     @torch.no_grad()
     def _evaluate_left_out(self, rows):
         """Evaluate the network for each rating with that rating taken out.
 
-        Without rating j, the sums V r of the first layer lack V_j r_j.
+        Without rating j, the sums V r of the first layer lack V_j r_j, and the row has
+        one rating less to be scaled by.
         """
         network = self._user_network()
         pattern, values = self._input(rows)
+        counts = pattern.crow.diff()
         V, W, b = (
-            torch.as_tensor(array, device=values.device)
+            as_tensor(array, values.device)
             for array in (self.encoder_coefs_[0], self.item_factors_, self.item_biases_)
         )
         sums = spmm(pattern, values, V)
@@ -356,57 +379,17 @@ class AutoRecRegressor(BaseRecommender):
         ):
             row, item = pattern.row[part], pattern.col[part]
             without = sums[row] - values[part].unsqueeze(1) * V[item]
+            without = scale_rows(
+                without, counts[row] - 1, self._mean_count, self.input_scaling
+            )
             codes = torch.cat(network.finish([without]), 1)
             parts.append(network.out_activation((codes * W[item]).sum(1) + b[item]))
         return torch.cat(parts).cpu().numpy()
 
 
-class _Rows(NamedTuple):
-    """Rows of the network's input.
-
-    Attributes
-    ----------
-    pattern : Pattern of shape (n_rows, n_visible)
-        Where there are ratings.
-
-    values : Tensor of shape (n_ratings,)
-        The ratings.
-
-    weights : Tensor of shape (n_ratings,) or None
-        Their weights.
-    """
-
-    pattern: Pattern
-    values: torch.Tensor
-    weights: torch.Tensor | None
-
-    def arrange(self, pattern: Pattern, order: torch.Tensor) -> _Rows:
-        """The entries at `order`, which stand in `pattern`."""
-        weights = None if self.weights is None else self.weights[order]
-        return _Rows(pattern, self.values[order], weights)
-
-    def to(self, device: torch.device) -> _Rows:
-        weights = None if self.weights is None else self.weights.to(device)
-        return _Rows(self.pattern.to(device), self.values.to(device), weights)
-
-
-def _cut(rows: _Rows, batch_size, generator) -> list[_Rows]:
-    """Cut rows into batches at random, once, so that each is transposed only once."""
-    n_rows = rows.pattern.shape[0]
-    if batch_size is None or batch_size >= n_rows:
-        return [rows]
-    order = torch.randperm(n_rows, generator=generator).to(rows.values.device)
-    parts = order.split(batch_size)
-    batches = (rows.arrange(*rows.pattern.rows(part)) for part in parts)
-    return [batch for batch in batches if len(batch.values)]
-
-
-def _drop(x: torch.Tensor, rate: float, generator) -> torch.Tensor:
-    """Set a part of the entries to zero and scale up the rest."""
-    if rate == 0:
-        return x
-    draws = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-    return x * (draws >= rate) / (1 - rate)
+def _mean_count(pattern: Pattern) -> float:
+    """The mean number of ratings in the rows that have any."""
+    return pattern.nnz / int(pattern.crow.diff().count_nonzero())
 
 
 def _draw_seed(random_state) -> int:

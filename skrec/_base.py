@@ -23,7 +23,7 @@ from sklearn.metrics import r2_score
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
-from ._core.device import available_memory, inference_device
+from ._core.device import as_tensor, available_memory, inference_device
 from ._core.sparse import Pattern, sddmm
 from ._ids import check_ids, check_matrix_ids, check_pairs, positions_of
 from ._ratings import (
@@ -396,10 +396,10 @@ shape (n_users,)
 
     def _predict_entries(self, users: _Users, row, item):
         """Predict single ratings, of shape (n_ratings,); -1 is an unseen one."""
+        is_rated = np.append(self._is_rated(), False)[item]
         item_means = np.append(self.item_means_, self.global_mean_)[item]
-        ratings = np.where(users.is_known[row], users.means[row], item_means)
-        is_rated = np.append(self._is_rated(), False)
-        modelled = np.flatnonzero(users.is_known[row] & is_rated[item])
+        ratings = np.where(is_rated, item_means, users.means[row])
+        modelled = np.flatnonzero(users.is_known[row] & is_rated)
         modelled = modelled[np.argsort(row[modelled], kind="stable")]
         ratings[modelled] = self._evaluate(users, row[modelled], item[modelled])
         return ratings
@@ -409,24 +409,24 @@ shape (n_users,)
         device = inference_device(self.device)
         crow = np.searchsorted(row, np.arange(len(users.factors) + 1))
         shape = len(users.factors), len(self.items_)
-        pattern = Pattern(torch.as_tensor(crow), torch.as_tensor(item), shape)
-        left = torch.as_tensor(users.factors, device=device)
-        right = torch.as_tensor(self.item_factors_, device=device)
+        pattern = Pattern(as_tensor(crow), as_tensor(item), shape)
+        left = as_tensor(users.factors, device=device)
+        right = as_tensor(self.item_factors_, device=device)
         sums = sddmm(pattern.to(device), [left], [right]).cpu().double()
-        sums += torch.as_tensor(users.biases[row] + self.item_biases_[item])
+        sums += as_tensor(users.biases[row] + self.item_biases_[item])
         return self._to_ratings(sums)
 
     def _predict_dense(self, users: _Users):
         """Predict all items for some users, of shape (n_users, n_items)."""
         device = inference_device(self.device)
-        factors, biases = (torch.as_tensor(a, device=device) for a in users[:2])
-        item_factors = torch.as_tensor(self.item_factors_, device=device)
-        item_biases = torch.as_tensor(self.item_biases_, device=device)
+        factors, biases = (as_tensor(a, device=device) for a in users[:2])
+        item_factors = as_tensor(self.item_factors_, device=device)
+        item_biases = as_tensor(self.item_biases_, device=device)
         sums = torch.addmm(item_biases, factors, item_factors.T)
         ratings = self._to_ratings((sums + biases.unsqueeze(1)).cpu())
         is_rated = self._is_rated()
-        ratings[:, ~is_rated] = users.means[:, np.newaxis]
         ratings[~users.is_known] = self.item_means_
+        ratings[:, ~is_rated] = users.means[:, np.newaxis]
         return ratings
 
     def _predict_left_out(self, rows):
@@ -440,8 +440,9 @@ shape (n_users,)
         prior = _PRIOR_RATINGS * self.global_mean_
         ratings = (sums + prior) / (counts - 1 + _PRIOR_RATINGS)
         others = np.diff(informative.indptr)[row] - is_rated
-        ratings[others == 0] = self.item_means_[rows.indices[others == 0]]
-        left_out = torch.as_tensor(self._leave_one_out(informative))
+        alone = is_rated & (others == 0)
+        ratings[alone] = self.item_means_[rows.indices[alone]]
+        left_out = as_tensor(self._leave_one_out(informative))
         modelled = is_rated & (others > 0)
         ratings[modelled] = self._clipped(left_out.numpy())[others[is_rated] > 0]
         return ratings

@@ -73,6 +73,12 @@ def test_training_ends_when_the_loss_has_settled():
     assert recent[0] - recent[-1] <= 5 * 1e-4 * recent[0]
 
 
+def test_a_falling_step_size_is_seen_through_to_its_end():
+    history = run(Quadratic(), schedule="linear", stopping=Stopping(300, 0.1, 2))
+    assert len(history.loss_curve) == 300
+    assert history.reason == "max_iter"
+
+
 def test_lbfgs_does_not_evaluate_the_end_of_a_line_search_again():
     problem = Quadratic()
     history = run(problem, solver="lbfgs", stopping=Stopping(5, 0, 10))
@@ -139,7 +145,9 @@ def test_an_interrupt_keeps_the_best_state_and_is_handed_on(validates):
 def test_a_loss_that_is_not_finite_takes_back_to_the_last_that_was(bad):
     problem = Quadratic()
     plain = problem.loss
-    problem.loss = lambda batch: plain(batch) * (bad if problem.n_evaluations > 3 else 1)
+    problem.loss = lambda batch: (
+        plain(batch) * (bad if problem.n_evaluations > 3 else 1)
+    )
     states = []
     history = run(
         problem,

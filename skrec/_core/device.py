@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 
+import numpy as np
 import torch
 
 
@@ -62,6 +63,11 @@ def make_generator(seed: int, device: torch.device | None = None) -> torch.Gener
     generator = torch.Generator(device or torch.device("cpu"))
     generator.manual_seed(seed)
     return generator
+
+
+def as_tensor(array: np.ndarray, device: torch.device | None = None) -> torch.Tensor:
+    """A tensor of an array, which is copied if it is read-only, as a memory map is."""
+    return torch.as_tensor(np.require(array, requirements="W"), device=device)
 
 
 def available_memory() -> float:

@@ -34,7 +34,8 @@ class Stopping:
         validation score an increase by this much.
 
     n_iter_no_change : int
-        Stop after this many epochs in a row without improvement.
+        Stop after this many epochs in a row without improvement. A loss does not stop
+        a training whose step size falls: its last epochs are what that is for.
     """
 
     max_iter: int
@@ -182,6 +183,7 @@ def train(
     """
     optimizer = _make_optimizer(solver, objective.parameters, learning_rate)
     evaluate = _Remembered(objective) if solver == "lbfgs" else objective
+    falls = solver == "adam" and schedule != "constant"
     snapshot = Snapshot(objective.parameters)
     history = History()
     watch = _Watch(stopping, higher_is_better=validate is not None)
@@ -189,7 +191,7 @@ def train(
     try:
         for epoch in range(stopping.max_iter):
             begin_epoch()
-            if solver == "adam":
+            if falls:
                 factor = SCHEDULES[schedule](epoch / stopping.max_iter)
                 optimizer.param_groups[0]["lr"] = learning_rate * factor
             loss = _run_epoch(
@@ -209,7 +211,7 @@ def train(
             if end_epoch(history):
                 history.reason = "callback"
                 break
-            if watch.is_over:
+            if watch.is_over and not (falls and validate is None):
                 history.reason = "converged"
                 break
     except KeyboardInterrupt as interrupt:
