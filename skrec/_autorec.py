@@ -16,7 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._base import BaseRecommender, EpochReports
-from ._core.batches import Rows, drop, scale_rows
+from ._core.batches import InputTransform, Rows, drop
 from ._core.device import (
     as_tensor,
     inference_device,
@@ -30,19 +30,219 @@ from ._core.networks import (
     OutputActivation,
 )
 from ._core.ridge import solve_rows
-from ._core.sparse import Pattern, spmm
+from ._core.sparse import Pattern
 from ._core.training import SCHEDULES, History, PenalisedLoss, Stopping, train
 from ._ids import positions_of
 from ._ratings import Ratings
 
-# Numbers that leaving one out holds at once.
-_CHUNK = 2**24
 # The smallest penalty in folding a user in, relative to the squared length of a code.
 _SMALLEST_PENALTY = 1e-8
 
 
 class AutoRecRegressor(BaseRecommender):
-    """Autoencoder that predicts ratings (AutoRec)."""
+    r"""Autoencoder that predicts ratings (AutoRec).
+
+    Each item (or user) is the sparse vector of its ratings. An autoencoder compresses
+    it to a code and reconstructs all ratings from that, the missing ones included.
+    The work and the memory of an epoch are proportional to the number of ratings.
+
+    Read more in the Notes. With ``input_scaling=0`` and ``input_dropout=0`` this is
+    the model of [1]_.
+
+    Parameters
+    ----------
+    kind : {"item", "user"}, default="item"
+        Whether the rows that are reconstructed are items (I-AutoRec) or users
+        (U-AutoRec). Items are usually more accurate.
+
+    hidden_layer_sizes : int or array-like of shape (n_layers,), default=(500,)
+        Units of each hidden layer. The last is the number of factors.
+
+    activation : {"identity", "sigmoid", "tanh", "relu", "elu", "selu"}, \
+default="sigmoid"
+        g, the activation of the hidden layers.
+
+    out_activation : {"identity", "sigmoid", "tanh", "relu", "elu", "selu"}, \
+default="identity"
+        f, the activation of the output. "sigmoid" and "tanh" are mapped onto the range
+        of the training ratings.
+
+    alpha : float, default=@ALPHA
+        The penalty lambda on the squared weights, on the scale of the sum of squared
+        errors. Biases are not penalised.
+
+    solver : {"adam", "rprop", "lbfgs"}, default="adam"
+        The optimiser. "rprop" and "lbfgs" see all ratings in every step; "lbfgs" goes
+        with no kind of dropout.
+
+    batch_size : int or None, default=@BATCH
+        Rows (items or users) in a step of "adam". None takes all in one step.
+
+    learning_rate : {"constant", "linear", "cosine"}, default="linear"
+        How the step size of "adam" falls: not at all, or to zero in `max_iter` epochs.
+
+    learning_rate_init : float, default=@LR
+        The first step size of "adam" or "rprop".
+
+    max_iter : int, default=@ITER
+        The largest number of epochs; iterations of "lbfgs". All are made where the
+        step size falls, unless `early_stopping` ends them.
+
+    tol : float, default=1e-5
+        What counts as an improvement: a decrease of the loss by this part, or an
+        increase of the validation score by this much.
+
+    center_input : bool, default=False
+        Subtract the global mean from the input, so that a rating that is not there
+        counts as one of the mean. Worth it with ``kind="user"``. With ``kind="item"``
+        the zeros of the raw input say who did not rate, which tells more.
+
+    input_scaling : float, default=0.5
+        The power of its number of ratings by which each row of the input is divided,
+        relative to the mean number. Without it (0, as in the paper) the sums of much
+        rated items drive the hidden units into saturation.
+
+    input_dropout : float, default=@DROP
+        Probability that a rating is left out of the input, in [0, 1), drawn anew in
+        each epoch. The rest is scaled up.
+
+    dropout : float, default=0.0
+        Probability that a hidden unit is left out, in [0, 1).
+
+    early_stopping : bool, default=False
+        Hold out ratings, stop when their score has not improved for
+        `n_iter_no_change` epochs, and keep the best weights.
+
+    validation_fraction : float, default=0.1
+        The part of the ratings that is held out.
+
+    n_iter_no_change : int, default=10
+        Epochs without improvement after which to stop.
+
+    warm_start : bool, default=False
+        Start from the weights of the last fit, if there was one. Users and items are
+        matched by id; new ones start at random.
+
+    clip : bool, default=True
+        Keep predictions inside the range of the training ratings.
+
+    device : str or torch.device, default="auto"
+        "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where there is one. A fitted
+        model falls back to the CPU where the device is missing.
+
+    dtype : {"float32", "float64"}, default="float32"
+        The precision of the weights.
+
+    random_state : int, RandomState instance or None, default=None
+        Determines initial weights, batches, dropout and held-out ratings. An int gives
+        the same model in each call, bit for bit with the same number of threads.
+
+    verbose : bool or int, default=False
+        Print the loss after each epoch. For progress bars set a callback:
+        ``set_callbacks(sklearn.callback.ProgressBar())``.
+
+    Attributes
+    ----------
+    users_ : ndarray of shape (n_users,)
+        The ids of the users, ascending; row numbers after a fit on a matrix.
+
+    items_ : ndarray of shape (n_items,)
+        The ids of the items, ascending; column numbers after a fit on a matrix.
+
+    user_factors_ : ndarray of shape (n_users, n_components)
+        Decoder rows of the users (W), or their codes if ``kind="user"``.
+
+    item_factors_ : ndarray of shape (n_items, n_components)
+        Codes of the items, or their decoder rows (W) if ``kind="user"``.
+
+    user_biases_, item_biases_ : ndarray of shape (n_users,) and (n_items,)
+        The output biases b on the side of the decoder, zero on the other.
+
+    encoder_coefs_ : list of ndarray
+        V of shape (n_users, k_1), or (n_items, k_1) if ``kind="user"``, followed by a
+        matrix of shape (k_i, k_i+1) for each further hidden layer.
+
+    encoder_intercepts_ : list of ndarray of shape (k_i,)
+        The biases of the hidden layers.
+
+    user_means_, item_means_ : ndarray of shape (n_users,) and (n_items,)
+        Mean ratings, drawn to the global mean as by 5 ratings more.
+
+    global_mean_ : float
+        The mean rating.
+
+    rating_range_ : tuple of (float, float)
+        The lowest and the highest training rating.
+
+    loss_curve_ : list of float
+        The penalised loss in each epoch.
+
+    validation_scores_ : list of float
+        R² of the held-out ratings after each epoch; empty without `early_stopping`.
+
+    n_iter_ : int
+        Epochs made.
+
+    n_features_in_ : int
+        2 for pairs, the number of items for a matrix.
+
+    feature_names_in_ : ndarray of shape (2,)
+        Names of the columns, if X was a DataFrame with string names.
+
+    device_ : str
+        Where the model was fitted.
+
+    See Also
+    --------
+    skrec.model_selection.ratings_to_samples : From a matrix to pairs.
+
+    Notes
+    -----
+    With the ratings r of a row, observed at O, the model
+
+    .. math:: h(r; \theta) = f(W \, g(V r + \mu) + b)
+
+    minimises, with the weight w of each rating,
+
+    .. math:: \sum_r \sum_{i \in O} w_i (r_i - h(r; \theta)_i)^2
+              + \frac{\lambda}{2} (\|W\|^2 + \|V\|^2)
+
+    A row of a matrix in `predict` is a user who is known by that row alone. With
+    ``kind="user"`` the network is evaluated. With ``kind="item"`` the user's decoder
+    row is the ridge regression of the ratings on the codes of the items, with penalty
+    lambda / 2, which is where training would converge for that row. If f is not the
+    identity, it is found by Gauss-Newton.
+
+    `score` of a matrix without y predicts each rating from the others in its row.
+    That is exact, except if ``kind="item"`` and f is not the identity: then it is
+    exact for the problem linearised at the row's solution (approximate
+    leave-one-out). With ``alpha=0`` rows are solved with the smallest penalty that
+    the precision allows.
+
+    References
+    ----------
+    .. [1] Suvash Sedhain, Aditya Krishna Menon, Scott Sanner and Lexing Xie. 2015.
+       "AutoRec: Autoencoders Meet Collaborative Filtering". WWW '15 Companion.
+       https://doi.org/10.1145/2740908.2742726
+
+    Examples
+    --------
+    >>> from skrec import AutoRecRegressor
+    >>> from skrec.datasets import make_ratings
+    >>> R = make_ratings(n_users=300, n_items=100, random_state=0).R
+    >>> model = AutoRecRegressor(hidden_layer_sizes=20, alpha=10, random_state=0)
+    >>> model.fit(R[:250]).predict(R[250:]).shape
+    (50, 100)
+    >>> model.recommend(R[250:252], n_items=2)["user"].tolist()
+    [0, 0, 1, 1]
+
+    The samples may be ratings instead of users:
+
+    >>> model.fit([["ann", "up"], ["ann", "alien"], ["bob", "up"]], [5, 2, 4])
+    AutoRecRegressor(...)
+    >>> model.predict([["bob", "alien"], ["eve", "up"]]).shape
+    (2,)
+    """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseRecommender._parameter_constraints,
@@ -58,6 +258,7 @@ class AutoRecRegressor(BaseRecommender):
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "learning_rate": [StrOptions(set(SCHEDULES))],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "center_input": ["boolean"],
         "input_scaling": [Interval(Real, 0, 1, closed="both")],
         "input_dropout": [Interval(Real, 0, 1, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
@@ -77,6 +278,7 @@ class AutoRecRegressor(BaseRecommender):
         learning_rate_init=0.003,
         max_iter=150,
         tol=1e-5,
+        center_input=False,
         input_scaling=0.5,
         input_dropout=0.2,
         dropout=0.0,
@@ -101,6 +303,7 @@ class AutoRecRegressor(BaseRecommender):
         self.learning_rate_init = learning_rate_init
         self.max_iter = max_iter
         self.tol = tol
+        self.center_input = center_input
         self.input_scaling = input_scaling
         self.input_dropout = input_dropout
         self.dropout = dropout
@@ -117,14 +320,46 @@ class AutoRecRegressor(BaseRecommender):
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, *, sample_weight=None):
+        """Fit the model to ratings.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_ratings, 2) or {sparse matrix, sparse \
+array} of shape (n_users, n_items)
+            User and item ids; or a matrix whose stored entries are the ratings, a
+            stored 0 included.
+
+        y : array-like of shape (n_ratings,), sparse of shape (n_users, n_items) or None
+            The ratings of the pairs. Beside a matrix, further ratings or None.
+
+        sample_weight : array-like or sparse, default=None
+            The weight of each rating's error, of shape (n_ratings,); beside a matrix
+            sparse with its entries, or of shape (n_users,). A rating of weight 0 is as
+            good as absent, from the input too.
+
+        Returns
+        -------
+        self : AutoRecRegressor
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the ratings or parameters are not what they should be; see the message.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the loss became infinite, or had not settled in `max_iter` epochs of a
+            step size that does not fall.
+        """
         device = resolve_device(self.device)
         sizes = self._check_layers()
         ratings, known = self._check_fit(X, y, sample_weight)
         random_state = check_random_state(self.random_state)
         training, held_out = self._hold_out(ratings, random_state)
         network = self._make_network(sizes, ratings, random_state, device)
-        rows = self._orient(training, device)
-        known["_mean_count"] = _mean_count(rows.pattern)
+        known["_input"] = self._input_transform(training, known["global_mean_"])
+        rows = self._orient(training, known["_input"], device)
 
         def fitted():
             return known | self._describe(network, rows)
@@ -212,7 +447,14 @@ class AutoRecRegressor(BaseRecommender):
             b.to(weights.decoder.dtype) for b in old.encoder_biases
         ]
 
-    def _orient(self, ratings: Ratings, device) -> Rows:
+    def _input_transform(self, ratings: Ratings, mean) -> InputTransform:
+        rated = ratings.indices if self.kind == "item" else ratings.rows
+        mean_count = ratings.n_ratings / len(np.unique(rated))
+        return InputTransform(
+            mean if self.center_input else 0.0, mean_count, self.input_scaling
+        )
+
+    def _orient(self, ratings: Ratings, transform: InputTransform, device) -> Rows:
         """Ratings as rows of the network's input: users or items."""
         pattern = Pattern(
             torch.tensor(ratings.indptr), torch.tensor(ratings.indices), ratings.shape
@@ -225,15 +467,7 @@ class AutoRecRegressor(BaseRecommender):
         rows = Rows(pattern, values, values, weights)
         if self.kind == "item":
             rows = rows.arrange(pattern.transposed, pattern.order)
-        mean_count = _mean_count(rows.pattern)
-        return rows._replace(
-            inputs=self._scale(rows.pattern, rows.targets, mean_count)
-        ).to(device)
-
-    def _scale(self, pattern, values, mean_count):
-        """The input of the network: ratings, scaled by how many their row has."""
-        counts = pattern.crow.diff().index_select(0, pattern.row)
-        return scale_rows(values, counts, mean_count, self.input_scaling)
+        return rows._replace(inputs=transform(rows.pattern, rows.targets)).to(device)
 
     def _train(self, network, rows, held_out, random_state, reports) -> History:
         order = make_generator(_draw_seed(random_state))
@@ -247,7 +481,7 @@ class AutoRecRegressor(BaseRecommender):
         batches = rows.cut(self.batch_size, order)
         validate = None
         if held_out is not None:
-            targets = self._orient(held_out, network.device)
+            targets = self._orient(held_out, InputTransform(), network.device)
             validate = functools.partial(self._validation_score, network, rows, targets)
         return train(
             objective,
@@ -321,15 +555,16 @@ class AutoRecRegressor(BaseRecommender):
                 solutions.coef.cpu().numpy().astype(dtype),
                 solutions.intercept.cpu().numpy().astype(dtype),
             )
-        pattern, ratings = self._input(rows)
-        inputs = self._scale(pattern, ratings, self._mean_count)
+        pattern, ratings = self._tensors(rows)
+        inputs = self._input(pattern, ratings)
         codes = torch.cat(self._user_network().encode(pattern, inputs), 1)
         return codes.cpu().numpy(), np.zeros(len(codes), self.user_biases_.dtype)
 
     def _leave_one_out(self, rows):
         if self._kind == "item":
             return self._solve_users(rows, leave_one_out=True).left_out.cpu().numpy()
-        return self._evaluate_left_out(rows)
+        network = self._user_network()
+        return network.leave_one_out(*self._tensors(rows), self._input).cpu().numpy()
 
     def _solve_users(self, rows, leave_one_out=False):
         """Decoder rows of new users: ridge regressions on the codes of the items."""
@@ -352,44 +587,11 @@ class AutoRecRegressor(BaseRecommender):
         device = inference_device(self.device)
         return Autoencoder(self._weights(), self.activation, self._output(), device)
 
-    def _input(self, rows) -> tuple[Pattern, torch.Tensor]:
+    def _tensors(self, rows) -> tuple[Pattern, torch.Tensor]:
         device = inference_device(self.device)
         pattern = Pattern(as_tensor(rows.indptr), as_tensor(rows.indices), rows.shape)
         values = as_tensor(rows.data).to(getattr(torch, self.dtype))
         return pattern.to(device), values.to(device)
-
-    @torch.no_grad()
-    def _evaluate_left_out(self, rows):
-        """Evaluate the network for each rating with that rating taken out.
-
-        Without rating j, the sums V r of the first layer lack V_j r_j, and the row has
-        one rating less to be scaled by.
-        """
-        network = self._user_network()
-        pattern, values = self._input(rows)
-        counts = pattern.crow.diff()
-        V, W, b = (
-            as_tensor(array, values.device)
-            for array in (self.encoder_coefs_[0], self.item_factors_, self.item_biases_)
-        )
-        sums = spmm(pattern, values, V)
-        parts = [values.new_empty(0)]
-        for part in torch.arange(pattern.nnz, device=values.device).split(
-            max(1, _CHUNK // max(V.shape[1], W.shape[1]))
-        ):
-            row, item = pattern.row[part], pattern.col[part]
-            without = sums[row] - values[part].unsqueeze(1) * V[item]
-            without = scale_rows(
-                without, counts[row] - 1, self._mean_count, self.input_scaling
-            )
-            codes = torch.cat(network.finish([without]), 1)
-            parts.append(network.out_activation((codes * W[item]).sum(1) + b[item]))
-        return torch.cat(parts).cpu().numpy()
-
-
-def _mean_count(pattern: Pattern) -> float:
-    """The mean number of ratings in the rows that have any."""
-    return pattern.nnz / int(pattern.crow.diff().count_nonzero())
 
 
 def _draw_seed(random_state) -> int:

@@ -78,6 +78,13 @@ def test_the_factors_are_codes_and_decoder_rows(R, kind):
     np.testing.assert_allclose(encoded, sigmoid(rows @ V + mu), atol=1e-5)
 
 
+def test_center_input_subtracts_the_global_mean(R):
+    model = make("user", input_scaling=0.0, center_input=True).fit(R)
+    rows = np.where(R.toarray() != 0, R.toarray() - R.data.mean(), 0)
+    expected = sigmoid(rows @ model.encoder_coefs_[0] + model.encoder_intercepts_[0])
+    np.testing.assert_allclose(model.user_factors_, expected, atol=1e-5)
+
+
 def test_input_scaling_divides_rows_by_a_power_of_their_counts(R):
     model = make("user", input_scaling=0.5).fit(R)
     counts = np.diff(R.indptr)
@@ -374,14 +381,17 @@ def brute_force_left_out(model, R):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("sizes", [(8,), (40,), (6, 4)])
-def test_score_of_a_matrix_leaves_each_rating_out(R, kind, sizes):
+def test_score_of_a_matrix_leaves_each_rating_out(R, kind, sizes, center):
     R = R.tolil()
     R[2, :], R[3, :] = 0, 0
     R[3, 11] = 4  # a user with a single rating, and one without any
     R = R.tocsr()
     R.eliminate_zeros()
-    model = make(kind, hidden_layer_sizes=sizes, dtype="float64").fit(R[20:])
+    model = make(
+        kind, hidden_layer_sizes=sizes, center_input=center, dtype="float64"
+    ).fit(R[20:])
     expected = brute_force_left_out(model, R[:20])
     assert model.score(R[:20]) == pytest.approx(r2_score(R[:20].data, expected))
 

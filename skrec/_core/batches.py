@@ -10,6 +10,36 @@ from torch import Tensor
 from .sparse import Pattern
 
 
+class InputTransform(NamedTuple):
+    """How the ratings of a row become the input of a network.
+
+    Attributes
+    ----------
+    center : float
+        What is subtracted from each rating.
+
+    mean_count : float
+        The mean number of ratings in a row.
+
+    exponent : float
+        The power of a row's number of ratings, relative to the mean number, that its
+        input is divided by.
+    """
+
+    center: float = 0.0
+    mean_count: float = 1.0
+    exponent: float = 0.0
+
+    def __call__(self, pattern: Pattern, ratings: Tensor) -> Tensor:
+        """The input for all ratings of some rows, of shape (nnz,)."""
+        counts = pattern.crow.diff().index_select(0, pattern.row)
+        return (ratings - self.center) * self.scale(counts).to(ratings.dtype)
+
+    def scale(self, counts: Tensor) -> Tensor:
+        """What the ratings in rows of `counts` ratings are multiplied by."""
+        return (counts.clamp(min=1) / self.mean_count).pow(-self.exponent)
+
+
 class Rows(NamedTuple):
     """Sparse rows to be reconstructed.
 
@@ -69,33 +99,6 @@ class Rows(NamedTuple):
         order = torch.randperm(n_rows, generator=generator).to(self.inputs.device)
         parts = map(self.pattern.rows, order.split(batch_size))
         return [self.arrange(*part) for part in parts if part[0].nnz]
-
-
-def scale_rows(values: Tensor, counts: Tensor, mean: float, exponent: float) -> Tensor:
-    """Divide entries by a power of how many their row has, relative to the mean.
-
-    Parameters
-    ----------
-    values : Tensor of shape (n, ...)
-        The entries.
-
-    counts : Tensor of shape (n,)
-        The number of entries in the row of each.
-
-    mean : float
-        The mean number of entries in a row.
-
-    exponent : float
-        The power. 0 returns the values as they are.
-
-    Returns
-    -------
-    scaled : Tensor of shape (n, ...)
-    """
-    if exponent == 0:
-        return values
-    scale = (counts.to(values.dtype).clamp(min=1) / mean).pow(-exponent)
-    return values * scale.view(-1, *[1] * (values.dim() - 1))
 
 
 def drop(values: Tensor, rate: float, generator: torch.Generator) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .batches import InputTransform
 from .sparse import Pattern, panel_widths, sddmm, spmm
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -22,6 +23,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 _OUTER_STD = 0.01
+# Numbers that leaving one out holds at once.
+_CHUNK = 2**24
 
 
 def _keep(x: Tensor) -> Tensor:
@@ -175,14 +178,17 @@ class Autoencoder(torch.nn.Module):
     def weights(self) -> AutoencoderWeights:
         """A copy of the present weights."""
 
-        def copy(tensors):
-            return [t.detach().to("cpu", copy=True) for t in tensors]
+        def copy(tensor):
+            return tensor.detach().to("cpu", copy=True)
+
+        def join(panels):
+            return torch.cat([panel.detach() for panel in panels], 1).cpu()
 
         return AutoencoderWeights(
-            [torch.cat(copy(self.encoder), 1), *copy(self.between)],
-            copy(self.encoder_biases),
-            torch.cat(copy(self.decoder), 1),
-            *copy([self.decoder_bias]),
+            [join(self.encoder), *map(copy, self.between)],
+            list(map(copy, self.encoder_biases)),
+            join(self.decoder),
+            copy(self.decoder_bias),
         )
 
     def encode(
@@ -236,3 +242,41 @@ class Autoencoder(torch.nn.Module):
         sums = sddmm(pattern, codes, list(self.decoder))
         biases = self.decoder_bias.index_select(0, pattern.col)
         return self.out_activation(sums + biases)
+
+    @torch.no_grad()
+    def leave_one_out(
+        self, pattern: Pattern, ratings: Tensor, transform: InputTransform
+    ) -> Tensor:
+        """Reconstruct each rating from the others in its row.
+
+        Without rating j, the sums V r of the first layer lack V_j r_j, and the row has
+        one rating less to be scaled by.
+
+        Parameters
+        ----------
+        pattern : Pattern of shape (n_rows, n_visible)
+            Where the rows have ratings.
+
+        ratings : Tensor of shape (nnz,)
+            The ratings.
+
+        transform : InputTransform
+            How they become the input.
+
+        Returns
+        -------
+        left_out : Tensor of shape (nnz,)
+        """
+        V, W = torch.cat(list(self.encoder), 1), torch.cat(list(self.decoder), 1)
+        inputs = ratings - transform.center
+        sums = spmm(pattern, inputs, V)
+        scales = transform.scale(pattern.crow.diff() - 1).to(ratings.dtype)
+        left_out = torch.empty_like(ratings)
+        entries = torch.arange(pattern.nnz, device=ratings.device)
+        for part in entries.split(max(1, _CHUNK // max(V.shape[1], W.shape[1]))):
+            row, col = pattern.row[part], pattern.col[part]
+            without = sums[row] - inputs[part].unsqueeze(1) * V[col]
+            codes = torch.cat(self.finish([without * scales[row].unsqueeze(1)]), 1)
+            logits = (codes * W[col]).sum(1) + self.decoder_bias[col]
+            left_out[part] = self.out_activation(logits)
+        return left_out
