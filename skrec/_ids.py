@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from numbers import Number
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-_ID_REMEDY = "ids may be integers, floats, booleans or strings, one type a column"
+_ID_REMEDY = (
+    "ids may be integers, floats, booleans, strings or other values that sort, of one "
+    "type a column"
+)
+# The types that objects of a kind, as pandas infers it, can have without a loss.
+_NUMBER_TYPES: dict[str, tuple[type, ...]] = {
+    "integer": (np.int64, np.uint64),
+    "floating": (np.float64,),
+    "mixed-integer-float": (np.float64,),
+    "boolean": (np.bool_,),
+}
 
 
 def check_pairs(X) -> tuple[np.ndarray, np.ndarray]:
@@ -22,14 +34,16 @@ def check_pairs(X) -> tuple[np.ndarray, np.ndarray]:
     Returns
     -------
     users, items : ndarray of shape (n_ratings,)
+        Of dtype int64, uint64 (only beyond the range of int64), float64, bool, or
+        object: strings, or other values of one type.
 
     Raises
     ------
     TypeError, ValueError
         If X has another shape, or ids that are missing or of mixed types.
     """
-    columns = _split_columns(X)
-    return _check_column(columns[0], "user"), _check_column(columns[1], "item")
+    users, items = _split_columns(X)
+    return _check_column(users, "user"), _check_column(items, "item")
 
 
 def check_ids(ids, what: str) -> np.ndarray:
@@ -46,17 +60,20 @@ def check_ids(ids, what: str) -> np.ndarray:
     Returns
     -------
     ids : ndarray of shape (n,)
+        Of the dtypes that `check_pairs` returns. It may share the memory of `ids`.
 
     Raises
     ------
     TypeError, ValueError
         If ids are missing, or of mixed types, or have another shape.
     """
-    if np.ndim(ids) != 1:
+    array = _to_array(ids, f"{what}s")
+    if array.ndim != 1 or len(array) == 0:
         raise ValueError(
-            f"The {what} ids must be a 1-D array-like, got {np.ndim(ids)} dimensions."
+            f"The {what} ids must be a 1-D array-like of at least 1 id, got "
+            f"{type(ids).__name__} of shape {array.shape}."
         )
-    return _check_column(ids if hasattr(ids, "iloc") else _to_array(ids), what)
+    return _check_column(array, what)
 
 
 def check_matrix_ids(ids: np.ndarray, what: str) -> None:
@@ -72,20 +89,22 @@ def check_matrix_ids(ids: np.ndarray, what: str) -> None:
         raise ValueError(
             f"The model was fitted on a matrix, so that the {what} ids in X are its "
             f"{'row' if what == 'user' else 'column'} numbers: non-negative integers "
-            f"are allowed, got {ids.dtype} from {ids.min()!r} to {ids.max()!r}."
+            f"are allowed, got {_kind_of(ids)} from {ids.min()} to {ids.max()}."
         )
 
 
 def positions_of(ids: np.ndarray, known: np.ndarray, what: str) -> np.ndarray:
     """Where each id stands among the known ones; -1 for an unseen id.
 
+    Numbers are compared by value, whatever their type: 1.0 is 1.
+
     Parameters
     ----------
     ids : ndarray of shape (n,)
-        The ids to look up.
+        The ids to look up, as `check_pairs` or `check_ids` returns them.
 
     known : ndarray of shape (n_known,)
-        Ids in ascending order.
+        Ids in any order, each once.
 
     what : {"user", "item"}
         What the ids are of, for the message.
@@ -97,133 +116,169 @@ def positions_of(ids: np.ndarray, known: np.ndarray, what: str) -> np.ndarray:
     Raises
     ------
     TypeError
-        If one side is text and the other numbers, so that nothing can match.
+        If one side is, say, text and the other numbers, so that nothing can match.
     """
-    if len(ids) and _is_text(ids) != _is_text(known):
-        wanted, found = ("strings", "numbers")[:: 1 if _is_text(known) else -1]
+    found, wanted = _kind_of(ids), _kind_of(known)
+    if found != wanted:
+        target = "str" if wanted == "strings" else known.dtype.name
         raise TypeError(
-            f"The {what} ids in X are {found}, but the model was fitted on {wanted}: "
-            f"convert the column, for example with astype({known.dtype.name!r})."
+            f"The {what} ids in X are {found}, but the known ones are {wanted}: "
+            f"convert the column, for example with astype({target!r})."
         )
-    return pd.Index(known).get_indexer(pd.Index(ids))
+    if ids.dtype != known.dtype:
+        # Only Python compares integers and floats of any size by their exact values.
+        ids, known = ids.astype(object), known.astype(object)
+    index = pd.Index(known, dtype=known.dtype, tupleize_cols=False)
+    target = pd.Index(ids, dtype=ids.dtype, tupleize_cols=False)
+    return index.get_indexer(target).astype(np.int64, copy=False)
+
+
+def refuse_masked(values: Any, name: str) -> None:
+    """Refuse masked entries, which NumPy's functions would take for values.
+
+    Raises
+    ------
+    ValueError
+        If `values` is a masked array with an entry masked.
+    """
+    if isinstance(values, np.ndarray) and np.ma.is_masked(values):
+        raise ValueError(
+            f"{name} is a masked array with masked entries: remove their rows, or fill "
+            "them with values."
+        )
 
 
 def _split_columns(X) -> list[Any]:
-    if hasattr(X, "columns") and hasattr(X, "shape"):
-        columns = [
-            X.iloc[:, i] if hasattr(X, "iloc") else X[name]
-            for i, name in enumerate(X.columns)
-        ]
-        return _two_columns(columns, X.shape)
-    if isinstance(X, np.matrix):
-        raise TypeError("np.matrix is not supported: use np.asarray(X) instead.")
     if sp.issparse(X):
         raise TypeError("X is sparse where user-item pairs are meant.")
-    array = X if isinstance(X, np.ndarray) else _to_array(X)
-    if array.ndim != 2:
+    if hasattr(X, "shape") and hasattr(X, "columns"):
+        _check_shape(X.shape)
+        if hasattr(X, "iloc"):
+            return [X.iloc[:, 0], X.iloc[:, 1]]
+        return [X[name] for name in getattr(X, "column_names", X.columns)]
+    array = _to_array(X)
+    if array.ndim == 1 and array.size and isinstance(array[0], list | tuple):
         raise ValueError(
-            f"Expected 2D array, got {array.ndim}D array instead: X must have the "
+            "X has rows of different lengths: give each a user id and an item id."
+        )
+    _check_shape(array.shape)
+    return [array[:, 0], array[:, 1]]
+
+
+def _check_shape(shape):
+    if len(shape) != 2:
+        raise ValueError(
+            f"Expected 2D array, got {len(shape)}D array instead: X must have the "
             "columns user id and item id. Reshape your data with X.reshape(-1, 2), or "
             "give a sparse rating matrix."
         )
-    return _two_columns([array[:, i] for i in range(array.shape[1])], array.shape)
-
-
-def _to_array(X) -> np.ndarray:
-    """An array that keeps numbers and strings apart where X mixes them."""
-    if hasattr(X, "__array__"):
-        return np.asarray(X)
-    try:
-        array = np.array(X, dtype=object)
-    except ValueError as error:
+    if shape[1] < 2:
         raise ValueError(
-            "X must have two columns, user id and item id, in every row."
-        ) from error
-    return array
-
-
-def _two_columns(columns, shape):
-    if len(columns) != 2:
+            f"Found array with {shape[1]} feature(s) (shape={tuple(shape)}) while a "
+            "minimum of 2 is required: X must have the columns user id and item id."
+        )
+    if shape[1] > 2:
         raise ValueError(
-            f"X has {len(columns)} features, but user-item pairs have 2: user id and "
+            f"X has {shape[1]} features, but user-item pairs have 2: user id and "
             "item id. For a matrix with one column an item, give a SciPy sparse "
             "matrix, for example scipy.sparse.csr_array(X)."
         )
     if shape[0] == 0:
         raise ValueError(
             f"Found array with 0 sample(s) (shape={tuple(shape)}) while a minimum of 1 "
-            "is required."
+            "is required: X must have a row for each rating."
         )
-    return columns
+
+
+def _to_array(values, name="X") -> np.ndarray:
+    """An array that keeps numbers and strings apart where `values` mixes them."""
+    if isinstance(values, np.matrix):
+        raise TypeError(f"np.matrix is not supported: use np.asarray({name}) instead.")
+    refuse_masked(values, name)
+    if hasattr(values, "to_numpy"):
+        return values.to_numpy()
+    if hasattr(values, "__array__"):
+        return np.asarray(values)
+    return np.array(values, dtype=object)
 
 
 def _check_column(column, what: str) -> np.ndarray:
     """Ids as an array of one sortable type without missing values."""
-    ids = _ids_to_array(column)
+    ids = _to_array(column)
     if ids.dtype.kind in "mM":
         raise TypeError(
             f"The {what} ids are of type {ids.dtype}; times are no ids: {_ID_REMEDY}."
         )
-    if ids.dtype.kind == "c":
-        raise ValueError(f"Complex data not supported as {what} ids: {_ID_REMEDY}.")
+    if ids.dtype.kind in "UST":
+        ids = ids.astype(object)
+    _refuse_missing(ids, what)
     if ids.dtype.kind == "O":
         ids = _check_object_ids(ids, what)
-    if ids.dtype.kind == "f" and not np.isfinite(ids).all():
-        raise ValueError(
-            f"The {what} ids contain NaN or infinity: remove these rows or give them "
-            "an id."
+    kind, size = ids.dtype.kind, ids.dtype.itemsize
+    if kind == "c":
+        raise ValueError(f"Complex data not supported as {what} ids: {_ID_REMEDY}.")
+    if ids.ndim != 1 or kind not in "biufO" or (kind == "f" and size > 8):
+        raise TypeError(
+            f"The {what} ids are of type {ids.dtype} and shape {ids.shape}: "
+            f"{_ID_REMEDY}."
         )
-    if ids.dtype.kind not in "biufUSTO":
-        raise TypeError(f"The {what} ids are of type {ids.dtype}: {_ID_REMEDY}.")
-    return ids
+    if kind in "iu":
+        fits = kind == "i" or ids.max() <= np.iinfo(np.int64).max
+        return ids.astype(np.int64 if fits else np.uint64, copy=False)
+    return ids.astype(np.float64, copy=False) if kind == "f" else ids
 
 
-def _ids_to_array(column) -> np.ndarray:
-    if isinstance(column, pd.Series):
-        if isinstance(column.dtype, pd.CategoricalDtype):
-            column = column.astype(column.cat.categories.dtype)
-        if isinstance(column.dtype, pd.PeriodDtype):
-            raise TypeError(f"Periods are no ids: {_ID_REMEDY}.")
-        if isinstance(column.dtype, pd.DatetimeTZDtype):
-            column = column.dt.tz_localize(None)
-        missing = column.isna()
-        if missing.any():
-            raise ValueError(
-                f"Column {column.name!r} has {missing.sum()} missing ids (NaN): remove "
-                "these rows or give them an id."
-            )
-        # A nullable or Arrow column becomes the plain NumPy type of its values.
-        kind = {"i": "int64", "u": "uint64", "f": "float64", "b": "bool"}
-        return column.to_numpy(dtype=kind.get(getattr(column.dtype, "kind", "O")))
-    return np.asarray(column)
+def _refuse_missing(ids, what):
+    missing = int(pd.isna(ids).sum())
+    if missing:
+        raise ValueError(
+            f"The {what} ids have {missing} missing values (NaN): remove these rows or "
+            "give them an id."
+        )
+    if ids.dtype.kind == "f" and np.isinf(ids).any():
+        raise ValueError(
+            f"The {what} ids contain infinity: remove these rows or give them an id."
+        )
 
 
 def _check_object_ids(ids: np.ndarray, what: str) -> np.ndarray:
-    missing = pd.isna(ids)
-    if missing.any():
-        raise ValueError(
-            f"The {what} ids contain {missing.sum()} missing values (NaN): remove "
-            "these rows or give them an id."
-        )
     kind = pd.api.types.infer_dtype(ids, skipna=False)
     if kind == "string":
         return ids
-    if kind in ("integer", "floating", "mixed-integer-float", "boolean"):
-        return np.array(ids.tolist())
-    if kind.startswith(("datetime", "date", "timedelta", "time", "period")):
+    if kind == "complex":
+        return ids.astype(np.complex128)
+    if kind.startswith(("date", "time", "period")):
         raise TypeError(f"The {what} ids are {kind}s; times are no ids: {_ID_REMEDY}.")
-    try:
-        pd.factorize(ids, sort=True)
-        sorted(set(ids.tolist()))
-    except TypeError as error:
-        raise TypeError(
-            f"The {what} ids are of mixed or unsortable types (argument must be a "
-            f"string or a number): {_ID_REMEDY}. {error}"
-        ) from error
+    for dtype in _NUMBER_TYPES.get(kind, ()):
+        try:
+            numbers: np.ndarray = ids.astype(dtype)
+        except OverflowError:
+            continue
+        if (numbers == ids).all():
+            _refuse_missing(numbers, what)
+            return numbers
+    _check_sortable(ids, what)
     return ids
 
 
-def _is_text(ids: np.ndarray) -> bool:
-    if ids.dtype.kind == "O":
-        return pd.api.types.infer_dtype(ids, skipna=False) == "string"
-    return ids.dtype.kind in "UST"
+def _check_sortable(ids, what):
+    """Refuse objects of several types or without a total order."""
+    types = set(map(type, ids))
+    try:
+        ascending = sorted(set(ids.tolist()))
+        sortable = all(a < b for a, b in pairwise(ascending))
+    except TypeError:
+        sortable = False
+    if len(types) > 1 or not sortable:
+        found = ", ".join(sorted(t.__name__ for t in types))
+        raise TypeError(
+            f"The {what} ids are of mixed or unsortable types ({found}; each argument "
+            f"must be a string or a number): {_ID_REMEDY}."
+        )
+
+
+def _kind_of(ids) -> str:
+    """What ids are, as far as it decides whether they can match others."""
+    if ids.dtype.kind != "O" or isinstance(ids[0], Number):
+        return "numbers"
+    return "strings" if isinstance(ids[0], str) else f"of type {type(ids[0]).__name__}"

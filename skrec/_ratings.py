@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from sklearn.utils import check_array, column_or_1d
-from sklearn.utils.validation import _check_sample_weight, check_consistent_length
+from sklearn.utils.validation import _check_sample_weight
 
-from ._ids import check_pairs
+from ._ids import check_pairs, refuse_masked
+
+# Each row and each column takes memory, rated or not.
+_MAX_SIZE = 2**31 - 1
 
 
 @dataclass(frozen=True, eq=False)
 class Ratings:
     """Ratings of items by users, each at most once, sorted by user and item.
 
-    Ratings of weight 0 are left out, but their users and items stay known.
+    Ratings of weight 0 are left out, but their users and items stay known. The arrays
+    are read-only and share no memory with what the ratings were made from.
 
     Attributes
     ----------
@@ -101,14 +106,18 @@ def check_ratings(X, y=None, sample_weight=None) -> Ratings:
     ----------
     X : {array-like, DataFrame} of shape (n_ratings, 2) or {sparse matrix, sparse \
 array} of shape (n_users, n_items)
-        User and item ids, or a matrix whose stored entries are the ratings.
+        User and item ids, or a matrix whose stored entries are the ratings, as
+        `check_rating_matrix` understands them.
 
     y : array-like of shape (n_ratings,), sparse of shape (n_users, n_items) or None
-        The ratings of pairs; further ratings beside a matrix.
+        The ratings of pairs; further ratings beside a matrix, which rate nothing that
+        X rates.
 
     sample_weight : array-like, sparse or None
-        A weight for each rating: of shape (n_ratings,) beside pairs, sparse with the
-        entries of X beside a matrix, or of shape (n_users,) there.
+        A weight for each rating: of shape (n_ratings,) beside pairs; beside a matrix
+        of shape (n_users,), each for all ratings in a row, those in y included, or
+        sparse with an entry exactly where X or y has one. A rating of weight 0 counts
+        as absent, so that its pair may occur once more.
 
     Returns
     -------
@@ -132,7 +141,9 @@ def check_rating_matrix(
     Parameters
     ----------
     R : {sparse matrix, sparse array} of shape (n_users, n_items)
-        The ratings. A stored zero is a rating of 0.
+        The ratings. A stored zero is a rating of 0, and so is a stored False; True is
+        1. The formats BSR and DIA store zeros also where nothing was meant, so that
+        only their nonzero entries are ratings.
 
     name : str, default="X"
         What the messages call it.
@@ -143,7 +154,12 @@ def check_rating_matrix(
     Returns
     -------
     R : csr_array of shape (n_users, n_items), dtype float64
-        With sorted indices. It shares no memory that `R` may change.
+        With sorted indices. It shares no memory with the input.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If R is not sparse, or not of real, finite numbers, or stores an entry twice.
     """
     if not is_matrix(R):
         raise TypeError(
@@ -160,11 +176,17 @@ def check_rating_matrix(
             f"{name} has {R.shape[1]} columns, but the model knows {n_items} items: "
             "give it one column for each of `items_`, in that order."
         )
+    if max(R.shape) > _MAX_SIZE:
+        raise ValueError(
+            f"{name} has shape {R.shape}, but rows and columns must not exceed "
+            f"{_MAX_SIZE}: each takes memory, rated or not. Give user-item pairs, "
+            "whose ids may be any numbers."
+        )
     matrix = _to_csr(R, name)
     if not np.isfinite(matrix.data).all():
         raise ValueError(
             f"{name} contains NaN or infinity among its stored entries: store finite "
-            "ratings only, and no entry where there is no rating."
+            "numbers only, and no entry where there is no rating."
         )
     return matrix
 
@@ -175,7 +197,7 @@ def check_matrix_weights(sample_weight, R: sp.csr_array) -> np.ndarray | None:
     Parameters
     ----------
     sample_weight : sparse with the entries of R, array-like of shape (n_users,) or None
-        The weights.
+        The weights. One a row is the weight of each entry in it.
 
     R : csr_array of shape (n_users, n_items)
         The ratings, as `check_rating_matrix` returns them.
@@ -187,28 +209,17 @@ def check_matrix_weights(sample_weight, R: sp.csr_array) -> np.ndarray | None:
     Raises
     ------
     ValueError
-        If weights are negative or do not match R.
+        If weights are negative or all zero, or do not match R.
     """
     if sample_weight is None:
         return None
-    if not sp.issparse(sample_weight):
-        per_row = _check_sample_weight(
-            sample_weight, X=R, dtype=np.float64, ensure_non_negative=True
-        )
-        return per_row[row_numbers(R)]
-    weights = check_rating_matrix(sample_weight, name="sample_weight")
-    if not (
-        weights.shape == R.shape
-        and np.array_equal(weights.indptr, R.indptr)
-        and np.array_equal(weights.indices, R.indices)
-    ):
-        raise ValueError(
-            "sample_weight must have a stored entry exactly where the ratings have "
-            "one: build it with their indices and indptr."
-        )
-    if (weights.data < 0).any():
-        raise ValueError("Negative values in data passed to `sample_weight`.")
-    return weights.data
+    if sp.issparse(sample_weight):
+        weights = _entry_weights(sample_weight, R)
+    else:
+        weights = _check_weights(sample_weight, R)[row_numbers(R)]
+    if not weights.any():
+        raise ValueError("sample_weight is zero everywhere: no rating is left.")
+    return weights
 
 
 def row_numbers(matrix: sp.csr_array) -> np.ndarray:
@@ -229,154 +240,158 @@ def select_entries(matrix: sp.csr_array, mask: np.ndarray) -> sp.csr_array:
 def _pair_ratings(X, y, sample_weight) -> Ratings:
     if y is None:
         raise ValueError(
-            "User-item pairs require y to be passed, but the target y is None: give "
-            "one rating for each row of X, or a sparse matrix as X."
+            "X with user-item pairs requires y to be passed, but the target y is None: "
+            "give one rating for each row of X, or a sparse matrix as X."
         )
-    if sp.issparse(y):
-        raise TypeError(
-            "y is sparse, but X has user-item pairs: give y as a 1-D array of ratings."
-        )
-    users, items = check_pairs(X)
-    y = _check_target(y)
-    check_consistent_length(users, y)
-    weights = None
-    if sample_weight is not None:
-        if sp.issparse(sample_weight):
+    for name, values in (("y", y), ("sample_weight", sample_weight)):
+        if sp.issparse(values):
             raise TypeError(
-                "sample_weight is sparse, but X has user-item pairs: give one weight "
-                "for each row of X."
+                f"{name} is sparse, but X has user-item pairs: give a 1-D array with "
+                "one number for each row of X."
             )
-        weights = _check_sample_weight(
-            sample_weight, X=users, dtype=np.float64, ensure_non_negative=True
+    users, items = check_pairs(X)
+    y = _check_target(y, len(users))
+    if sample_weight is not None:
+        sample_weight = _check_weights(sample_weight, users)
+    rows, user_ids = pd.factorize(users, sort=True)
+    columns, item_ids = pd.factorize(items, sort=True)
+    R, order = _sorted_csr(y, rows, columns, (len(user_ids), len(item_ids)))
+    weights = None if sample_weight is None else sample_weight[order]
+    ratings = _make_record(user_ids, item_ids, R, weights)
+    at = _first_repeated(ratings.matrix)
+    if at is not None:
+        raise ValueError(
+            f"X has repeated user-item pairs, among them user {user_ids[at[0]]} with "
+            f"item {item_ids[at[1]]}: keep one rating of each pair, for example the "
+            "mean by DataFrame.groupby([user, item]).mean()."
         )
-    user_codes, user_ids = pd.factorize(users, sort=True)
-    item_codes, item_ids = pd.factorize(items, sort=True)
-    shape = (len(user_ids), len(item_ids))
-    order = _sorted_entries(user_codes, item_codes, shape)
-    user_codes, item_codes = user_codes[order], item_codes[order]
-    _refuse_repeated(user_codes, item_codes, user_ids, item_ids)
-    return _make_record(
-        user_ids,
-        item_ids,
-        _row_starts(user_codes, shape[0]),
-        item_codes,
-        y[order],
-        None if weights is None else weights[order],
-    )
+    return ratings
 
 
 def _matrix_ratings(X, y, sample_weight) -> Ratings:
     R = check_rating_matrix(X)
-    if 0 in R.shape or R.nnz == 0:
+    if y is not None:
+        R = _join(R, y)
+    if R.nnz == 0:
         raise ValueError(
             f"X is a matrix of shape {R.shape} without any rating: at least 1 stored "
             "entry is required."
         )
     weights = check_matrix_weights(sample_weight, R)
-    if y is not None:
-        R, weights = _join(R, weights, y)
-    return _make_record(
-        np.arange(R.shape[0]),
-        np.arange(R.shape[1]),
-        R.indptr,
-        R.indices,
-        R.data,
-        weights,
-    )
+    return _make_record(np.arange(R.shape[0]), np.arange(R.shape[1]), R, weights)
 
 
-def _join(R, weights, y):
-    """The ratings of X and y in one matrix; y carries weight 1 where X has weights."""
+def _join(R, y) -> sp.csr_array:
+    """The ratings of X and y in one matrix."""
     if not sp.issparse(y):
         raise TypeError(
             "X is a rating matrix, so that y must be None or a sparse matrix of the "
             f"same shape with further ratings, got {type(y).__name__}."
         )
-    more = check_rating_matrix(y, name="y", n_items=R.shape[1])
+    more = check_rating_matrix(y, name="y")
     if more.shape != R.shape:
-        raise ValueError(f"y has shape {more.shape}, but X has shape {R.shape}.")
-    row = np.concatenate([row_numbers(R), row_numbers(more)])
-    col = np.concatenate([R.indices, more.indices])
-    order = _sorted_entries(row, col, R.shape)
-    row, col = row[order], col[order]
-    repeated = np.flatnonzero((row[1:] == row[:-1]) & (col[1:] == col[:-1]))
-    if len(repeated):
         raise ValueError(
-            f"X and y overlap: both rate row {row[repeated[0]]}, column "
-            f"{col[repeated[0]]}. Each rating belongs to one of them."
+            f"y has shape {more.shape}, but X has shape {R.shape}: give further "
+            "ratings of the same users and items."
         )
-    indptr = _row_starts(row, R.shape[0])
-    if weights is not None:
-        weights = np.concatenate([weights, np.ones(more.nnz)])[order]
-    data = np.concatenate([R.data, more.data])[order]
-    return sp.csr_array((data, col, indptr), shape=R.shape), weights
+    joined, _ = _sorted_csr(
+        np.concatenate([R.data, more.data]),
+        np.concatenate([row_numbers(R), row_numbers(more)]),
+        np.concatenate([R.indices, more.indices]),
+        R.shape,
+    )
+    at = _first_repeated(joined)
+    if at is not None:
+        raise ValueError(
+            f"X and y overlap: both rate row {at[0]}, column {at[1]}. Remove the "
+            "rating from one of them."
+        )
+    return joined
 
 
-def _make_record(users, items, indptr, indices, values, weights) -> Ratings:
-    ratings = Ratings(users, items, indptr, indices, values, weights)
-    if weights is not None and not weights.all():
-        ratings = ratings.select(weights > 0)
-        if ratings.n_ratings == 0:
-            raise ValueError("sample_weight is zero everywhere: no rating is left.")
-    return ratings
+def _check_weights(sample_weight, samples) -> np.ndarray:
+    refuse_masked(sample_weight, "sample_weight")
+    return _check_sample_weight(
+        sample_weight, X=samples, dtype=np.float64, ensure_non_negative=True
+    )
+
+
+def _entry_weights(sample_weight, R) -> np.ndarray:
+    weights = check_rating_matrix(sample_weight, name="sample_weight")
+    if not (
+        weights.shape == R.shape
+        and np.array_equal(weights.indptr, R.indptr)
+        and np.array_equal(weights.indices, R.indices)
+    ):
+        raise ValueError(
+            "sample_weight must have a stored entry exactly where the ratings (of X "
+            "and y, if both are given) have one: build it with their indices and "
+            "indptr, or give one weight a row."
+        )
+    if (weights.data < 0).any():
+        raise ValueError("Negative values in data passed to `sample_weight`.")
+    return weights.data
+
+
+def _make_record(users, items, R, weights) -> Ratings:
+    ratings = Ratings(users, items, R.indptr, R.indices, R.data, weights)
+    return ratings if weights is None else ratings.select(weights > 0)
 
 
 def _to_csr(R, name) -> sp.csr_array:
     """CSR with sorted indices, never summing entries that are stored twice."""
-    if R.format == "csr":
-        csr = sp.csr_array(
-            (R.data.astype(np.float64), R.indices.copy(), R.indptr.copy()),
-            shape=R.shape,
-        )
-        csr.sort_indices()
-        rows = row_numbers(csr)
-    else:
-        coo = R.tocoo()
-        order = _sorted_entries(coo.row, coo.col, R.shape)
-        rows = coo.row[order]
-        data = coo.data[order].astype(np.float64)
-        indptr = _row_starts(rows, R.shape[0])
-        csr = sp.csr_array((data, coo.col[order], indptr), shape=R.shape)
-    at = _first_repeated(rows, csr.indices)
+    coo = R.tocoo()
+    row, col, data = coo.row, coo.col, coo.data.astype(np.float64)
+    if R.format in ("bsr", "dia"):
+        stored = data != 0
+        row, col, data = row[stored], col[stored], data[stored]
+    for numbers, size in zip((row, col), R.shape, strict=True):
+        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < size:
+            raise ValueError(
+                f"{name} stores entries outside its shape {R.shape}: build it with the "
+                "right shape."
+            )
+    csr, _ = _sorted_csr(data, row, col, R.shape)
+    at = _first_repeated(csr)
     if at is not None:
         raise ValueError(
-            f"{name} stores row {rows[at]}, column {csr.indices[at]} more than once: "
-            "call its sum_duplicates() if the entries are to be added, or remove all "
-            "but one."
+            f"{name} stores row {at[0]}, column {at[1]} more than once: call its "
+            "sum_duplicates() if the entries are to be added, or remove all but one."
         )
     return csr
 
 
-def _sorted_entries(row, col, shape) -> np.ndarray:
-    """The order of entries by row, then column."""
-    if shape[0] * shape[1] < 2**63:
-        return np.argsort(row.astype(np.int64) * shape[1] + col, kind="stable")
-    return np.lexsort((col, row))
+def _sorted_csr(data, row, col, shape) -> tuple[sp.csr_array, np.ndarray]:
+    """A CSR array with sorted indices, and the order that its entries had."""
+    order = np.argsort(row.astype(np.int64) * shape[1] + col, kind="stable")
+    counts = np.bincount(row, minlength=shape[0])
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    return sp.csr_array((data[order], col[order], indptr), shape=shape), order
 
 
-def _row_starts(rows, n_rows) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n_rows))])
+def _first_repeated(matrix) -> tuple[int, int] | None:
+    """The first row and column that is stored twice, if indices are sorted."""
+    rows = row_numbers(matrix)
+    at = np.flatnonzero((np.diff(rows) == 0) & (np.diff(matrix.indices) == 0))
+    return (int(rows[at[0]]), int(matrix.indices[at[0]])) if len(at) else None
 
 
-def _first_repeated(row, col) -> int | None:
-    """Where sorted entries first repeat."""
-    same = (row[1:] == row[:-1]) & (col[1:] == col[:-1])
-    return int(same.argmax()) if same.any() else None
-
-
-def _refuse_repeated(user_codes, item_codes, user_ids, item_ids):
-    at = _first_repeated(user_codes, item_codes)
-    if at is not None:
-        raise ValueError(
-            f"X has repeated user-item pairs, among them user "
-            f"{user_ids[user_codes[at]]!r} with item {item_ids[item_codes[at]]!r}: "
-            "keep one rating of each pair, for example the mean by "
-            "DataFrame.groupby([user, item]).mean()."
-        )
-
-
-def _check_target(y) -> np.ndarray:
+def _check_target(y, n_ratings) -> np.ndarray:
+    refuse_masked(y, "y")
     y = column_or_1d(y, warn=True)
-    if y.dtype.kind not in "biufO":
-        raise ValueError(f"y must hold numbers, the ratings, got dtype {y.dtype}.")
+    is_object = y.dtype == object
+    if is_object and pd.isna(y).any():
+        raise ValueError("Input y contains NaN: leave out the pairs without a rating.")
+    has_others = is_object and not all(isinstance(rating, Number) for rating in y)
+    if has_others or y.dtype.kind not in "biufO":
+        found = "text or other objects" if has_others else y.dtype
+        raise TypeError(
+            f"y must hold numbers, the ratings, got {found}: convert it, for example "
+            "with astype(float)."
+        )
+    if len(y) != n_ratings:
+        raise ValueError(
+            f"X has {n_ratings} user-item pairs, but y has {len(y)} ratings: give one "
+            "rating for each pair."
+        )
     return check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")

@@ -7,7 +7,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from ._ids import check_ids, positions_of
-from ._ratings import check_rating_matrix, check_ratings, row_numbers
+from ._ratings import check_rating_matrix, check_ratings, is_matrix, row_numbers
 
 __all__ = ["ratings_to_samples", "samples_to_ratings"]
 
@@ -18,7 +18,8 @@ def ratings_to_samples(R):
     Parameters
     ----------
     R : {sparse matrix, sparse array} of shape (n_users, n_items)
-        The ratings. Every stored entry is one, a stored zero included.
+        The ratings. Every stored entry is one, a stored zero included (in the formats
+        BSR and DIA, which pad with zeros, every nonzero entry).
 
     Returns
     -------
@@ -30,7 +31,8 @@ def ratings_to_samples(R):
 
     See Also
     --------
-    samples_to_ratings : The inverse.
+    samples_to_ratings : The inverse, exact if it is given ``range(n_users)`` and
+        ``range(n_items)``: they tell the rows and columns without ratings.
 
     Examples
     --------
@@ -60,10 +62,10 @@ def samples_to_ratings(X, y, users=None, items=None):
         The ratings.
 
     users : array-like of shape (n_users,), default=None
-        The user of each row. By default the users in X, ascending.
+        The user of each row, in any order. By default the users in X, ascending.
 
     items : array-like of shape (n_items,), default=None
-        The item of each column. By default the items in X, ascending.
+        The item of each column, in any order. By default the items in X, ascending.
 
     Returns
     -------
@@ -78,12 +80,13 @@ def samples_to_ratings(X, y, users=None, items=None):
 
     Raises
     ------
-    ValueError
-        If a pair occurs twice, or an id of X is not among those given.
+    TypeError, ValueError
+        If a pair occurs twice, or an id of X is not among those given, or one of those
+        is given twice, or ids or ratings are missing or of mixed types.
 
     See Also
     --------
-    ratings_to_samples : The inverse.
+    ratings_to_samples : The inverse, exact if it is given the same users and items.
 
     Examples
     --------
@@ -95,27 +98,31 @@ def samples_to_ratings(X, y, users=None, items=None):
     >>> users, items
     (array(['ann', 'bob'], dtype=object), array(['alien', 'up'], dtype=object))
     """
+    if is_matrix(X):
+        raise TypeError("X is a rating matrix already: give user-item pairs.")
     ratings = check_ratings(X, y)
-    if users is None and items is None:
-        return ratings.matrix.copy(), ratings.users.copy(), ratings.items.copy()
     users, rows = _places(ratings.users, users, "user")
     items, columns = _places(ratings.items, items, "item")
     entries = (rows[ratings.rows], columns[ratings.indices])
     R = sp.coo_array((ratings.values, entries), shape=(len(users), len(items)))
-    return check_rating_matrix(R), users, items
+    return check_rating_matrix(R, name="R"), users, items
 
 
 def _places(found, given, what):
     """The ids of all rows or columns, and which of them each id found in X takes."""
     if given is None:
         return found.copy(), np.arange(len(found))
-    given = check_ids(given, what)
-    if not pd.Index(given).is_unique:
-        raise ValueError(f"{what}s must not repeat an id.")
+    given = check_ids(given, what).copy()
+    repeated = pd.Series(given, dtype=given.dtype).duplicated().to_numpy()
+    if repeated.any():
+        raise ValueError(
+            f"{what}s has {given[repeated.argmax()]} more than once: give each {what} "
+            "once."
+        )
     places = positions_of(found, given, what)
     if (places < 0).any():
         raise ValueError(
-            f"X has {what} {found[places.argmin()]!r}, which is not among the "
+            f"X has {what} {found[places.argmin()]}, which is not among the "
             f"{len(given)} {what}s given: add it there, or remove its ratings."
         )
     return given, places

@@ -1,0 +1,530 @@
+import datetime
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from sklearn.exceptions import DataConversionWarning
+
+from skrec._ratings import (
+    Ratings,
+    check_matrix_weights,
+    check_rating_matrix,
+    check_ratings,
+    select_entries,
+)
+from skrec.model_selection import ratings_to_samples
+
+FORMATS = ["csr", "csc", "coo", "lil", "dok", "bsr", "dia"]
+PADDED = {"bsr", "dia"}
+X = [["bob", 20], ["ann", 30], ["bob", 10]]
+Y = [5.0, 0.0, 3.0]
+
+
+@pytest.fixture
+def stored():
+    """A matrix with a stored zero, an empty row and an empty column."""
+    return sp.csr_array(
+        ([5.0, 0.0, 3.0, 4.0], [0, 3, 1, 0], [0, 2, 3, 3, 4]), shape=(4, 5)
+    )
+
+
+@pytest.fixture
+def more():
+    """Ratings of what `stored` does not rate."""
+    return sp.coo_array(([2.0, 0.0], ([2, 0], [4, 1])), shape=(4, 5))
+
+
+def ones_like(matrix):
+    matrix = check_rating_matrix(matrix)
+    matrix.data[:] = 1
+    return matrix
+
+
+def assert_same_record(found, expected):
+    for name in Ratings.__dataclass_fields__:
+        a, b = getattr(found, name), getattr(expected, name)
+        np.testing.assert_array_equal(a, b, strict=a is not None)
+
+
+def arrays_of(matrix):
+    """The arrays that a sparse matrix is made of."""
+    if matrix.format == "dok":
+        return [np.array(list(matrix.items()), dtype=object)]
+    if matrix.format == "lil":
+        return [np.concatenate(part) for part in (matrix.rows, matrix.data)]
+    names = ["data", "indices", "indptr", "row", "col", "offsets"]
+    return [getattr(matrix, name) for name in names if hasattr(matrix, name)]
+
+
+# The record
+
+
+def test_pairs_become_one_sorted_record():
+    ratings = check_ratings(X, Y)
+    assert ratings.users.tolist() == ["ann", "bob"]
+    assert ratings.items.tolist() == [10, 20, 30]
+    assert ratings.indptr.tolist() == [0, 1, 3]
+    assert ratings.indices.tolist() == [2, 0, 1]
+    assert ratings.values.tolist() == [0, 3, 5]
+    assert ratings.weights is None
+    assert ratings.shape == (2, 3)
+    assert ratings.n_ratings == 3
+    assert ratings.rows.tolist() == [0, 1, 1]
+    assert ratings.matrix.toarray().tolist() == [[0, 0, 0], [3, 5, 0]]
+
+
+def test_a_matrix_becomes_a_record_of_its_stored_entries(stored):
+    ratings = check_ratings(stored)
+    assert ratings.users.tolist() == [0, 1, 2, 3]
+    assert ratings.items.tolist() == [0, 1, 2, 3, 4]
+    assert ratings.indptr.tolist() == [0, 2, 3, 3, 4]
+    assert ratings.indices.tolist() == [0, 3, 1, 0]
+    assert ratings.values.tolist() == [5, 0, 3, 4]
+
+
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_both_forms_give_the_same_record(R, rng, index, weighted):
+    R = check_rating_matrix(R)
+    R = R[np.diff(R.indptr) > 0][:, np.unique(R.indices)]
+    R.indices, R.indptr = R.indices.astype(index), R.indptr.astype(index)
+    pairs, y = ratings_to_samples(R)
+    weights = rng.integers(3, size=R.nnz).astype(float) if weighted else None
+    W = None if weights is None else sp.csr_array((weights, R.indices, R.indptr))
+    order = rng.permutation(len(y))
+    from_pairs = check_ratings(
+        pairs[order], y[order], weights if weights is None else weights[order]
+    )
+    assert_same_record(from_pairs, check_ratings(R, None, W))
+
+
+def test_the_order_of_samples_does_not_change_the_record(rng):
+    users, items = np.divmod(rng.permutation(600)[:200], 20)
+    pairs = pd.DataFrame({"user": users.astype(str), "item": items})
+    y, weights = rng.standard_normal(200), rng.random(200)
+    order = rng.permutation(200)
+    found = check_ratings(pairs.iloc[order], y[order], weights[order])
+    assert_same_record(found, check_ratings(pairs, y, weights))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_record_is_read_only_and_shares_nothing_with_the_input(stored, weighted):
+    W = ones_like(stored) if weighted else None
+    pairs, y, w = np.array([[1, 2], [3, 4]]), np.array([5.0, 3.0]), np.array([1.0, 2.0])
+    inputs = [*arrays_of(stored), pairs, y, w, *(arrays_of(W) if weighted else [])]
+    for ratings in (
+        check_ratings(stored, None, W),
+        check_ratings(pairs, y, w if weighted else None),
+    ):
+        for name in Ratings.__dataclass_fields__:
+            array = getattr(ratings, name)
+            if array is not None:
+                assert not array.flags.writeable
+                assert not any(np.shares_memory(array, given) for given in inputs)
+
+
+def test_selected_ratings_leave_users_and_items_known():
+    ratings = check_ratings(X, Y, [1, 2, 3]).select(np.array([False, True, False]))
+    assert ratings.shape == (2, 3)
+    assert ratings.indptr.tolist() == [0, 0, 1]
+    assert ratings.indices.tolist() == [0]
+    assert ratings.values.tolist() == [3]
+    assert ratings.weights.tolist() == [3]
+
+
+def test_selected_entries_of_a_matrix_keep_stored_zeros(stored):
+    found = select_entries(stored, np.array([False, True, True, False]))
+    assert found.shape == stored.shape
+    assert found.indptr.tolist() == [0, 1, 2, 2, 2]
+    assert found.indices.tolist() == [3, 1]
+    assert found.data.tolist() == [0, 3]
+
+
+def test_many_pairs_of_many_users_and_items_take_memory_by_the_rating(rng):
+    # A dense matrix of this shape would take 8 TiB.
+    users, items = np.arange(2**20), rng.permutation(2**20)
+    ratings = check_ratings(np.column_stack([users * 2**40, items - 2**62]), users % 5)
+    assert ratings.shape == (2**20, 2**20)
+    assert (ratings.indices == items).all()
+    assert (ratings.values == users % 5).all()
+
+
+# Pairs
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        (5, 0, 3),
+        np.array([5, 0, 3], np.int8),
+        np.array([5, 0, 3], np.float16),
+        np.array([5, 0, 3], ">f4"),
+        np.array([5, 0.0, 3], object),
+        [Decimal(5), Decimal(0), Decimal(3)],
+        pd.Series([5, 0, 3], index=[7, 8, 9]),
+        pd.Series([5, 0, 3], dtype="Int64"),
+        pd.Series([5, 0, 3], dtype="category"),
+    ],
+)
+def test_ratings_may_be_numbers_of_any_type(y):
+    assert_same_record(check_ratings(X, y), check_ratings(X, Y))
+
+
+def test_boolean_ratings_are_zeros_and_ones():
+    ratings = check_ratings(X, [True, False, True])
+    assert ratings.values.tolist() == [0, 1, 1]
+
+
+def test_a_column_of_ratings_is_raveled_with_a_warning():
+    with pytest.warns(DataConversionWarning, match="A column-vector y was passed"):
+        ratings = check_ratings(X, [[5], [0], [3]])
+    assert_same_record(ratings, check_ratings(X, Y))
+
+
+def test_ratings_of_pairs_are_required():
+    message = "requires y to be passed, but the target y is None: give one rating for"
+    with pytest.raises(ValueError, match=message):
+        check_ratings(X)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([5, np.nan, 3], "Input y contains NaN"),
+        ([5, None, 3], "Input y contains NaN: leave out the pairs"),
+        ([5, pd.NA, 3], "Input y contains NaN: leave out the pairs"),
+        (pd.Series([5, None, 3], dtype="Int64"), "Input y contains NaN"),
+        ([5, np.inf, 3], "Input y contains infinity"),
+        ([5, 3], "X has 3 user-item pairs, but y has 2 ratings: give one rating for"),
+        ([], "X has 3 user-item pairs, but y has 0 ratings"),
+        ([[5, 0, 3]], r"y should be a 1d array, got an array of shape \(1, 3\)"),
+        (5, r"y should be a 1d array, got an array of shape \(\)"),
+        ([5j, 0, 3], "Complex data not supported"),
+        (np.ma.array(Y, mask=[0, 1, 0]), "y is a masked array with masked entries"),
+    ],
+)
+def test_bad_ratings_are_refused(y, message):
+    with pytest.raises(ValueError, match=message):
+        check_ratings(X, y)
+
+
+@pytest.mark.parametrize(
+    ("y", "found"),
+    [
+        (["5", "0", "3"], "<U1"),
+        (pd.Series(["5", "0", "3"]), "text or other objects"),
+        (np.array(["5", "0", "3"], np.dtypes.StringDType()), "StringDType"),
+        ([b"5", b"0", b"3"], "S1"),
+        ([5, "0", 3], "<U21|text or other objects"),
+        (np.array([5, 0, 3], "timedelta64[s]"), "timedelta64"),
+        ([datetime.date(2020, 1, 1)] * 3, "text or other objects"),
+    ],
+)
+def test_ratings_that_are_no_numbers_are_refused(y, found):
+    with pytest.raises(
+        TypeError, match=f"y must hold numbers, the ratings, got.*{found}"
+    ):
+        check_ratings(X, y)
+
+
+@pytest.mark.parametrize("name", ["y", "sample_weight"])
+def test_sparse_arrays_beside_pairs_are_refused(name):
+    arguments = {"y": Y, name: sp.csr_array([Y])}
+    with pytest.raises(TypeError, match=f"{name} is sparse, but X has user-item pairs"):
+        check_ratings(X, **arguments)
+
+
+def test_a_repeated_pair_is_refused_with_an_example_and_the_remedy():
+    message = "repeated user-item pairs, among them user bob with item 10: keep one"
+    with pytest.raises(ValueError, match=message):
+        check_ratings([*X, X[2]], [*Y, 3])
+
+
+# Matrices
+
+
+@pytest.mark.parametrize("kind", ["array", "matrix"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_gives_the_same_record(stored, format, kind):
+    R = getattr(sp, f"{format}_{kind}")(stored)
+    if format in PADDED:
+        stored.eliminate_zeros()
+    before = [array.copy() for array in arrays_of(R)]
+    assert_same_record(check_ratings(R), check_ratings(stored))
+    for array, copy in zip(arrays_of(R), before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+def test_zeros_that_pad_blocks_and_diagonals_are_no_ratings():
+    R = sp.csr_array([[5.0, 0, 0, 0], [0, 4, 0, 1]])
+    for padded in sp.bsr_array(R, blocksize=(2, 2)), sp.dia_array(R):
+        assert len(padded.data.ravel()) > 3
+        assert_same_record(check_ratings(padded), check_ratings(R))
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["bool", "int8", "uint8", "int16", "uint32", "int64", "uint64", "f4", "f8", "g"],
+)
+def test_ratings_of_every_real_type_become_floats(dtype):
+    R = sp.csr_array(np.eye(3)).astype(dtype)
+    found = check_rating_matrix(R)
+    assert found.dtype == np.float64
+    assert found.toarray().tolist() == np.eye(3).tolist()
+
+
+def test_a_stored_false_is_a_rating_of_zero():
+    R = sp.csr_array((np.array([True, False]), [0, 1], [0, 2]), shape=(1, 3))
+    assert check_ratings(R).values.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("format", ["csr", "csc", "coo"])
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+def test_read_only_memory_maps_are_read(stored, tmp_path, format, index):
+    R = stored.asformat(format)
+    names = ["row", "col"] if format == "coo" else ["indices", "indptr"]
+    for name in ["data", *names]:
+        array = getattr(R, name)
+        array = array if name == "data" else array.astype(index)
+        array.tofile(tmp_path / name)
+        mapped = np.memmap(tmp_path / name, dtype=array.dtype, mode="r")
+        setattr(R, name, mapped)
+    assert_same_record(check_ratings(R), check_ratings(stored))
+
+
+def test_unsorted_indices_are_sorted_in_the_record_only():
+    R = sp.csr_array(([1.0, 2, 3], [2, 0, 1], [0, 3]), shape=(1, 3))
+    found = check_rating_matrix(R)
+    assert found.has_sorted_indices
+    assert found.indices.tolist() == [0, 1, 2]
+    assert found.data.tolist() == [2, 3, 1]
+    assert R.indices.tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize("format", ["csr", "csc", "coo"])
+def test_entries_that_are_stored_twice_are_refused(format):
+    R = {
+        "csr": sp.csr_array(([1.0, 2, 0], [1, 0, 1], [0, 0, 3]), shape=(2, 2)),
+        "csc": sp.csc_array(([2.0, 1, 0], [1, 1, 1], [0, 1, 3]), shape=(2, 2)),
+        "coo": sp.coo_array(([1.0, 2, 0], ([1, 1, 1], [1, 0, 1])), shape=(2, 2)),
+    }[format]
+    message = r"X stores row 1, column 1 more than once: call its sum_duplicates\(\)"
+    with pytest.raises(ValueError, match=message):
+        check_ratings(R)
+
+
+def test_the_same_column_in_two_rows_is_no_repetition():
+    R = sp.csr_array(([1.0, 2], [1, 1], [0, 1, 1, 2]), shape=(3, 2))
+    assert check_ratings(R).indices.tolist() == [1, 1]
+
+
+def test_entries_outside_the_shape_are_refused():
+    wide = sp.csr_array(([1.0], [5], [0, 1]), shape=(1, 3))
+    tall = sp.coo_array(([1.0], ([0], [0])), shape=(2, 2))
+    tall.row[:] = 5
+    # SciPy itself may notice the first one, in its own words.
+    with pytest.raises(ValueError, match=r"outside its shape|exceeds matrix"):
+        check_ratings(wide)
+    with pytest.raises(
+        ValueError, match=r"X stores entries outside its shape \(2, 2\)"
+    ):
+        check_ratings(tall)
+
+
+@pytest.mark.parametrize("shape", [(2**40, 3), (3, 2**40), (2**40, 2**40)])
+def test_shapes_beyond_memory_are_refused_at_once(shape):
+    R = sp.coo_array(([1.0], ([shape[0] - 1], [shape[1] - 1])), shape=shape)
+    message = "but rows and columns must not exceed 2147483647: each takes memory"
+    with pytest.raises(ValueError, match=message):
+        check_ratings(R)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (0, 3), (3, 0), (0, 0)])
+def test_a_matrix_without_ratings_is_refused(shape):
+    with pytest.raises(ValueError, match="without any rating: at least 1 stored entry"):
+        check_ratings(sp.csr_array(shape))
+
+
+@pytest.mark.parametrize(
+    ("R", "error", "message"),
+    [
+        (sp.coo_array(np.ones(3)), ValueError, r"two dimensions.*got shape \(3,\)"),
+        (sp.csr_array([[1j]]), TypeError, "must hold real numbers, got dtype complex"),
+        (sp.csr_array([[1, np.nan]]), ValueError, "NaN or infinity among its stored"),
+        (sp.lil_array([[1, np.inf]]), ValueError, "NaN or infinity among its stored"),
+        (sp.dia_array([[np.nan]]), ValueError, "NaN or infinity among its stored"),
+        (np.eye(2), TypeError, "must be a SciPy sparse matrix or array, got ndarray"),
+        (
+            sp.csr_array((2, 4)),
+            ValueError,
+            "has 4 columns, but the model knows 3 items",
+        ),
+    ],
+)
+def test_bad_matrices_are_refused_by_their_name(R, error, message):
+    with pytest.raises(error, match=f"ratings .*{message}"):
+        check_rating_matrix(R, name="ratings", n_items=3 if R.shape == (2, 4) else None)
+
+
+def test_objects_as_entries_are_refused():
+    R = sp.csr_array(np.eye(2))
+    R.data = R.data.astype(object)
+    with pytest.raises(TypeError, match="X must hold real numbers, got dtype object"):
+        check_ratings(R)
+
+
+def test_a_dense_matrix_is_refused_with_the_remedy():
+    with pytest.raises(ValueError, match=r"give a SciPy sparse matrix.*csr_array\(X\)"):
+        check_ratings(np.eye(3), np.ones(3))
+
+
+# A matrix and further ratings
+
+
+@pytest.mark.parametrize("format", ["csr", "csc", "coo", "lil"])
+def test_ratings_of_a_sparse_y_are_added(stored, more, format):
+    ratings = check_ratings(stored, more.asformat(format))
+    assert ratings.indptr.tolist() == [0, 3, 4, 5, 6]
+    assert ratings.indices.tolist() == [0, 1, 3, 1, 4, 0]
+    assert ratings.values.tolist() == [5, 0, 0, 3, 2, 4]
+    assert_same_record(ratings, check_ratings(more, stored))
+
+
+def test_a_y_without_ratings_changes_nothing(stored):
+    empty = sp.csr_array(stored.shape)
+    assert_same_record(check_ratings(stored, empty), check_ratings(stored))
+    assert_same_record(check_ratings(empty, stored), check_ratings(stored))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda y, R: R[[3, 0, 1, 2]] * 0,
+            "X and y overlap: both rate row 0, column 0",
+        ),
+        (lambda y, R: y.tocsr()[:3], r"y has shape \(3, 5\), but X has shape \(4, 5\)"),
+        (lambda y, R: y.tocsr()[:, :4], r"y has shape \(4, 4\), but X has shape"),
+        (lambda y, R: y * np.nan, "y contains NaN or infinity"),
+    ],
+)
+def test_a_bad_sparse_y_is_refused(stored, more, change, message):
+    with pytest.raises(ValueError, match=message):
+        check_ratings(stored, change(more, stored))
+
+
+@pytest.mark.parametrize("y", [np.ones(4), [1, 2, 3, 4], np.ones((4, 5))])
+def test_a_dense_y_beside_a_matrix_is_refused(stored, y):
+    message = "X is a rating matrix, so that y must be None or a sparse matrix of the"
+    with pytest.raises(TypeError, match=message):
+        check_ratings(stored, y)
+
+
+# Weights
+
+
+@pytest.mark.parametrize(
+    "weights", [[1, 2, 3], np.array([1, 2, 3]), pd.Series([1, 2, 3])]
+)
+def test_weights_of_pairs_are_sorted_with_them(weights):
+    assert check_ratings(X, Y, weights).weights.tolist() == [2, 3, 1]
+
+
+def test_one_number_weighs_all_ratings(stored):
+    assert check_ratings(X, Y, 2).weights.tolist() == [2, 2, 2]
+    assert check_ratings(stored, None, 2).weights.tolist() == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("format", ["csr", "csc", "coo", "lil", "dok"])
+def test_sparse_weights_belong_to_the_entries_of_the_matrix(stored, format):
+    W = stored.copy()
+    W.data[:] = [1, 2, 3, 4]
+    ratings = check_ratings(stored.tocsc(), None, W.asformat(format))
+    assert ratings.weights.tolist() == [1, 2, 3, 4]
+
+
+def test_a_weight_for_each_row_weighs_all_its_ratings(stored, more):
+    ratings = check_ratings(stored, None, [1, 2, 3, 4])
+    assert ratings.weights.tolist() == [1, 1, 2, 4]
+    # Those of y too.
+    ratings = check_ratings(stored, more, [1, 2, 3, 4])
+    assert ratings.weights.tolist() == [1, 1, 1, 2, 3, 4]
+
+
+def test_sparse_weights_beside_a_sparse_y_cover_both(stored, more):
+    both = check_ratings(stored, more)
+    W = sp.csr_array((np.arange(1.0, 7), both.indices, both.indptr), shape=both.shape)
+    assert check_ratings(stored, more, W).weights.tolist() == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(ValueError, match=r"exactly where the ratings \(of X and y"):
+        check_ratings(stored, more, ones_like(stored))
+
+
+def test_a_pair_of_weight_zero_is_absent_but_its_ids_stay_known():
+    ratings = check_ratings(X, Y, [1, 0, 2])
+    assert ratings.users.tolist() == ["ann", "bob"]
+    assert ratings.items.tolist() == [10, 20, 30]
+    assert ratings.indptr.tolist() == [0, 0, 2]
+    assert ratings.values.tolist() == [3, 5]
+    assert ratings.weights.tolist() == [2, 1]
+
+
+def test_an_entry_of_weight_zero_is_absent(stored):
+    W = ones_like(stored)
+    W.data[1] = 0
+    for weights in W, [0, 1, 1, 1]:
+        ratings = check_ratings(stored, None, weights)
+        assert ratings.shape == stored.shape
+        assert 0 not in ratings.values
+        assert (ratings.weights == 1).all()
+
+
+def test_a_pair_may_occur_again_with_weight_zero():
+    ratings = check_ratings([*X, X[0]], [*Y, 1.0], [0, 1, 1, 1])
+    assert_same_record(ratings, check_ratings(X, [1.0, *Y[1:]], [1, 1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1, -1, 1], "Negative values in data passed to `sample_weight`"),
+        ([1, np.nan, 1], "Input sample_weight contains NaN"),
+        ([1, np.inf, 1], "Input sample_weight contains infinity"),
+        ([1, 2], r"sample_weight.shape == \(2,\), expected \(3,\)"),
+        ([[1], [2], [3]], "Sample weights must be 1D array or scalar, got 2D array"),
+        ([0, 0, 0], "at least one non-zero number"),
+        (np.ma.array([1, 2, 3], mask=[0, 1, 0]), "sample_weight is a masked array"),
+    ],
+)
+@pytest.mark.parametrize("form", ["pairs", "matrix"])
+def test_bad_weights_are_refused(form, weights, message):
+    R = sp.csr_array(np.eye(3))
+    with pytest.raises(ValueError, match=message):
+        check_ratings(*((X, Y) if form == "pairs" else (R, None)), weights)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda W: -W, "Negative values in data passed to `sample_weight`"),
+        (lambda W: W * np.nan, "sample_weight contains NaN or infinity"),
+        (lambda W: W * 0, "sample_weight is zero everywhere"),
+        (lambda W: W[:3], "sample_weight must have a stored entry exactly where"),
+        (lambda W: W[:, ::-1], "sample_weight must have a stored entry exactly where"),
+        (lambda W: sp.dia_array(W * 0), "a stored entry exactly where"),
+    ],
+)
+def test_bad_sparse_weights_are_refused(stored, change, message):
+    with pytest.raises(ValueError, match=message):
+        check_ratings(stored, None, change(ones_like(stored)))
+
+
+def test_weights_of_empty_rows_alone_are_refused(stored):
+    with pytest.raises(ValueError, match="sample_weight is zero everywhere"):
+        check_ratings(stored, None, [0, 0, 1, 0])
+
+
+def test_no_weights_stay_none(stored):
+    assert check_matrix_weights(None, stored) is None
+    assert check_ratings(X, Y).weights is None
