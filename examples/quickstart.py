@@ -1,0 +1,100 @@
+"""Tune AutoRec by grid search and compare it with simple predictions.
+
+Runs in under a minute without a network: the ratings are drawn by `make_ratings`.
+
+    python examples/quickstart.py
+"""
+
+import time
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from sklearn.callback import ProgressBar
+from sklearn.compose import make_column_transformer
+from sklearn.dummy import DummyRegressor
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import root_mean_squared_error
+from sklearn.model_selection import GridSearchCV, KFold, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, TargetEncoder
+
+from skrec import AutoRecRegressor
+from skrec.datasets import make_ratings
+from skrec.model_selection import ratings_to_samples
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+
+def encode(columns, encoder):
+    """A linear model of some columns of the user-item pairs."""
+    return make_pipeline(
+        make_column_transformer((encoder, columns)),
+        RidgeCV(alphas=np.logspace(-2, 3, 6)),
+    )
+
+
+def baselines():
+    one_hot = OneHotEncoder(handle_unknown="ignore")
+    return {
+        "global mean": DummyRegressor(),
+        "user mean": encode(["user"], TargetEncoder(random_state=0)),
+        "item mean": encode(["item"], TargetEncoder(random_state=0)),
+        "user and item effects (ridge)": encode(["user", "item"], one_hot),
+    }
+
+
+def tune(X, y):
+    search = GridSearchCV(
+        AutoRecRegressor(random_state=0),
+        {"alpha": [10, 30, 100], "hidden_layer_sizes": [(50,), (200,)]},
+        scoring="neg_root_mean_squared_error",
+        cv=KFold(3, shuffle=True, random_state=0),
+    )
+    return search.set_callbacks(ProgressBar()).fit(X, y)
+
+
+def plot(table, search, path):
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    left.barh(table.index[::-1], table["RMSE"][::-1], color="#4477aa")
+    left.set(xlabel="RMSE on held-out ratings", xlim=(table["RMSE"].min() * 0.9, None))
+    results = pd.DataFrame(search.cv_results_)
+    for sizes, part in results.groupby("param_hidden_layer_sizes"):
+        scores, spread = -part["mean_test_score"], part["std_test_score"]
+        right.errorbar(
+            part["param_alpha"], scores, spread, marker="o", label=f"{sizes[0]} units"
+        )
+    right.set(xlabel="alpha", ylabel="RMSE in cross-validation", xscale="log")
+    right.legend()
+    figure.savefig(path, dpi=120)
+
+
+def main():
+    start = time.perf_counter()
+    R = make_ratings(800, 400, density=0.12, noise=0.4, random_state=0).R
+    X, y = ratings_to_samples(R)
+    X = pd.DataFrame(X, columns=["user", "item"])
+    X_train, X_test, y_train, y_test = train_test_split(
+        X, y, test_size=0.1, random_state=0
+    )
+    print(f"{len(y)} ratings of {R.shape[1]} items by {R.shape[0]} users")
+
+    search = tune(X_train, y_train)
+    models = {name: m.fit(X_train, y_train) for name, m in baselines().items()}
+    models["AutoRec"] = search.best_estimator_
+    errors = {
+        name: root_mean_squared_error(y_test, model.predict(X_test))
+        for name, model in models.items()
+    }
+    table = pd.DataFrame({"RMSE": errors}).sort_values("RMSE", ascending=False)
+    print(f"\nBest parameters: {search.best_params_}\n")
+    print(table.to_string(float_format="{:.4f}".format))
+    print("\nFor user 0:")
+    print(search.best_estimator_.recommend([0], n_items=3).to_string(index=False))
+    plot(table, search, "quickstart.png")
+    print(f"\nWrote quickstart.png; {time.perf_counter() - start:.0f} s in all")
+
+
+if __name__ == "__main__":
+    main()
