@@ -516,7 +516,7 @@ array} of shape (n_users, n_items)
     @torch.no_grad()
     def _describe(self, network, rows: Rows) -> dict[str, Any]:
         """The fitted attributes that the present weights amount to."""
-        codes = torch.cat(network.encode(rows.pattern, rows.inputs), 1).cpu().numpy()
+        codes = network.encode(rows.pattern, rows.inputs).cpu().numpy()
         weights = network.weights()
         sides = ("item", "user") if self.kind == "item" else ("user", "item")
         encoded, decoded = sides
@@ -557,7 +557,7 @@ array} of shape (n_users, n_items)
             )
         pattern, ratings = self._tensors(rows)
         inputs = self._input(pattern, ratings)
-        codes = torch.cat(self._user_network().encode(pattern, inputs), 1)
+        codes = self._user_network().encode(pattern, inputs)
         return codes.cpu().numpy(), np.zeros(len(codes), self.user_biases_.dtype)
 
     def _leave_one_out(self, rows):

@@ -412,7 +412,7 @@ shape (n_users,)
         pattern = Pattern(as_tensor(crow), as_tensor(item), shape)
         left = as_tensor(users.factors, device=device)
         right = as_tensor(self.item_factors_, device=device)
-        sums = sddmm(pattern.to(device), [left], [right]).cpu().double()
+        sums = sddmm(pattern.to(device), left, right).cpu().double()
         sums += as_tensor(users.biases[row] + self.item_biases_[item])
         return self._to_ratings(sums)
 

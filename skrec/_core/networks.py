@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .batches import InputTransform
-from .sparse import Pattern, panel_widths, sddmm, spmm
+from .sparse import Pattern, sddmm, spmm
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
@@ -154,26 +154,19 @@ class Autoencoder(torch.nn.Module):
         self.out_activation = out_activation
         self.device = device
 
-        def parameters(tensors):
-            return torch.nn.ParameterList(
-                torch.nn.Parameter(t.to(device, copy=True)) for t in tensors
-            )
+        def parameter(tensor):
+            return torch.nn.Parameter(tensor.to(device, copy=True))
 
-        def panels(matrix):
-            n_rows, n_columns = matrix.shape
-            widths = panel_widths(n_rows, n_columns, matrix.itemsize, device)
-            return parameters(part.contiguous() for part in matrix.split(widths, 1))
-
-        first, *between = weights.encoder
-        self.encoder = panels(first)
-        self.between = parameters(between)
-        self.encoder_biases = parameters(weights.encoder_biases)
-        self.decoder = panels(weights.decoder)
-        (self.decoder_bias,) = parameters([weights.decoder_bias])
+        self.encoder = torch.nn.ParameterList(map(parameter, weights.encoder))
+        self.encoder_biases = torch.nn.ParameterList(
+            map(parameter, weights.encoder_biases)
+        )
+        self.decoder = parameter(weights.decoder)
+        self.decoder_bias = parameter(weights.decoder_bias)
 
     def penalised(self) -> list[Tensor]:
         """All parameters but the biases."""
-        return [*self.encoder, *self.between, *self.decoder]
+        return [*self.encoder, self.decoder]
 
     def weights(self) -> AutoencoderWeights:
         """A copy of the present weights."""
@@ -181,19 +174,16 @@ class Autoencoder(torch.nn.Module):
         def copy(tensor):
             return tensor.detach().to("cpu", copy=True)
 
-        def join(panels):
-            return torch.cat([panel.detach() for panel in panels], 1).cpu()
-
         return AutoencoderWeights(
-            [join(self.encoder), *map(copy, self.between)],
+            list(map(copy, self.encoder)),
             list(map(copy, self.encoder_biases)),
-            join(self.decoder),
+            copy(self.decoder),
             copy(self.decoder_bias),
         )
 
     def encode(
         self, pattern: Pattern, values: Tensor, drop: Callable[[Tensor], Tensor] = _keep
-    ) -> list[Tensor]:
+    ) -> Tensor:
         """Compute the codes of sparse rows.
 
         Parameters
@@ -209,39 +199,27 @@ class Autoencoder(torch.nn.Module):
 
         Returns
         -------
-        codes : list of Tensor of shape (n_rows, k_p)
-            The panels of the last hidden layer, as wide as those of the decoder.
+        codes : Tensor of shape (n_rows, k_last)
         """
-        sums = [spmm(pattern, values, panel) for panel in self.encoder]
-        return self.finish(sums, drop)
+        return self.finish(spmm(pattern, values, self.encoder[0]), drop)
 
-    def finish(
-        self, sums: Sequence[Tensor], drop: Callable[[Tensor], Tensor] = _keep
-    ) -> list[Tensor]:
-        """Compute codes from the sums V r of the first layer, given in panels."""
+    def finish(self, sums: Tensor, drop: Callable[[Tensor], Tensor] = _keep) -> Tensor:
+        """Compute codes from the sums V r of the first layer."""
         bias, *biases = self.encoder_biases
-        parts = bias.split([panel.shape[1] for panel in sums])
-        codes = [
-            drop(self.activation(panel + part))
-            for panel, part in zip(sums, parts, strict=True)
-        ]
-        if not biases:
-            return codes
-        code = torch.cat(codes, 1)
-        for weight, bias in zip(self.between, biases, strict=True):
+        code = drop(self.activation(sums + bias))
+        for weight, bias in zip(self.encoder[1:], biases, strict=True):
             code = drop(self.activation(torch.addmm(bias, code, weight)))
-        return list(code.split([panel.shape[1] for panel in self.decoder], 1))
+        return code
 
-    def decode(self, pattern: Pattern, codes: Sequence[Tensor]) -> Tensor:
+    def decode(self, pattern: Pattern, codes: Tensor) -> Tensor:
         """Reconstruct rows from their codes, at the entries of `pattern` only.
 
         Returns
         -------
         ratings : Tensor of shape (nnz,)
         """
-        sums = sddmm(pattern, codes, list(self.decoder))
         biases = self.decoder_bias.index_select(0, pattern.col)
-        return self.out_activation(sums + biases)
+        return self.out_activation(sddmm(pattern, codes, self.decoder) + biases)
 
     @torch.no_grad()
     def leave_one_out(
@@ -267,7 +245,7 @@ class Autoencoder(torch.nn.Module):
         -------
         left_out : Tensor of shape (nnz,)
         """
-        V, W = torch.cat(list(self.encoder), 1), torch.cat(list(self.decoder), 1)
+        V, W = self.encoder[0], self.decoder
         inputs = ratings - transform.center
         sums = spmm(pattern, inputs, V)
         scales = transform.scale(pattern.crow.diff() - 1).to(ratings.dtype)
@@ -276,7 +254,7 @@ class Autoencoder(torch.nn.Module):
         for part in entries.split(max(1, _CHUNK // max(V.shape[1], W.shape[1]))):
             row, col = pattern.row[part], pattern.col[part]
             without = sums[row] - inputs[part].unsqueeze(1) * V[col]
-            codes = torch.cat(self.finish([without * scales[row].unsqueeze(1)]), 1)
+            codes = self.finish(without * scales[row].unsqueeze(1))
             logits = (codes * W[col]).sum(1) + self.decoder_bias[col]
             left_out[part] = self.out_activation(logits)
         return left_out
