@@ -1,0 +1,126 @@
+"""The ratings of the Netflix Prize, read from its official files."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import Bunch
+from sklearn.utils._param_validation import validate_params
+
+from skrec.datasets._base import get_data_home
+
+_CHUNK = 1_000_000  # lines parsed at a time: bounds what parsing needs besides them
+_TYPES = {"user": "int32", "item": "int32", "rating": "int8", "date": "datetime64[s]"}
+
+
+@validate_params(
+    {"data_home": [str, os.PathLike, None], "return_X_y": ["boolean"]},
+    prefer_skip_nested_validation=True,
+)
+def load_netflix(*, data_home=None, return_X_y=False):
+    """Load the training set of the Netflix Prize from its official files.
+
+    100,480,507 ratings of 17,770 movies by 480,189 users, whole stars from 1 to 5. The
+    data are no longer offered for download: whoever has them puts them into the folder
+    ``netflix`` of `data_home`.
+
+    Parameters
+    ----------
+    data_home : str or path-like, default=None
+        The folder that has the folder ``netflix``, see :func:`get_data_home`.
+
+    return_X_y : bool, default=False
+        If True, return ``(data, target)`` instead of a Bunch.
+
+    Returns
+    -------
+    dataset : :class:`~sklearn.utils.Bunch`
+        Dictionary-like object, with the following attributes.
+
+        data : DataFrame of shape (n_ratings, 2)
+            Columns ``user`` and ``item`` in int32: what an estimator takes as `X`.
+        target : Series of shape (n_ratings,)
+            The ratings in float64: what an estimator takes as `y`.
+        dates : ndarray of shape (n_ratings,), dtype datetime64[D]
+            The day of each rating.
+        movies : DataFrame of shape (n_movies, 2)
+            Indexed by item id, with the columns ``title`` and ``year`` (Int64, missing
+            where unknown). Empty if there is no ``movie_titles.txt``.
+
+    (data, target) : tuple if ``return_X_y`` is True
+
+    Raises
+    ------
+    OSError
+        If there are no such files, or one is not in the official format.
+
+    Notes
+    -----
+    The ratings are read from ``training_set/mv_*.txt`` as they were published, or from
+    ``combined_data_*.txt`` if there is no such folder, the titles from
+    ``movie_titles.txt`` or ``movie_titles.csv``. A line ``1:`` begins the ratings of
+    movie 1, each of which is a line ``user,stars,date``.
+
+    Examples
+    --------
+    >>> from skrec.datasets import load_netflix
+    >>> netflix = load_netflix(data_home="my_data")  # doctest: +SKIP
+    """
+    folder = Path(get_data_home(data_home)) / "netflix"
+    paths = sorted(folder.glob("training_set/mv_*.txt"))
+    paths = paths or sorted(folder.glob("combined_data_*.txt"))
+    if not paths:
+        raise OSError(
+            f"{str(folder)!r} has neither training_set/mv_*.txt nor "
+            "combined_data_*.txt: put the files of the Netflix Prize there, or name "
+            "another data_home."
+        )
+    ratings = pd.concat(_parse_ratings(paths), ignore_index=True)
+    data, target = ratings[["user", "item"]], ratings["rating"].astype(np.float64)
+    if return_X_y:
+        return data, target
+    return Bunch(
+        data=data,
+        target=target,
+        dates=ratings["date"].to_numpy().astype("datetime64[D]"),
+        movies=_parse_titles(folder),
+    )
+
+
+def _parse_ratings(paths: Iterable[Path]) -> Iterator[pd.DataFrame]:
+    """Tables of ratings with the columns user, item, rating and date."""
+    for path in paths:
+        item = np.nan  # the movie that the last chunk ended in
+        reader = pd.read_csv(
+            path,
+            names=["user", "rating", "date"],
+            dtype={"user": "str", "rating": "float32", "date": "str"},
+            chunksize=_CHUNK,
+        )
+        try:
+            with reader as chunks:
+                for chunk in chunks:
+                    begins = chunk["user"].str.endswith(":")
+                    items = chunk["user"].where(begins).str.rstrip(":").astype(float)
+                    items = items.fillna({items.index[0]: item}).ffill()
+                    item = items.iloc[-1]
+                    part = chunk[~begins].assign(item=items[~begins])
+                    yield part.astype(_TYPES)
+        except ValueError as error:
+            raise OSError(
+                f"{str(path)!r} is not in the official format of the Netflix Prize "
+                f"({error})."
+            ) from error
+
+
+def _parse_titles(folder: Path) -> pd.DataFrame:
+    """Movies from lines ``id,year,title``; a title may hold commas."""
+    paths = [folder / f"movie_titles.{suffix}" for suffix in ("txt", "csv")]
+    lines = next((p.read_text("latin-1") for p in paths if p.is_file()), "")
+    rows = [line.split(",", 2) for line in lines.split("\n") if line]
+    movies = pd.DataFrame(rows, columns=["item", "year", "title"])
+    movies["item"] = movies["item"].astype(np.int64)
+    movies["year"] = pd.to_numeric(movies["year"], errors="coerce").astype("Int64")
+    return movies.set_index("item")[["title", "year"]]
