@@ -67,7 +67,7 @@ default="identity"
         f, the activation of the output. "sigmoid" and "tanh" are mapped onto the range
         of the training ratings.
 
-    alpha : float, default=@ALPHA
+    alpha : float, default=150.0
         The penalty lambda on the squared weights, on the scale of the sum of squared
         errors. Biases are not penalised.
 
@@ -75,16 +75,16 @@ default="identity"
         The optimiser. "rprop" and "lbfgs" see all ratings in every step; "lbfgs" goes
         with no kind of dropout.
 
-    batch_size : int or None, default=@BATCH
+    batch_size : int or None, default=None
         Rows (items or users) in a step of "adam". None takes all in one step.
 
     learning_rate : {"constant", "linear", "cosine"}, default="linear"
         How the step size of "adam" falls: not at all, or to zero in `max_iter` epochs.
 
-    learning_rate_init : float, default=@LR
+    learning_rate_init : float, default=0.003
         The first step size of "adam" or "rprop".
 
-    max_iter : int, default=@ITER
+    max_iter : int, default=150
         The largest number of epochs; iterations of "lbfgs". All are made where the
         step size falls, unless `early_stopping` ends them.
 
@@ -102,7 +102,7 @@ default="identity"
         relative to the mean number. Without it (0, as in the paper) the sums of much
         rated items drive the hidden units into saturation.
 
-    input_dropout : float, default=@DROP
+    input_dropout : float, default=0.5
         Probability that a rating is left out of the input, in [0, 1), drawn anew in
         each epoch. The rest is scaled up.
 
@@ -271,7 +271,7 @@ default="identity"
         hidden_layer_sizes=(500,),
         activation="sigmoid",
         out_activation="identity",
-        alpha=100.0,
+        alpha=150.0,
         solver="adam",
         batch_size=None,
         learning_rate="linear",
@@ -280,7 +280,7 @@ default="identity"
         tol=1e-5,
         center_input=False,
         input_scaling=0.5,
-        input_dropout=0.2,
+        input_dropout=0.5,
         dropout=0.0,
         early_stopping=False,
         validation_fraction=0.1,
@@ -416,6 +416,7 @@ array} of shape (n_users, n_items)
         weights = AutoencoderWeights.draw(
             len(visible),
             sizes,
+            self.activation,
             output.start(float(ratings.values.mean())),
             make_generator(_draw_seed(random_state)),
             getattr(torch, self.dtype),

@@ -17,7 +17,9 @@ CPU = torch.device("cpu")
 
 
 def make_network(n_visible, sizes, generator, activation="sigmoid", output="identity"):
-    weights = AutoencoderWeights.draw(n_visible, sizes, 0.5, generator, torch.float64)
+    weights = AutoencoderWeights.draw(
+        n_visible, sizes, activation, 0.5, generator, torch.float64
+    )
     # Large enough that every part of the network matters.
     weights.encoder[0] *= 50
     weights.decoder *= 50
@@ -113,11 +115,16 @@ def test_weights_do_not_share_memory_with_the_network(generator):
     assert network.encoder[0].any()
 
 
-def test_initial_weights_have_the_authors_scale(generator):
-    weights = AutoencoderWeights.draw(2000, [100, 50], 3.5, generator, torch.float32)
+@pytest.mark.parametrize(("activation", "gain"), [("tanh", 1), ("sigmoid", 4)])
+def test_initial_weights_have_the_authors_scale(generator, activation, gain):
+    weights = AutoencoderWeights.draw(
+        2000, [100, 50], activation, 3.5, generator, torch.float32
+    )
     assert weights.encoder[0].std().item() == pytest.approx(0.01, rel=0.01)
     assert weights.decoder.std().item() == pytest.approx(0.01, rel=0.01)
-    assert weights.encoder[1].std().item() == pytest.approx((2 / 150) ** 0.5, rel=0.05)
+    assert weights.encoder[1].std().item() == pytest.approx(
+        gain * (2 / 150) ** 0.5, rel=0.05
+    )
     assert (weights.decoder_bias == 3.5).all()
 
 

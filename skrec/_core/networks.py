@@ -23,6 +23,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 _OUTER_STD = 0.01
+# Layers between are drawn so much wider where the activation is so much flatter.
+_GAINS = {"sigmoid": 4.0}
 # Numbers that leaving one out holds at once.
 _CHUNK = 2**24
 
@@ -98,6 +100,7 @@ class AutoencoderWeights:
         cls,
         n_visible: int,
         hidden_layer_sizes: Sequence[int],
+        activation: str,
         decoder_bias: float,
         generator: torch.Generator,
         dtype: torch.dtype,
@@ -113,8 +116,10 @@ class AutoencoderWeights:
             return weights.normal_(0.0, std, generator=generator)
 
         sizes = list(hidden_layer_sizes)
+        gain = _GAINS.get(activation, 1.0)
         between = [
-            normal(a, b, (2 / (a + b)) ** 0.5) for a, b in itertools.pairwise(sizes)
+            normal(a, b, gain * (2 / (a + b)) ** 0.5)
+            for a, b in itertools.pairwise(sizes)
         ]
         return cls(
             [normal(n_visible, sizes[0], _OUTER_STD), *between],

@@ -96,12 +96,12 @@ def make_ratings(
             For the same entries, the values before noise and rounding.
         item_texts : list of str of length n_items
             Texts in the order of the columns.
-        user_factors : ndarray of shape (n_users, n_factors)
-        item_factors : ndarray of shape (n_items, n_factors)
-        user_biases : ndarray of shape (n_users,)
-        item_biases : ndarray of shape (n_items,)
+        user_factors, item_factors : ndarray of shape (n_users or n_items, n_factors)
+            The factors p and q of the model in the Notes.
+        user_biases, item_biases : ndarray of shape (n_users,) and (n_items,)
+            Its biases b and c.
         mean : float
-            The parameters of the model in the Notes.
+            Its mean.
 
     Raises
     ------
