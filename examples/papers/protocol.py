@@ -11,9 +11,13 @@ from pathlib import Path
 import joblib
 import numpy as np
 import torch
-from sklearn.callback import ProgressBar
 from sklearn.metrics import root_mean_squared_error
-from sklearn.model_selection import GridSearchCV, ShuffleSplit, train_test_split
+from sklearn.model_selection import (
+    GridSearchCV,
+    ParameterGrid,
+    ShuffleSplit,
+    train_test_split,
+)
 
 from skrec.datasets import fetch_movielens, load_netflix
 
@@ -51,9 +55,13 @@ def tune_and_test(estimator, grid, dataset, seed):
     -------
     result : dict
         "rmse" on the test ratings, the "params" chosen, and "validation", the RMSE of
-        each candidate.
+        each candidate. A grid of one candidate leaves nothing to choose.
     """
     X_train, X_test, y_train, y_test = split(dataset, seed)
+    if len(ParameterGrid(grid)) == 1:
+        (params,) = ParameterGrid(grid)
+        model = estimator.set_params(**params).fit(X_train, y_train)
+        return {"rmse": root_mean_squared_error(y_test, model.predict(X_test))}
     search = GridSearchCV(
         estimator,
         grid,
@@ -79,10 +87,10 @@ def run_cells(run, cells, path, n_jobs):
     Parameters
     ----------
     run : callable
-        Called with the key of a cell; returns what JSON can hold.
+        Called with the arguments of a cell; returns what JSON can hold.
 
-    cells : list of str
-        The keys.
+    cells : dict of str to tuple
+        The arguments of each cell, by a key that says all that decides its result.
 
     path : path-like
         The JSON file of the results, with those of earlier runs.
@@ -97,10 +105,10 @@ def run_cells(run, cells, path, n_jobs):
     """
     path = Path(path)
     results = json.loads(path.read_text()) if path.exists() else {}
-    missing = [cell for cell in cells if cell not in results]
+    missing = [cell for cell in cells.items() if cell[0] not in results]
     n_threads = max(1, (os.cpu_count() or 1) // n_jobs)
-    parallel = joblib.Parallel(n_jobs, return_as="generator_unordered", batch_size=1)
-    calls = (joblib.delayed(_run_one)(run, cell, n_threads) for cell in missing)
+    parallel = joblib.Parallel(n_jobs, return_as="generator_unordered")
+    calls = (joblib.delayed(_run_one)(run, *cell, n_threads) for cell in missing)
     for done, (cell, result) in enumerate(parallel(calls), 1):
         results[cell] = result
         _write_atomically(path, json.dumps(results, indent=1))
@@ -116,9 +124,9 @@ def summarise(values):
     return f"{np.mean(values):.4f}{spread} ({len(values)})"
 
 
-def _run_one(run, cell, n_threads):
+def _run_one(run, key, arguments, n_threads):
     torch.set_num_threads(n_threads)
-    return cell, run(cell)
+    return key, run(*arguments)
 
 
 def _write_atomically(path, text):
