@@ -3,8 +3,10 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
+from skrec._core.conjugate_gradients import improve_rows
 from skrec._core.networks import OutputActivation
 from skrec._core.ridge import solve_rows
+from skrec._core.sparse import Pattern
 
 K = 6
 PENALTY = 2.0
@@ -163,3 +165,125 @@ def test_a_singular_problem_is_refused():
     arguments = torch.tensor([0, 3]), torch.arange(3), torch.ones(3).double(), factors
     with pytest.raises(ValueError, match="singular to working precision"):
         solve_rows(*arguments, 1.0)
+
+
+# Weights, priors and penalties of rows, and no intercept
+
+
+@pytest.fixture
+def general(problem, rng):
+    """What a factorization needs besides: weights, priors, penalties of rows."""
+    n_rows = len(SIZES)
+    return {
+        "penalty": torch.tensor(rng.uniform(0.5, 3, n_rows)),
+        "weights": torch.tensor(rng.uniform(0.2, 2, len(problem[2]))),
+        "prior": torch.tensor(rng.standard_normal((n_rows, K))),
+    }
+
+
+def solve_general(Z, r, c, penalty, prior):
+    A = Z.T @ (Z * c[:, None]) + penalty * np.eye(K)
+    return np.linalg.solve(A, Z.T @ (c * r) + penalty * prior)
+
+
+def general_rows_of(problem, general):
+    penalty, weights, prior = (t.numpy() for t in general.values())
+    for i, part, Z, r in rows_of(problem):
+        yield i, part, (Z, r, weights[part], penalty[i], prior[i])
+
+
+def to_pattern(problem):
+    indptr, indices, *_ = problem
+    return Pattern(indptr, indices, (len(SIZES), len(problem[3])))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_general_solutions_equal_the_normal_equations(problem, general, dtype):
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-10
+    indptr, indices, *floats = problem
+    floats = [t.to(dtype) for t in floats]
+    options = {name: t.to(dtype) for name, t in general.items()}
+    found = solve_rows(indptr, indices, *floats, **options, intercept=False)
+    assert found.coef.dtype == dtype
+    assert not found.intercept.any()
+    for i, _, row in general_rows_of(problem, general):
+        np.testing.assert_allclose(found.coef[i], solve_general(*row), atol=tolerance)
+    empty = SIZES.index(0)
+    torch.testing.assert_close(found.coef[empty], options["prior"][empty])
+
+
+def test_general_ratings_left_out_equal_refitting_without_them(problem, general):
+    found = solve_rows(*problem, **general, intercept=False, leave_one_out=True)
+    for _, part, (Z, r, c, penalty, prior) in general_rows_of(problem, general):
+        for j in range(len(r)):
+            others = np.arange(len(r)) != j
+            if others.any():
+                w = solve_general(Z[others], r[others], c[others], penalty, prior)
+                np.testing.assert_allclose(found.left_out[part][j], Z[j] @ w, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_conjugate_gradients_come_to_the_direct_solution(problem, general, dtype):
+    _, _, ratings, factors = problem
+    direct = solve_rows(*problem, **general, intercept=False).coef
+    found = improve_rows(
+        to_pattern(problem),
+        ratings.to(dtype),
+        factors.to(dtype),
+        start=torch.zeros_like(direct).to(dtype),
+        **{name: t.to(dtype) for name, t in general.items()},
+    )
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), direct, atol=1e-4, rtol=1e-4)
+
+
+def test_conjugate_gradients_take_a_penalty_for_each_unknown(problem, rng):
+    _, _, ratings, factors = problem
+    penalty = torch.tensor(rng.uniform(0.5, 3, (len(SIZES), K)))
+    start = torch.zeros(len(SIZES), K, dtype=torch.float64)
+    found = improve_rows(to_pattern(problem), ratings, factors, penalty, start)
+    for i, _, Z, r in rows_of(problem):
+        expected = np.linalg.solve(Z.T @ Z + np.diag(penalty[i]), Z.T @ r)
+        np.testing.assert_allclose(found[i], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-8])
+def test_conjugate_gradients_never_raise_the_objective(problem, general, tolerance):
+    """Not even from a start that is the solution already."""
+    _, _, ratings, factors = problem
+    weights, prior = general["weights"].numpy(), general["prior"].numpy()
+    solution = solve_rows(*problem, **general, intercept=False).coef
+    for start in (solution, solution + 0.1, torch.zeros_like(solution)):
+        found = improve_rows(
+            to_pattern(problem), ratings, factors, start=start, tolerance=tolerance,
+            **general,
+        )  # fmt: skip
+        for i, part, Z, r in rows_of(problem):
+
+            def objective(w, i=i, part=part, Z=Z, r=r):
+                errors = weights[part] @ (r - Z @ w) ** 2
+                return errors + general["penalty"][i] * ((w - prior[i]) ** 2).sum()
+
+            before, after = (objective(x[i].numpy()) for x in (start, found))
+            assert after <= before * (1 + 1e-12)
+
+
+def test_without_penalty_enough_ratings_are_solved_for(problem):
+    indptr, indices, ratings, factors = problem
+    row = SIZES.index(20)
+    part = slice(int(indptr[row]), int(indptr[row + 1]))
+    one = (torch.tensor([0, 20]), indices[part], ratings[part], factors)
+    found = solve_rows(*one, 0.0, intercept=False).coef[0]
+    Z, r = factors[indices[part]].numpy(), ratings[part].numpy()
+    np.testing.assert_allclose(found, np.linalg.lstsq(Z, r)[0], atol=1e-9)
+
+
+def test_too_few_ratings_without_penalty_are_refused(problem):
+    _, _, ratings, factors = problem
+    with pytest.raises(ValueError, match=r"singular: it has 1 ratings for 6 unknowns"):
+        solve_rows(*problem, 0.0, intercept=False)
+    start = torch.zeros(len(SIZES), K, dtype=torch.float64)
+    with pytest.raises(ValueError, match="Use a positive penalty"):
+        improve_rows(
+            to_pattern(problem), ratings, factors, torch.zeros(len(SIZES)), start
+        )

@@ -125,3 +125,8 @@ def drop(values: Tensor, rate: float, generator: torch.Generator) -> Tensor:
         values.shape, generator=generator, device=values.device, dtype=values.dtype
     )
     return values * (draws >= rate) / (1 - rate)
+
+
+def keep_all(values: Tensor) -> Tensor:
+    """Drop nothing."""
+    return values

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .batches import InputTransform
+from .batches import InputTransform, keep_all
 from .sparse import Pattern, sddmm, spmm
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -27,10 +27,6 @@ _OUTER_STD = 0.01
 _GAINS = {"sigmoid": 4.0}
 # Numbers that leaving one out holds at once.
 _CHUNK = 2**24
-
-
-def _keep(x: Tensor) -> Tensor:
-    return x
 
 
 class OutputActivation:
@@ -187,7 +183,10 @@ class Autoencoder(torch.nn.Module):
         )
 
     def encode(
-        self, pattern: Pattern, values: Tensor, drop: Callable[[Tensor], Tensor] = _keep
+        self,
+        pattern: Pattern,
+        values: Tensor,
+        drop: Callable[[Tensor], Tensor] = keep_all,
     ) -> Tensor:
         """Compute the codes of sparse rows.
 
@@ -208,7 +207,9 @@ class Autoencoder(torch.nn.Module):
         """
         return self.finish(spmm(pattern, values, self.encoder[0]), drop)
 
-    def finish(self, sums: Tensor, drop: Callable[[Tensor], Tensor] = _keep) -> Tensor:
+    def finish(
+        self, sums: Tensor, drop: Callable[[Tensor], Tensor] = keep_all
+    ) -> Tensor:
         """Compute codes from the sums V r of the first layer."""
         bias, *biases = self.encoder_biases
         code = drop(self.activation(sums + bias))

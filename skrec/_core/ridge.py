@@ -1,11 +1,13 @@
-"""Ridge regressions of many rows on shared factors, all rows of a size at once.
+"""Ridge regressions of many rows on shared factors.
 
 Row i has ratings r of some items, whose factors are the rows of Z, and solves
 
-    min_{w, b}  ||r - f(Z w + b)||^2 + penalty * ||w||^2
+    min_w  sum_j c_j (r_j - Z_j w)^2 + penalty_i ||w - prior_i||^2
 
-with an intercept b that is not penalised. The direct solution also yields what each
-rating would have been predicted as without itself.
+with the weights c of the ratings. `solve_rows` does so directly, for all rows of a size
+at once; it may add an intercept that is not penalised, put a nonlinear function around
+the sum, and tell what each rating would have been predicted as without itself.
+`conjugate_gradients.improve_rows` comes near the solution for all rows at once.
 """
 
 from __future__ import annotations
@@ -49,15 +51,18 @@ def solve_rows(
     indices: Tensor,
     ratings: Tensor,
     factors: Tensor,
-    penalty: float,
+    penalty: float | Tensor,
     *,
+    weights: Tensor | None = None,
+    prior: Tensor | None = None,
+    intercept: bool = True,
     link: Callable[[Tensor], Tensor] | None = None,
     start: float = 0.0,
     leave_one_out: bool = False,
 ) -> RowSolutions:
-    """Solve the ridge problem of every row.
+    """Solve the ridge problem of every row directly.
 
-    All tensors are in double precision and on one device.
+    All tensors are on one device, and those of floats of one precision.
 
     Parameters
     ----------
@@ -70,12 +75,21 @@ def solve_rows(
     factors : Tensor of shape (n_items, k)
         The factors of the items.
 
-    penalty : float
-        The penalty, positive.
+    penalty : float or Tensor of shape (n_rows,)
+        The penalty. With 0 a row needs at least as many ratings as unknowns.
+
+    weights : Tensor of shape (nnz,) or None
+        The weights c, positive. None means 1 each.
+
+    prior : Tensor of shape (n_rows, k) or None
+        What w is drawn to. None means 0.
+
+    intercept : bool, default=True
+        Whether to add an intercept that is not penalised.
 
     link : callable or None
-        The function f, elementwise. None is the identity. With another function the
-        problem is solved by Gauss-Newton, and leaving out is exact for the problem
+        A function around the sum, elementwise; goes with neither weights nor prior.
+        The problem is solved by Gauss-Newton, and leaving out is exact for the problem
         linearised at the solution (approximate leave-one-out).
 
     start : float, default=0.0
@@ -87,25 +101,61 @@ def solve_rows(
     Returns
     -------
     solutions : RowSolutions
+
+    Raises
+    ------
+    ValueError
+        If the problem of a row has no unique solution.
     """
-    n_rows = len(indptr) - 1
-    coef = factors.new_zeros(n_rows, factors.shape[1])
-    intercept = factors.new_zeros(n_rows)
-    left_out = torch.full_like(ratings, torch.nan) if leave_one_out else None
-    for rows, entries, mask in _buckets(indptr, factors.shape[1]):
+    n_rows, k = len(indptr) - 1, factors.shape[1]
+    penalties = torch.as_tensor(
+        penalty, dtype=factors.dtype, device=factors.device
+    ).expand(n_rows)
+    refuse_singular(indptr.diff(), penalties, k + intercept)
+    coef = factors.new_zeros(n_rows, k) if prior is None else prior.clone()
+    found = RowSolutions(
+        coef,
+        factors.new_zeros(n_rows),
+        torch.full_like(ratings, torch.nan) if leave_one_out else None,
+    )
+    for rows, entries, mask in _buckets(indptr, k):
         Z = factors[indices[entries]] * mask.unsqueeze(-1)
         r = ratings[entries] * mask
-        ones = mask.to(Z.dtype)
+        c = mask.to(Z.dtype)
         if link is None:
-            w, b, residual, kept = _solve(Z, ones, r, penalty, leave_one_out)
-            loo = None if kept is None else r - residual / kept
+            if weights is not None:
+                c = torch.where(mask, weights[entries], 0).sqrt()
+            known = torch.einsum("bnk,bk->bn", Z, coef[rows])
+            w, b, residual, kept = _solve(
+                Z * c.unsqueeze(-1),
+                c * intercept,
+                (r - known) * c,
+                penalties[rows],
+                leave_one_out,
+            )
+            loo = None if kept is None else r - residual / (kept * c)
         else:
-            w, b, loo = _gauss_newton(Z, r, ones, penalty, link, start, leave_one_out)
-        coef[rows], intercept[rows] = w, b
-        if left_out is not None and loo is not None:
+            w, b, loo = _gauss_newton(
+                Z, r, c, penalties[rows], link, start, leave_one_out
+            )
+        coef[rows] += w
+        found.intercept[rows] = b
+        if found.left_out is not None and loo is not None:
             alone = mask.sum(1, keepdim=True) == 1
-            left_out[entries[mask]] = torch.where(alone, torch.nan, loo)[mask]
-    return RowSolutions(coef, intercept, left_out)
+            found.left_out[entries[mask]] = torch.where(alone, torch.nan, loo)[mask]
+    return found
+
+
+def refuse_singular(counts, penalties, n_unknowns):
+    """Refuse a penalty of 0 where there are fewer ratings than unknowns."""
+    bad = (penalties == 0) & (counts > 0) & (counts < n_unknowns)
+    if bad.any():
+        row = int(bad.nonzero()[0])
+        raise ValueError(
+            f"The ridge problem of a row is singular: it has {int(counts[row])} "
+            f"ratings for {n_unknowns} unknowns and a penalty of 0. Use a positive "
+            "penalty."
+        )
 
 
 def _buckets(indptr: Tensor, k: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -134,7 +184,7 @@ def _solve(Z, c, t, penalty, hats):
     c, t : Tensor of shape (n_rows, n)
         The feature of the intercept and the targets, zero at the same places.
 
-    penalty : float
+    penalty : Tensor of shape (n_rows,)
         The penalty.
 
     hats : bool
@@ -152,7 +202,8 @@ def _solve(Z, c, t, penalty, hats):
         One minus the hat values: ``residual / kept`` are the residuals of the targets
         left out.
     """
-    solve = _solve_dual if Z.shape[1] <= Z.shape[2] else _solve_primal
+    is_dual = Z.shape[1] <= Z.shape[2] and bool((penalty > 0).all())
+    solve = _solve_dual if is_dual else _solve_primal
     w, b, residual, kept = solve(Z, c, t, penalty, hats)
     if kept is not None:
         kept = kept.clamp(min=torch.finfo(kept.dtype).eps)
@@ -166,13 +217,13 @@ def _solve_dual(Z, c, t, penalty, hats):
     projects the intercept out, the residuals are P t and the hat matrix is I - P.
     """
     eye = torch.eye(Z.shape[1], dtype=Z.dtype, device=Z.device)
-    L = _cholesky(torch.baddbmm(eye, Z, Z.mT, alpha=1 / penalty))
+    L = _cholesky(torch.baddbmm(eye, Z / penalty.view(-1, 1, 1), Z.mT))
     Kc, Kt = torch.cholesky_solve(torch.stack([c, t], -1), L).unbind(-1)
     cKc = (c * Kc).sum(1, keepdim=True)
     cKc = torch.where(cKc == 0, 1.0, cKc)  # no slope anywhere: any intercept does
     b = (c * Kt).sum(1, keepdim=True) / cKc
     residual = Kt - b * Kc
-    w = torch.einsum("bnk,bn->bk", Z, residual) / penalty
+    w = torch.einsum("bnk,bn->bk", Z, residual) / penalty.unsqueeze(1)
     kept = None
     if hats:
         kept = torch.cholesky_inverse(L).diagonal(dim1=1, dim2=2) - Kc.square() / cKc
@@ -184,7 +235,7 @@ def _solve_primal(Z, c, t, penalty, hats):
     Zc = torch.cat([Z, c.unsqueeze(-1)], -1)
     A = Zc.mT @ Zc
     diagonal = A.diagonal(dim1=1, dim2=2)
-    diagonal[:, :-1] += penalty
+    diagonal[:, :-1] += penalty.unsqueeze(1)
     diagonal[:, -1] += diagonal[:, -1] == 0  # no slope anywhere: any intercept does
     L = _cholesky(A)
     theta = torch.cholesky_solve(Zc.mT @ t.unsqueeze(-1), L)

@@ -184,20 +184,69 @@ def train(
     optimizer = _make_optimizer(solver, objective.parameters, learning_rate)
     evaluate = _Remembered(objective) if solver == "lbfgs" else objective
     falls = solver == "adam" and schedule != "constant"
-    snapshot = Snapshot(objective.parameters)
+
+    def step(epoch, keep):
+        if falls:
+            factor = SCHEDULES[schedule](epoch / stopping.max_iter)
+            optimizer.param_groups[0]["lr"] = learning_rate * factor
+        return run_epoch(evaluate, batches, shares, optimizer, generator, keep)
+
+    return iterate(
+        step,
+        objective.parameters,
+        stopping,
+        validate=validate,
+        begin_epoch=begin_epoch,
+        end_epoch=end_epoch,
+        may_settle=not falls,
+    )
+
+
+def iterate(
+    step: Callable[[int, Callable[[], None]], float],
+    parameters: Sequence[Tensor],
+    stopping: Stopping,
+    *,
+    validate: Callable[[], float] | None = None,
+    begin_epoch: Callable[[], None] = lambda: None,
+    end_epoch: Callable[[History], bool] = lambda history: False,
+    may_settle: bool = True,
+) -> History:
+    """Repeat a step that changes parameters in place, and keep their best state.
+
+    Where the parameters end is said in `train`.
+
+    Parameters
+    ----------
+    step : callable
+        Called with the number of the epoch and a function `keep`; returns the loss. It
+        may call `keep` when the parameters are as evaluated and finite.
+
+    parameters : sequence of Tensor
+        What is changed.
+
+    stopping : Stopping
+        When to stop.
+
+    validate, begin_epoch, end_epoch : callable
+        As for `train`.
+
+    may_settle : bool, default=True
+        Whether to stop when the loss does not fall any more.
+
+    Returns
+    -------
+    history : History
+    """
+    snapshot = Snapshot(parameters)
     history = History()
     watch = _Watch(stopping, higher_is_better=validate is not None)
-    evaluated = None if validate else snapshot
+    keep = snapshot.save if validate is None else lambda: None
     try:
         for epoch in range(stopping.max_iter):
             begin_epoch()
-            if falls:
-                factor = SCHEDULES[schedule](epoch / stopping.max_iter)
-                optimizer.param_groups[0]["lr"] = learning_rate * factor
-            loss = _run_epoch(
-                evaluate, batches, shares, optimizer, generator, evaluated
-            )
-            if not math.isfinite(loss) or not _all_finite(objective.parameters):
+            loss = step(epoch, keep)
+            if not math.isfinite(loss) or not _all_finite(parameters):
                 history.reason = "diverged"
                 break
             history.loss_curve.append(loss)
@@ -211,7 +260,7 @@ def train(
             if end_epoch(history):
                 history.reason = "callback"
                 break
-            if watch.is_over and not (falls and validate is None):
+            if watch.is_over and (may_settle or validate is not None):
                 history.reason = "converged"
                 break
     except KeyboardInterrupt as interrupt:
@@ -245,7 +294,22 @@ class _Watch:
         return self.n_stalled >= self.stopping.n_iter_no_change
 
 
-def _run_epoch(objective, batches, shares, optimizer, generator, snapshot) -> float:
+def run_epoch(
+    objective: Callable[..., float],
+    batches: Sequence,
+    shares: Sequence[float],
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator | None = None,
+    keep: Callable[[], None] = lambda: None,
+) -> float:
+    """Take a step on each batch, in an order drawn anew; see `train`.
+
+    Returns
+    -------
+    loss : float
+        The sum over the batches, each before its step. Not finite if one was not,
+        which ends the epoch.
+    """
     order = torch.randperm(len(batches), generator=generator).tolist()
     total = 0.0
     for position, i in enumerate(order):
@@ -253,8 +317,8 @@ def _run_epoch(objective, batches, shares, optimizer, generator, snapshot) -> fl
         total += loss
         if not math.isfinite(loss):
             break
-        if position == 0 and snapshot is not None:
-            snapshot.save()
+        if position == 0:
+            keep()
         if isinstance(optimizer, torch.optim.LBFGS):
             optimizer.step(functools.partial(objective, batches[i]))
         else:

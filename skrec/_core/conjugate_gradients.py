@@ -1,0 +1,104 @@
+"""Ridge regressions of many rows, solved together by conjugate gradients.
+
+The problems are those of `ridge`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .ridge import refuse_singular
+from .sparse import Pattern, sddmm, spmm
+
+TOLERANCE = 1e-5
+_MAX_STEPS = 100
+
+
+def improve_rows(
+    pattern: Pattern,
+    ratings: Tensor,
+    factors: Tensor,
+    penalty: Tensor,
+    start: Tensor,
+    *,
+    weights: Tensor | None = None,
+    prior: Tensor | None = None,
+    tolerance: float = TOLERANCE,
+) -> Tensor:
+    """Solve the ridge problems of all rows at once by conjugate gradients.
+
+    A step is one SDDMM and one SpMM, so that neither Gram matrices nor padding are
+    needed. The objective of no row ends higher than it was at `start`.
+
+    Parameters
+    ----------
+    pattern : Pattern of shape (n_rows, n_items)
+        Which items each row rates.
+
+    ratings : Tensor of shape (nnz,)
+        The ratings r.
+
+    factors : Tensor of shape (n_items, k)
+        The factors of the items.
+
+    penalty : Tensor of shape (n_rows,) or (n_rows, k)
+        The penalty, of each unknown of its own if so wished.
+
+    start : Tensor of shape (n_rows, k)
+        Where to start.
+
+    weights, prior : Tensor or None
+        As for `solve_rows`.
+
+    tolerance : float
+        What the residual of the normal equations must not exceed in any row, as a part
+        of their right-hand side.
+
+    Returns
+    -------
+    coef : Tensor of shape (n_rows, k)
+
+    Raises
+    ------
+    ValueError
+        If the problem of a row has no unique solution.
+    """
+    penalty = penalty.reshape(len(start), -1)
+    counts = pattern.crow.diff()
+    refuse_singular(counts, penalty.amin(1), factors.shape[1])
+
+    def times(x):
+        sums = sddmm(pattern, x, factors)
+        sums = sums if weights is None else sums * weights
+        return torch.addcmul(spmm(pattern, sums, factors), penalty, x)
+
+    ones = torch.ones_like(ratings) if weights is None else weights
+    target = spmm(pattern, ratings * ones, factors)
+    if prior is not None:
+        target += penalty * prior
+    # Jacobi's preconditioner; a row without ratings and penalty is left as it is.
+    diagonal = spmm(pattern, ones, factors.square()) + penalty
+    scale = torch.where(diagonal > 0, 1 / diagonal, 0)
+    x = start.clone()
+    residual = target - times(x)
+    goal = tolerance * torch.linalg.vector_norm(target, dim=1)
+    direction = scale * residual
+    rho = (residual * direction).sum(1)
+    for _ in range(_MAX_STEPS):
+        if bool((torch.linalg.vector_norm(residual, dim=1) <= goal).all()):
+            break
+        image = times(direction)
+        size = _ratio(rho, (direction * image).sum(1))
+        x.addcmul_(size, direction)
+        residual.addcmul_(size, image, value=-1)
+        scaled = scale * residual
+        new_rho = (residual * scaled).sum(1)
+        direction = torch.addcmul(scaled, _ratio(new_rho, rho), direction)
+        rho = new_rho
+    return x
+
+
+def _ratio(a, b):
+    """The quotients as a column; 0 where b is 0."""
+    return torch.where(b > 0, a / b, 0).unsqueeze(1)

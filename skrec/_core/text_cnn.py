@@ -1,0 +1,267 @@
+"""A convolutional network over texts with max-over-time pooling.
+
+Two things make it cheap. A filter's value at a window is the sum of one product of a
+word's vector and a slice of the filter for each word in it, so that all products are
+computed once for each distinct word, and windows only add up rows of these tables. And
+only the winning window of each filter and text passes gradient back, so that the
+backward pass visits one window of each text and filter instead of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter, ParameterList
+from torch.nn.functional import embedding_bag
+
+from .batches import keep_all
+
+# Texts of a bucket differ in length by a quarter and these many words at most.
+_BUCKET_SLACK = 8
+
+
+class TextBatch(NamedTuple):
+    """Texts that are processed together.
+
+    Attributes
+    ----------
+    texts : Tensor of shape (n_texts,)
+        The number of each text.
+
+    words : Tensor of shape (n_words,)
+        The distinct words in them, ascending, with 0, the padding, first.
+
+    buckets : list of (Tensor of shape (n,), Tensor of shape (n, length))
+        The places in `texts` of those of similar length, and their sequences, in which
+        a word is its place in `words`.
+    """
+
+    texts: Tensor
+    words: Tensor
+    buckets: list[tuple[Tensor, Tensor]]
+
+    def to(self, device: torch.device) -> TextBatch:
+        """The same on another device."""
+        buckets = [(rows.to(device), words.to(device)) for rows, words in self.buckets]
+        return TextBatch(self.texts.to(device), self.words.to(device), buckets)
+
+
+def cut_texts(
+    sequences: Tensor, texts: Tensor, batch_size: int, longest_window: int
+) -> list[TextBatch]:
+    """Cut texts into batches, and each into buckets of similar length.
+
+    Parameters
+    ----------
+    sequences : Tensor of shape (n_sequences, max_words)
+        Words of each text, from 1, followed by padding, 0.
+
+    texts : Tensor of shape (n_texts,)
+        Which of them are wanted, in the order of the batches.
+
+    batch_size : int
+        Texts in a batch.
+
+    longest_window : int
+        Words in the longest window. A bucket is so much longer than its longest text
+        that it has all windows that differ.
+
+    Returns
+    -------
+    batches : list of TextBatch
+    """
+    sequences = torch.nn.functional.pad(
+        sequences, (0, max(0, longest_window - sequences.shape[1]))
+    )
+    lengths = (sequences != 0).sum(1)
+    batches = []
+    for part in texts.split(batch_size):
+        words, places = torch.unique(sequences[part], return_inverse=True)
+        if words[0] != 0:
+            words = torch.cat([words.new_zeros(1), words])
+            places = places + 1
+        sizes, order = torch.sort(lengths[part], stable=True)
+        buckets, start = [], 0
+        while start < len(part):
+            limit = int(sizes[start] * 1.25) + _BUCKET_SLACK
+            end = int(torch.searchsorted(sizes, limit, right=True))
+            rows = order[start:end]
+            width = min(sequences.shape[1], int(sizes[end - 1]) + longest_window)
+            buckets.append((rows, places[rows, :width]))
+            start = end
+        batches.append(TextBatch(part, words, buckets))
+    return batches
+
+
+def max_convolution(batch: TextBatch, vectors: Tensor, filters: Tensor) -> Tensor:
+    """The largest value of each filter over the windows of each text.
+
+    Parameters
+    ----------
+    batch : TextBatch
+        The texts.
+
+    vectors : Tensor of shape (n_words, p)
+        The vectors of the batch's words; zero for the padding.
+
+    filters : Tensor of shape (window, p, n_filters)
+        The filters.
+
+    Returns
+    -------
+    maxima : Tensor of shape (n_texts, n_filters)
+    """
+    return _MaxConvolution.apply(batch, vectors, filters)
+
+
+class _MaxConvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, batch, vectors, filters):
+        window, _, n_filters = filters.shape
+        n_words = len(vectors)
+        # Row o * n_words + i has the products of word i with slice o of the filters.
+        tables = (vectors @ filters).view(window * n_words, n_filters)
+        offsets = n_words * torch.arange(window, device=vectors.device)
+        maxima = vectors.new_empty(len(batch.texts), n_filters)
+        winners = torch.empty(
+            (window, *maxima.shape), dtype=torch.int64, device=vectors.device
+        )
+        for rows, words in batch.buckets:
+            windows = words.unfold(1, window, 1)
+            bags = (windows + offsets).view(-1, window)
+            values = embedding_bag(bags, tables, mode="sum")
+            values = values.view(len(rows), -1, n_filters)
+            maxima[rows], first = values.max(1)
+            for o in range(window):
+                winners[o, rows] = words.gather(1, first + o)
+        ctx.save_for_backward(vectors, filters, winners)
+        return maxima
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        vectors, filters, winners = ctx.saved_tensors
+        window, p, n_filters = filters.shape
+        n_columns = window * n_filters
+        grad_vectors = grad_filters = None
+        if ctx.needs_input_grad[1]:
+            columns = torch.arange(n_columns, device=grad.device)
+            places = winners * n_columns + columns.view(window, 1, n_filters)
+            sums = grad.new_zeros(len(vectors) * n_columns)
+            sums.index_add_(0, places.view(-1), grad.expand_as(winners).reshape(-1))
+            slices = filters.transpose(1, 2).reshape(n_columns, p)
+            grad_vectors = sums.view(len(vectors), n_columns) @ slices
+        if ctx.needs_input_grad[2]:
+            weights = grad.T.expand(window, -1, -1).reshape(n_columns, -1)
+            sums = embedding_bag(
+                winners.transpose(1, 2).reshape(n_columns, -1),
+                vectors.detach(),
+                mode="sum",
+                per_sample_weights=weights,
+            )
+            grad_filters = sums.view(window, n_filters, p).transpose(1, 2)
+        return None, grad_vectors, grad_filters
+
+
+class TextCNN(torch.nn.Module):
+    """Texts to factors: embedding, convolution, max over time, two tanh layers.
+
+    Parameters
+    ----------
+    vectors : Tensor of shape (n_words + 1, p)
+        The initial word vectors. Row 0 belongs to the padding and stays zero.
+
+    window_sizes : sequence of int
+        Words in a window.
+
+    n_filters : int
+        Filters of each window size.
+
+    hidden_dim : int
+        Units between the filters and the output.
+
+    n_outputs : int
+        Numbers that a text becomes.
+
+    generator : torch.Generator
+        Draws the other initial weights (Glorot and Bengio 2010). On the CPU.
+
+    device : torch.device
+        Where to compute.
+    """
+
+    def __init__(
+        self,
+        vectors: Tensor,
+        window_sizes: Sequence[int],
+        n_filters: int,
+        hidden_dim: int,
+        n_outputs: int,
+        generator: torch.Generator,
+        device: torch.device,
+    ):
+        super().__init__()
+        p = vectors.shape[1]
+
+        def draw(*shape, fan_in, fan_out):
+            limit = (6 / (fan_in + fan_out)) ** 0.5
+            weights = torch.empty(shape, dtype=vectors.dtype)
+            return Parameter(weights.uniform_(-limit, limit, generator=generator))
+
+        def zeros(size):
+            return Parameter(torch.zeros(size, dtype=vectors.dtype))
+
+        vectors = vectors.clone()
+        vectors[0] = 0
+        self.vectors = Parameter(vectors)
+        self.filters = ParameterList(
+            draw(w, p, n_filters, fan_in=w * p, fan_out=n_filters) for w in window_sizes
+        )
+        self.filter_biases = ParameterList(zeros(n_filters) for _ in window_sizes)
+        n_features = len(window_sizes) * n_filters
+        self.hidden = draw(
+            n_features, hidden_dim, fan_in=n_features, fan_out=hidden_dim
+        )
+        self.hidden_bias = zeros(hidden_dim)
+        self.output = draw(hidden_dim, n_outputs, fan_in=hidden_dim, fan_out=n_outputs)
+        self.output_bias = zeros(n_outputs)
+        self.to(device)
+
+    def penalised(self) -> list[Tensor]:
+        """All parameters but the biases."""
+        return [self.vectors, *self.filters, self.hidden, self.output]
+
+    def features(self, batch: TextBatch) -> Tensor:
+        """The filters' largest values, of shape (n_texts, n_windows * n_filters)."""
+        vectors = self.vectors.index_select(0, batch.words)
+        # The padding's vector is zero, and its gradient goes nowhere.
+        is_word = (batch.words != 0).unsqueeze(1)
+        vectors = vectors * is_word
+        return torch.cat(
+            [
+                torch.relu(max_convolution(batch, vectors, f) + b)
+                for f, b in zip(self.filters, self.filter_biases, strict=True)
+            ],
+            1,
+        )
+
+    def forward(
+        self, batch: TextBatch, drop: Callable[[Tensor], Tensor] = keep_all
+    ) -> Tensor:
+        """The outputs for the texts, of shape (n_texts, n_outputs).
+
+        Parameters
+        ----------
+        batch : TextBatch
+            The texts.
+
+        drop : callable
+            Applied to the hidden units: dropout, while training.
+        """
+        hidden = torch.tanh(
+            torch.addmm(self.hidden_bias, self.features(batch), self.hidden)
+        )
+        return torch.tanh(torch.addmm(self.output_bias, drop(hidden), self.output))

@@ -1,0 +1,123 @@
+import pytest
+import torch
+
+from skrec._core.text_cnn import TextCNN, cut_texts, max_convolution
+
+CPU = torch.device("cpu")
+N_WORDS, MAX_WORDS = 12, 20
+WINDOWS = (2, 3)
+
+
+@pytest.fixture
+def sequences(generator):
+    """Texts of all lengths from none to the whole width."""
+    sequences = torch.randint(1, N_WORDS + 1, (9, MAX_WORDS), generator=generator)
+    for i, length in enumerate([0, 1, 2, 3, 7, 12, 18, 19, 20]):
+        sequences[i, length:] = 0
+    return sequences
+
+
+def make_network(generator, dtype=torch.float64):
+    vectors = torch.randn(N_WORDS + 1, 4, generator=generator, dtype=dtype)
+    network = TextCNN(vectors, WINDOWS, 5, 6, 3, generator, CPU)
+    for bias in network.filter_biases:
+        with torch.no_grad():
+            bias.normal_(generator=generator)
+    return network
+
+
+def plain_outputs(network, sequences):
+    """The same network by PyTorch's embedding and convolution of padded texts."""
+    embedded = torch.nn.functional.embedding(sequences, network.vectors, padding_idx=0)
+    features = []
+    for filters, bias in zip(network.filters, network.filter_biases, strict=True):
+        values = torch.nn.functional.conv1d(
+            embedded.transpose(1, 2), filters.permute(2, 1, 0), bias
+        )
+        features.append(torch.relu(values).amax(2))
+    hidden = torch.tanh(torch.cat(features, 1) @ network.hidden + network.hidden_bias)
+    return torch.tanh(hidden @ network.output + network.output_bias)
+
+
+def gradients(network, outputs):
+    network.zero_grad()
+    outputs.square().sum().backward()
+    return {name: p.grad.clone() for name, p in network.named_parameters()}
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)]
+)
+def test_values_and_gradients_are_those_of_plain_convolution(
+    sequences, generator, batch_size, dtype, tolerance
+):
+    network = make_network(generator, dtype)
+    texts = torch.randperm(len(sequences), generator=generator)
+    expected = plain_outputs(network, sequences[texts])
+    batches = cut_texts(sequences, texts, batch_size, max(WINDOWS))
+    found = torch.cat([network(batch) for batch in batches])
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
+    wanted = gradients(network, expected)
+    for name, grad in gradients(network, found).items():
+        torch.testing.assert_close(
+            grad, wanted[name], atol=tolerance, rtol=tolerance, msg=name
+        )
+
+
+def test_texts_shorter_than_a_window_are_padded(generator):
+    network = make_network(generator)
+    short = torch.tensor([[1, 2], [3, 0]])
+    (batch,) = cut_texts(short, torch.arange(2), 2, max(WINDOWS))
+    padded = torch.nn.functional.pad(short, (0, 1))
+    torch.testing.assert_close(network(batch), plain_outputs(network, padded))
+
+
+def test_gradients_of_the_maxima(sequences, generator):
+    (batch,) = cut_texts(sequences, torch.arange(9), 9, 3)
+    vectors = torch.randn(
+        len(batch.words), 3, generator=generator, dtype=torch.float64
+    ).requires_grad_()
+    filters = torch.randn(3, 3, 2, generator=generator, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda v, f: max_convolution(batch, v, f), (vectors, filters.requires_grad_())
+    )
+
+
+def test_batches_have_the_texts_in_their_order_and_their_words_once(sequences):
+    texts = torch.tensor([8, 0, 3, 5])
+    batches = cut_texts(sequences, texts, 3, 3)
+    assert [batch.texts.tolist() for batch in batches] == [[8, 0, 3], [5]]
+    for batch in batches:
+        assert batch.words[0] == 0
+        assert (batch.words.diff() > 0).all()
+        for rows, words in batch.buckets:
+            originals = sequences[batch.texts[rows]]
+            width = words.shape[1]
+            assert torch.equal(batch.words[words], originals[:, :width])
+            assert not originals[:, width:].any()
+
+
+def test_buckets_are_not_longer_than_their_texts_need(generator):
+    sequences = torch.ones(100, 300, dtype=torch.int64)
+    for i in range(100):
+        sequences[i, 3 * i :] = 0
+    (batch,) = cut_texts(sequences, torch.arange(100), 100, 5)
+    cells = sum(words.numel() for _, words in batch.buckets)
+    assert cells < 1.2 * (sequences != 0).sum() + 100 * 12
+
+
+def test_the_padding_vector_stays_zero(sequences, generator):
+    network = make_network(generator)
+    (batch,) = cut_texts(sequences, torch.arange(9), 9, 3)
+    grads = gradients(network, network(batch))
+    assert not network.vectors[0].any()
+    assert not grads["vectors"][0].any()
+
+
+def test_dropout_acts_on_the_hidden_units(sequences, generator):
+    network = make_network(generator)
+    (batch,) = cut_texts(sequences, torch.arange(9), 9, 3)
+    outputs = network(batch, drop=torch.zeros_like)
+    expected = torch.tanh(network.output_bias).expand(9, -1)
+    torch.testing.assert_close(outputs, expected)
