@@ -1,7 +1,15 @@
 """Recommenders for scikit-learn: estimators that predict explicit ratings."""
 
 from ._autorec import AutoRecRegressor
+from ._convmf import ConvMFRegressor
+from ._mf import BiasedMFRegressor, PMFRegressor
 
 __version__ = "0.1.0"
 
-__all__ = ["AutoRecRegressor", "__version__"]
+__all__ = [
+    "AutoRecRegressor",
+    "BiasedMFRegressor",
+    "ConvMFRegressor",
+    "PMFRegressor",
+    "__version__",
+]

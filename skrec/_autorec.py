@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -157,6 +156,9 @@ default="identity"
 
     user_biases_, item_biases_ : ndarray of shape (n_users,) and (n_items,)
         The output biases b on the side of the decoder, zero on the other.
+
+    intercept_ : float
+        0: the biases have it all.
 
     encoder_coefs_ : list of ndarray
         V of shape (n_users, k_1), or (n_items, k_1) if ``kind="user"``, followed by a
@@ -354,7 +356,7 @@ array} of shape (n_users, n_items)
         """
         device = resolve_device(self.device)
         sizes = self._check_layers()
-        ratings, known = self._check_fit(X, y, sample_weight)
+        ratings, _, known = self._check_fit(X, y, sample_weight)
         random_state = check_random_state(self.random_state)
         training, held_out = self._hold_out(ratings, random_state)
         network = self._make_network(sizes, ratings, random_state, device)
@@ -364,7 +366,7 @@ array} of shape (n_users, n_items)
         def fitted():
             return known | self._describe(network, rows)
 
-        reports = EpochReports(self, X, y, sample_weight, fitted)
+        reports = EpochReports(self, X, y, {"sample_weight": sample_weight}, fitted)
         history = self._train(network, rows, held_out, random_state, reports)
         for name, value in (fitted() | {"device_": str(device)}).items():
             setattr(self, name, value)
@@ -395,19 +397,6 @@ array} of shape (n_users, n_items)
                 "solver='adam'."
             )
         return [int(size) for size in sizes]
-
-    def _hold_out(self, ratings, random_state) -> tuple[Ratings, Ratings | None]:
-        """Split ratings into those to train on and those to stop early by."""
-        if not self.early_stopping:
-            return ratings, None
-        n_held_out = math.ceil(self.validation_fraction * ratings.n_ratings)
-        if n_held_out == ratings.n_ratings:
-            raise ValueError(
-                f"early_stopping=True leaves no rating to train on out of "
-                f"{ratings.n_ratings}: use early_stopping=False."
-            )
-        is_held_out = random_state.permutation(ratings.n_ratings) < n_held_out
-        return ratings.select(~is_held_out), ratings.select(is_held_out)
 
     def _make_network(self, sizes, ratings, random_state, device) -> Autoencoder:
         visible = ratings.users if self.kind == "item" else ratings.items
@@ -523,6 +512,7 @@ array} of shape (n_users, n_items)
         encoded, decoded = sides
         return {
             "_kind": self.kind,
+            "intercept_": 0.0,
             "encoder_coefs_": [w.numpy() for w in weights.encoder],
             "encoder_intercepts_": [b.numpy() for b in weights.encoder_biases],
             f"{encoded}_factors_": codes,

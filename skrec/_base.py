@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import ABCMeta, abstractmethod
 from numbers import Integral, Real
@@ -35,6 +36,7 @@ from ._ratings import (
     row_numbers,
     select_entries,
 )
+from ._text_items import resolve_item_texts
 
 # A mean of few ratings is drawn to the global mean as if this many more had been seen
 # there: about the ratio of the variances within and between the items of MovieLens.
@@ -82,9 +84,9 @@ class BaseRecommender(
 
     Every model ends as factors and biases of users and items, so that a rating is
     predicted as ``f(user_factors_[u] @ item_factors_[i] + user_biases_[u] +
-    item_biases_[i])``. A subclass finds these in `fit`, and says how rows of ratings
-    become factors (`_fold_in`) and how each rating follows from the others in its row
-    (`_leave_one_out`).
+    item_biases_[i] + intercept_)``. A subclass finds these in `fit`, and says how rows
+    of ratings become factors (`_fold_in`) and how each rating follows from the others
+    in its row (`_leave_one_out`).
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -100,6 +102,23 @@ class BaseRecommender(
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+
+    # What every `fit` finds.
+    users_: np.ndarray
+    items_: np.ndarray
+    user_factors_: np.ndarray
+    item_factors_: np.ndarray
+    user_biases_: np.ndarray
+    item_biases_: np.ndarray
+    user_means_: np.ndarray
+    item_means_: np.ndarray
+    intercept_: float
+    global_mean_: float
+    rating_range_: tuple[float, float]
+    n_features_in_: int
+    _fitted_on_matrix: bool
+    _seen: sp.csr_array
+    _has_text: np.ndarray
 
     def predict(self, X):
         """Predict ratings.
@@ -301,34 +320,65 @@ shape (n_users,)
         """Turn sums into ratings."""
         return sums
 
-    def _check_fit(self, X, y, sample_weight) -> tuple[Ratings, dict[str, Any]]:
+    def _check_fit(
+        self, X, y, sample_weight, item_texts=None
+    ) -> tuple[Ratings, list[str | None] | None, dict[str, Any]]:
         """Validate the input of `fit`.
 
         Returns
         -------
         ratings : Ratings
+            Its items are those that are rated or have a text.
+
+        texts : list of length n_items or None
+            The text of each item, None where there is none; None without `item_texts`.
 
         known : dict
             The fitted attributes that follow from the ratings alone.
         """
-        ratings = check_ratings(X, y, sample_weight)
+        ratings, texts = check_ratings(X, y, sample_weight), None
         on_matrix = is_matrix(X)
+        if item_texts is not None:
+            ids, texts = resolve_item_texts(
+                item_texts, ratings.items, on_matrix=on_matrix
+            )
+            ratings = ratings.with_items(ids)
         _check_feature_names(self, X, reset=True)
         weights, values = ratings.weights, ratings.values
         mean = float(np.average(values, weights=weights))
         n_users, n_items = ratings.shape
         seen = np.ones(ratings.n_ratings, bool), ratings.indices, ratings.indptr
-        return ratings, {
-            "n_features_in_": n_items if on_matrix else 2,
-            "users_": ratings.users.copy(),
-            "items_": ratings.items.copy(),
-            "rating_range_": (float(values.min()), float(values.max())),
-            "global_mean_": mean,
-            "user_means_": _means(ratings.rows, n_users, values, mean, weights),
-            "item_means_": _means(ratings.indices, n_items, values, mean, weights),
-            "_fitted_on_matrix": on_matrix,
-            "_seen": sp.csr_array(seen, shape=ratings.shape, copy=True),
-        }
+        return (
+            ratings,
+            texts,
+            {
+                "n_features_in_": n_items if on_matrix else 2,
+                "users_": ratings.users.copy(),
+                "items_": ratings.items.copy(),
+                "rating_range_": (float(values.min()), float(values.max())),
+                "global_mean_": mean,
+                "user_means_": _means(ratings.rows, n_users, values, mean, weights),
+                "item_means_": _means(ratings.indices, n_items, values, mean, weights),
+                "_fitted_on_matrix": on_matrix,
+                "_seen": sp.csr_array(seen, shape=ratings.shape, copy=True),
+                "_has_text": np.array(
+                    [text is not None for text in texts or [None] * n_items]
+                ),
+            },
+        )
+
+    def _hold_out(self, ratings, random_state) -> tuple[Ratings, Ratings | None]:
+        """Split ratings into those to train on and those to stop early by."""
+        if not self.early_stopping:
+            return ratings, None
+        n_held_out = math.ceil(self.validation_fraction * ratings.n_ratings)
+        if n_held_out == ratings.n_ratings:
+            raise ValueError(
+                f"early_stopping=True leaves no rating to train on out of "
+                f"{ratings.n_ratings}: use early_stopping=False."
+            )
+        is_held_out = random_state.permutation(ratings.n_ratings) < n_held_out
+        return ratings.select(~is_held_out), ratings.select(is_held_out)
 
     def _conclude(self, history, *, settles: bool):
         """Store the course of the training; warn, or raise its interrupt again."""
@@ -365,9 +415,10 @@ shape (n_users,)
             positions_of(items, self.items_, "item"),
         )
 
-    def _is_rated(self):
-        """Which items had a rating in `fit`."""
-        return np.bincount(self._seen.indices, minlength=len(self.items_)) > 0
+    def _is_modelled(self):
+        """Which items have factors from `fit`: by their ratings, or by their text."""
+        counts = np.bincount(self._seen.indices, minlength=len(self.items_))
+        return (counts > 0) | self._has_text
 
     def _users_of_fit(self, positions) -> _Users:
         """Users by their position in `users_`; -1 is an unseen user."""
@@ -382,7 +433,7 @@ shape (n_users,)
 
     def _users_of_rows(self, rows) -> _Users:
         """Users who are known by the ratings in their rows."""
-        informative = select_entries(rows, self._is_rated()[rows.indices])
+        informative = select_entries(rows, self._is_modelled()[rows.indices])
         factors, biases = self._fold_in(informative)
         is_known = np.diff(informative.indptr) > 0
         factors[~is_known], biases[~is_known] = 0, 0
@@ -396,7 +447,7 @@ shape (n_users,)
 
     def _predict_entries(self, users: _Users, row, item):
         """Predict single ratings, of shape (n_ratings,); -1 is an unseen one."""
-        is_rated = np.append(self._is_rated(), False)[item]
+        is_rated = np.append(self._is_modelled(), False)[item]
         item_means = np.append(self.item_means_, self.global_mean_)[item]
         ratings = np.where(is_rated, item_means, users.means[row])
         modelled = np.flatnonzero(users.is_known[row] & is_rated)
@@ -414,6 +465,7 @@ shape (n_users,)
         right = as_tensor(self.item_factors_, device=device)
         sums = sddmm(pattern.to(device), left, right).cpu().double()
         sums += as_tensor(users.biases[row] + self.item_biases_[item])
+        sums += self.intercept_
         return self._to_ratings(sums)
 
     def _predict_dense(self, users: _Users):
@@ -423,8 +475,9 @@ shape (n_users,)
         item_factors = as_tensor(self.item_factors_, device=device)
         item_biases = as_tensor(self.item_biases_, device=device)
         sums = torch.addmm(item_biases, factors, item_factors.T)
-        ratings = self._to_ratings((sums + biases.unsqueeze(1)).cpu())
-        is_rated = self._is_rated()
+        sums += biases.unsqueeze(1) + self.intercept_
+        ratings = self._to_ratings(sums.cpu())
+        is_rated = self._is_modelled()
         ratings[~users.is_known] = self.item_means_
         ratings[:, ~is_rated] = users.means[:, np.newaxis]
         return ratings
@@ -432,7 +485,7 @@ shape (n_users,)
     def _predict_left_out(self, rows):
         """Predict each rating from the others in its row, of shape (nnz,)."""
         row = row_numbers(rows)
-        is_rated = self._is_rated()[rows.indices]
+        is_rated = self._is_modelled()[rows.indices]
         informative = select_entries(rows, is_rated)
         counts = np.diff(rows.indptr)[row]
         # Without rating j the sum of its row lacks r_j and the count lacks one.
@@ -462,18 +515,22 @@ class EpochReports:
     estimator : BaseRecommender
         What is being fitted.
 
-    X, y, sample_weight : array-like, sparse or None
+    X, y : array-like, sparse or None
         The arguments of `fit`.
+
+    metadata : dict
+        Its other arguments; None means not given.
 
     fitted : callable
         Returns the attributes that the estimator would have if it stopped now.
     """
 
-    def __init__(self, estimator, X, y, sample_weight, fitted):
+    def __init__(self, estimator, X, y, metadata, fitted):
         self.estimator = estimator
         self.arguments = {"estimator": estimator, "X": X, "y": y}
-        if sample_weight is not None:
-            self.arguments["metadata"] = {"sample_weight": sample_weight}
+        given = {name: value for name, value in metadata.items() if value is not None}
+        if given:
+            self.arguments["metadata"] = given
         self.arguments["reconstruction_attributes"] = fitted
         self.fit = estimator._init_callback_context(max_subtasks=estimator.max_iter)
         self.fit.call_on_fit_task_begin(**self.arguments)

@@ -133,6 +133,20 @@ def positions_of(ids: np.ndarray, known: np.ndarray, what: str) -> np.ndarray:
     return index.get_indexer(target).astype(np.int64, copy=False)
 
 
+def union_of_ids(known: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Ids that have none in common together, ascending.
+
+    They are of a type that holds each of them exactly.
+    """
+    if len(new) == 0:
+        return known
+    if new.dtype == known.dtype:
+        return np.sort(np.concatenate([known, new]))
+    # NumPy would round large integers to make them floats.
+    both = np.concatenate([known.astype(object), new.astype(object)])
+    return np.sort(_check_column(both, "item"))
+
+
 def refuse_masked(values: Any, name: str) -> None:
     """Refuse masked entries, which NumPy's functions would take for values.
 

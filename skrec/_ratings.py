@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import _check_sample_weight
 
-from ._ids import check_pairs, refuse_masked
+from ._ids import check_pairs, positions_of, refuse_masked
 
 # Each row and each column takes memory, rated or not.
 _MAX_SIZE = 2**31 - 1
@@ -91,6 +91,23 @@ class Ratings:
             self.indices[mask],
             self.values[mask],
             weights,
+        )
+
+    def with_items(self, items: np.ndarray) -> Ratings:
+        """The same ratings among further items.
+
+        `items` has the ids of all, ascending, those of the present ones among them.
+        """
+        if len(items) == len(self.items):
+            return self
+        places = positions_of(self.items, items, "item")
+        return Ratings(
+            self.users,
+            items,
+            self.indptr,
+            places[self.indices].astype(self.indices.dtype),
+            self.values,
+            self.weights,
         )
 
 

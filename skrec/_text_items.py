@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ._ids import check_ids, positions_of, refuse_masked
+from ._ids import check_ids, positions_of, refuse_masked, union_of_ids
 
 _ALLOWED = "a mapping or pandas Series from item id to text"
 _CUT = (
@@ -143,7 +143,7 @@ def resolve_item_texts(
             "column."
         )
     has_text = np.array([text is not None for text in texts])
-    all_ids = _union(item_ids, ids[~known & has_text])
+    all_ids = union_of_ids(item_ids, ids[~known & has_text])
     aligned: list[str | None] = [None] * len(all_ids)
     for position, text in zip(positions_of(ids, all_ids, "item"), texts, strict=True):
         if text is not None:
@@ -286,14 +286,3 @@ def _look_up(ids: np.ndarray, item_ids: np.ndarray) -> np.ndarray:
             f"The ids in item_texts are of type {found}, but those of the ratings are "
             f"of type {wanted}, so that none can match: convert one of them."
         ) from None
-
-
-def _union(item_ids: np.ndarray, cold_ids: np.ndarray) -> np.ndarray:
-    """All ids ascending, of a type that holds each of them exactly."""
-    if len(cold_ids) == 0:
-        return item_ids
-    if cold_ids.dtype == item_ids.dtype:
-        return np.sort(np.concatenate([item_ids, cold_ids]))
-    # NumPy would round large integers to make them floats.
-    both = np.concatenate([item_ids.astype(object), cold_ids.astype(object)])
-    return np.sort(check_ids(both, "item"))

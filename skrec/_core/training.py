@@ -283,7 +283,7 @@ class _Watch:
         """Take in the value of an epoch and say whether it is the best so far."""
         value *= self.sign
         relative = 1.0 if self.sign < 0 else abs(value)
-        stalled = value > self.best - self.stopping.tol * relative
+        stalled = value >= self.best - self.stopping.tol * relative
         self.n_stalled = self.n_stalled + 1 if stalled else 0
         improved = value < self.best
         self.best = min(self.best, value)

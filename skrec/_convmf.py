@@ -1,0 +1,421 @@
+"""ConvMF: matrix factorization with a convolutional network over item texts."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from sklearn.base import _fit_context, clone
+from sklearn.callback import with_callbacks
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from ._core.batches import drop
+from ._core.device import as_tensor, inference_device, make_generator
+from ._core.text_cnn import TextBatch, TextCNN, cut_texts
+from ._core.training import PenalisedLoss, run_epoch
+from ._factorization import BaseFactorization, ItemPrior
+from ._ids import positions_of, union_of_ids
+from .text import ItemTexts, SequenceVectorizer, load_word_vectors
+
+# The standard deviation of the initial word vectors.
+_WORD_STD = 0.1
+# Texts that are read at once when nothing is trained.
+_INFERENCE_BATCH = 1024
+
+
+class ConvMFRegressor(BaseFactorization):
+    text_factors_: np.ndarray | None
+    text_weights_: dict[str, np.ndarray]
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseFactorization._parameter_constraints,
+        "lambda_w": [Interval(Real, 0, None, closed="left")],
+        "fit_biases": ["boolean"],
+        "embedding_dim": [Interval(Integral, 1, None, closed="left")],
+        "n_filters": [Interval(Integral, 1, None, closed="left")],
+        "window_sizes": ["array-like"],
+        "hidden_dim": [Interval(Integral, 1, None, closed="left")],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "cnn_epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "vectorizer": [HasMethods(["fit_transform", "transform"]), None],
+        # Anything that `load_word_vectors` takes; it says what it does not.
+        "word_vectors": [object],
+        "item_weight": [StrOptions({"sqrt"}), None],
+    }
+
+    # Texts belong to this estimator: with metadata routing they come unasked.
+    __metadata_request__fit: ClassVar[dict[str, bool]] = {"item_texts": True}
+
+    def __init__(
+        self,
+        *,
+        n_factors=50,
+        lambda_u=20.0,
+        lambda_v=20.0,
+        lambda_w=0.1,
+        fit_intercept=True,
+        fit_biases=True,
+        embedding_dim=200,
+        n_filters=100,
+        window_sizes=(3, 4, 5),
+        hidden_dim=200,
+        dropout=0.2,
+        cnn_epochs=5,
+        batch_size=256,
+        learning_rate_init=0.001,
+        vectorizer=None,
+        word_vectors=None,
+        item_weight=None,
+        max_iter=50,
+        tol=1e-4,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=2,
+        warm_start=False,
+        clip=True,
+        device="auto",
+        dtype="float32",
+        random_state=None,
+        verbose=False,
+    ):
+        self.n_factors = n_factors
+        self.lambda_u = lambda_u
+        self.lambda_v = lambda_v
+        self.lambda_w = lambda_w
+        self.fit_intercept = fit_intercept
+        self.fit_biases = fit_biases
+        self.embedding_dim = embedding_dim
+        self.n_filters = n_filters
+        self.window_sizes = window_sizes
+        self.hidden_dim = hidden_dim
+        self.dropout = dropout
+        self.cnn_epochs = cnn_epochs
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.vectorizer = vectorizer
+        self.word_vectors = word_vectors
+        self.item_weight = item_weight
+        self.max_iter = max_iter
+        self.tol = tol
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
+        self.clip = clip
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None, *, sample_weight=None, item_texts=None):
+        windows = self._check_windows()
+        ratings, texts, known = self._check_fit(X, y, sample_weight, item_texts)
+        if texts is None:
+            warnings.warn(
+                "item_texts is None: the factorization goes without texts. Pass "
+                "item_texts to fit, or use PMFRegressor or BiasedMFRegressor.",
+                stacklevel=4,
+            )
+            texts = [None] * len(ratings.items)
+        has_text = np.flatnonzero(known["_has_text"])
+        vectorizer = (
+            SequenceVectorizer() if self.vectorizer is None else clone(self.vectorizer)
+        )
+        known["vectorizer_"] = vectorizer
+        given = [texts[i] for i in has_text]
+        sequences = vectorizer.fit_transform(given) if given else None
+        metadata = {"sample_weight": sample_weight, "item_texts": item_texts}
+
+        def make_prior(random_state, device):
+            if sequences is None:
+                return ItemPrior()
+            network = self._make_network(vectorizer, windows, random_state, device)
+            return _TextPrior(
+                self, network, sequences, has_text, len(texts), random_state
+            )
+
+        return self._alternate(X, y, metadata, ratings, known, make_prior)
+
+    def _check_windows(self) -> list[int]:
+        windows = list(self.window_sizes)
+        if not windows or not all(
+            isinstance(w, Integral) and int(w) > 0 for w in windows
+        ):
+            raise ValueError(
+                "window_sizes must be a sequence of positive integers, got "
+                f"{self.window_sizes!r}."
+            )
+        return [int(w) for w in windows]
+
+    def _has_biases(self):
+        return self.fit_biases
+
+    def _item_penalties(self, ratings):
+        if self.item_weight is None:
+            return super()._item_penalties(ratings)
+        counts = np.bincount(ratings.indices, minlength=len(ratings.items))
+        weights = np.sqrt(np.maximum(counts, 1))
+        return self.lambda_v * weights / weights.mean()
+
+    def _make_network(self, vectorizer, windows, random_state, device) -> TextCNN:
+        generator = make_generator(random_state.randint(np.iinfo(np.int32).max))
+        vectors = self._initial_word_vectors(vectorizer, generator)
+        network = TextCNN(
+            vectors,
+            windows,
+            self.n_filters,
+            self.hidden_dim,
+            self.n_factors + self.fit_biases,
+            generator,
+            device,
+        )
+        if self.warm_start and getattr(self, "text_weights_", None):
+            self._continue_network(network, vectorizer)
+        return network
+
+    def _continue_network(self, network, vectorizer):
+        """Overwrite initial weights by those of the last fit; words match by name."""
+        old = {name: as_tensor(w) for name, w in self.text_weights_.items()}
+        new = network.state_dict()
+        words, vectors = old.pop("vectors"), new.pop("vectors").clone()
+        if words.shape[1] != vectors.shape[1] or any(
+            w.shape != old[name].shape if name in old else True
+            for name, w in new.items()
+        ):
+            raise ValueError(
+                "warm_start=True cannot continue a fit whose embedding_dim, n_filters, "
+                "window_sizes, hidden_dim, n_factors or fit_biases were others: use "
+                "warm_start=False."
+            )
+        known = self.vectorizer_.vocabulary_
+        for word, place in vectorizer.vocabulary_.items():
+            if word in known:
+                vectors[place] = words[known[word]]
+        network.load_state_dict(old | {"vectors": vectors})
+
+    def _initial_word_vectors(self, vectorizer, generator) -> torch.Tensor:
+        vocabulary = vectorizer.vocabulary_
+        pretrained, n_dims = None, self.embedding_dim
+        if self.word_vectors is not None:
+            pretrained = load_word_vectors(
+                self.word_vectors, vocabulary, dtype=self.dtype
+            )
+            n_dims = pretrained.vectors.shape[1]
+        shape = (max(vocabulary.values()) + 1, n_dims)
+        vectors = torch.empty(shape, dtype=getattr(torch, self.dtype))
+        vectors.normal_(0, _WORD_STD, generator=generator)
+        if pretrained is not None:
+            places = [vocabulary[word] for word in pretrained.words]
+            found = torch.as_tensor(pretrained.vectors)
+            vectors[places] = found * (_WORD_STD / found.square().mean().sqrt())
+        return vectors
+
+    def extend_items(self, item_texts):
+        """Add items to a fitted model, from their texts alone.
+
+        Parameters
+        ----------
+        item_texts : mapping, Series or ItemTexts around one
+            Item id to text. After a fit on a matrix the ids are the numbers of the
+            columns that come to be: n_items, n_items + 1, ...
+
+        Returns
+        -------
+        self : ConvMFRegressor
+            With the new items in `items_`, `item_factors_`, `item_biases_`,
+            `item_means_` and `text_factors_`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the model was fitted without texts, or an id is known already, or an item
+            has no text.
+        """
+        check_is_fitted(self)
+        if self.text_factors_ is None:
+            raise ValueError(
+                "The model was fitted without texts, so that a text says nothing to "
+                "it: pass item_texts to fit."
+            )
+        ids, texts = self._check_new_items(item_texts)
+        outputs = self._read(self.vectorizer_.transform(texts))
+        all_ids = union_of_ids(self.items_, ids)
+        old = positions_of(self.items_, all_ids, "item")
+        new = positions_of(ids, all_ids, "item")
+
+        def merge(known, added):
+            merged = np.empty((len(all_ids), *known.shape[1:]), known.dtype)
+            merged[old], merged[new] = known, added
+            return merged
+
+        factors = outputs[:, : self.n_factors]
+        biases = outputs[:, -1] if self.fit_biases else np.zeros(len(ids))
+        self.item_factors_ = merge(self.item_factors_, factors)
+        self.text_factors_ = merge(self.text_factors_, factors)
+        self.item_biases_ = merge(self.item_biases_, biases)
+        self.item_means_ = merge(self.item_means_, self.global_mean_)
+        self._has_text = merge(self._has_text, True)
+        seen = self._seen
+        columns = old[seen.indices].astype(seen.indices.dtype)
+        self._seen = sp.csr_array(
+            (seen.data, columns, seen.indptr), shape=(seen.shape[0], len(all_ids))
+        )
+        self.items_ = all_ids
+        if self._fitted_on_matrix:
+            self.n_features_in_ = len(all_ids)
+        return self
+
+    def _check_new_items(self, item_texts):
+        """Ids and texts of items to be added."""
+        texts = (
+            item_texts if isinstance(item_texts, ItemTexts) else ItemTexts(item_texts)
+        )
+        if texts.ids is None:
+            raise TypeError(
+                "item_texts is a sequence, which does not say what the new items are "
+                "called: give a mapping or Series from item id to text."
+            )
+        known = positions_of(texts.ids, self.items_, "item") >= 0
+        if known.any():
+            raise ValueError(
+                f"item_texts has {texts.ids[known].tolist()[0]!r}, which the model "
+                "knows already: leave it out, or fit anew."
+            )
+        missing = [
+            i for i, text in zip(texts.ids, texts.texts, strict=True) if not text
+        ]
+        if missing:
+            raise ValueError(f"item_texts has no text for item {missing[0]!r}.")
+        n_known = len(self.items_)
+        wanted = np.arange(n_known, n_known + len(texts.ids))
+        if self._fitted_on_matrix and not np.array_equal(np.sort(texts.ids), wanted):
+            raise ValueError(
+                f"The model was fitted on a matrix of {n_known} columns, so that the "
+                f"new items are columns {wanted[0]} to {wanted[-1]}: give these ids."
+            )
+        return texts.ids, list(texts.texts)
+
+    @torch.no_grad()
+    def _read(self, sequences) -> np.ndarray:
+        """What the fitted network makes of texts, of shape (n_texts, n_outputs)."""
+        device = inference_device(self.device)
+        weights = {name: as_tensor(w) for name, w in self.text_weights_.items()}
+        network = TextCNN(
+            weights["vectors"],
+            self._check_windows(),
+            len(weights["filter_biases.0"]),
+            len(weights["hidden_bias"]),
+            len(weights["output_bias"]),
+            make_generator(0),
+            device,
+        )
+        network.load_state_dict(weights)
+        return _outputs(network, _to_batches(network, sequences)).cpu().numpy()
+
+    def _describe_prior(self, prior):
+        if not isinstance(prior, _TextPrior):
+            return {"text_factors_": None, "text_weights_": {}}
+        means = prior.means().cpu().numpy()
+        weights = prior.network.state_dict()
+        return {
+            "text_factors_": means[:, : self.n_factors].copy(),
+            "text_weights_": {n: w.cpu().numpy().copy() for n, w in weights.items()},
+        }
+
+
+def _to_batches(network, sequences, order=None, batch_size=_INFERENCE_BATCH):
+    """Sequences of words, in batches for a network; `order` says which come when."""
+    sequences = torch.as_tensor(sequences.astype(np.int64))
+    order = torch.arange(len(sequences)) if order is None else order
+    longest = max(len(filters) for filters in network.filters)
+    batches = cut_texts(sequences, order, batch_size, longest)
+    return [batch.to(network.vectors.device) for batch in batches]
+
+
+@torch.no_grad()
+def _outputs(network, batches) -> torch.Tensor:
+    """The outputs of a network for texts that come in their order."""
+    return torch.cat([network(batch) for batch in batches])
+
+
+class _TextPrior(ItemPrior):
+    """Item vectors as a convolutional network predicts them from texts.
+
+    Parameters
+    ----------
+    estimator : ConvMFRegressor
+        Has the parameters of the training.
+
+    network : TextCNN
+        The network.
+
+    sequences : ndarray of shape (n_texts, max_words)
+        The words of each text.
+
+    items : ndarray of shape (n_texts,)
+        The item that each text belongs to. The others have the mean zero.
+
+    n_items : int
+        The number of items.
+
+    random_state : RandomState
+        Determines batches and dropout.
+    """
+
+    def __init__(self, estimator, network, sequences, items, n_items, random_state):
+        self.network = network
+        device = network.vectors.device
+        self.items = torch.as_tensor(items, device=device)
+        self.order = make_generator(random_state.randint(np.iinfo(np.int32).max))
+        noise = make_generator(random_state.randint(np.iinfo(np.int32).max), device)
+        shuffled = torch.randperm(len(sequences), generator=self.order)
+        self.batches = _to_batches(network, sequences, shuffled, estimator.batch_size)
+        self.shares = [len(b.texts) / len(sequences) for b in self.batches]
+        self.whole = _to_batches(network, sequences)
+        self.epochs = estimator.cnn_epochs
+        self.lambda_w = estimator.lambda_w
+        self.drop = functools.partial(drop, rate=estimator.dropout, generator=noise)
+        self.optimizer = torch.optim.Adam(
+            network.parameters(), lr=estimator.learning_rate_init, fused=True
+        )
+        self._means = network.vectors.new_zeros(n_items, len(network.output_bias))
+        self._predict()
+
+    def parameters(self):
+        return [*self.network.parameters(), self._means]
+
+    def means(self):
+        return self._means
+
+    def fit(self, vectors, weights):
+        vectors, weights = vectors[self.items], weights[self.items]
+
+        def loss(batch: TextBatch):
+            error = self.network(batch, self.drop) - vectors[batch.texts]
+            return 0.5 * torch.dot(weights[batch.texts], error.square().sum(1))
+
+        objective = PenalisedLoss(
+            loss, self.network.parameters(), self.network.penalised(), self.lambda_w
+        )
+        for _ in range(self.epochs):
+            run_epoch(objective, self.batches, self.shares, self.optimizer, self.order)
+        self._predict()
+
+    def penalty(self):
+        squares = sum(
+            float(w.detach().square().sum()) for w in self.network.penalised()
+        )
+        return self.lambda_w / 2 * squares
+
+    def _predict(self):
+        self._means[self.items] = _outputs(self.network, self.whole)

@@ -1,0 +1,376 @@
+"""Matrix factorizations by alternating least squares."""
+
+from __future__ import annotations
+
+from sklearn.base import _fit_context
+from sklearn.callback import with_callbacks
+
+from ._factorization import BaseFactorization
+
+
+class _MatrixFactorization(BaseFactorization):
+    """Parameters and `fit` of a factorization of ratings and nothing else."""
+
+    def __init__(
+        self,
+        *,
+        n_factors=10,
+        lambda_u=10.0,
+        lambda_v=10.0,
+        fit_intercept=True,
+        max_iter=50,
+        tol=1e-4,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=2,
+        warm_start=False,
+        clip=True,
+        device="auto",
+        dtype="float32",
+        random_state=None,
+        verbose=False,
+    ):
+        self.n_factors = n_factors
+        self.lambda_u = lambda_u
+        self.lambda_v = lambda_v
+        self.fit_intercept = fit_intercept
+        self.max_iter = max_iter
+        self.tol = tol
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
+        self.clip = clip
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None, *, sample_weight=None):
+        """Fit the model to ratings.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_ratings, 2) or {sparse matrix, sparse \
+array} of shape (n_users, n_items)
+            User and item ids; or a matrix whose stored entries are the ratings, a
+            stored 0 included.
+
+        y : array-like of shape (n_ratings,), sparse of shape (n_users, n_items) or None
+            The ratings of the pairs. Beside a matrix, further ratings or None.
+
+        sample_weight : array-like or sparse, default=None
+            The weight of each rating's error, of shape (n_ratings,); beside a matrix
+            sparse with its entries, or of shape (n_users,). A rating of weight 0 is as
+            good as absent.
+
+        Returns
+        -------
+        self : estimator
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the ratings or parameters are not what they should be; see the message.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the objective had not settled in `max_iter` iterations.
+        """
+        ratings, _, known = self._check_fit(X, y, sample_weight)
+        metadata = {"sample_weight": sample_weight}
+        return self._alternate(X, y, metadata, ratings, known)
+
+
+class PMFRegressor(_MatrixFactorization):
+    r"""Probabilistic matrix factorization (PMF) by alternating least squares.
+
+    A rating is predicted as the product of a user's and an item's factors, added to
+    the global mean. The maximum a posteriori estimate of [1]_ is found by solving for
+    all users at once, then for all items, and so on.
+
+    Parameters
+    ----------
+    n_factors : int, default=10
+        The number of factors k. With this kind of solution few are most accurate.
+
+    lambda_u : float, default=10.0
+        The penalty on the squared length of a user's vector, on the scale of half the
+        sum of squared errors.
+
+    lambda_v : float, default=10.0
+        The same for an item's vector.
+
+    fit_intercept : bool, default=True
+        Whether to subtract the global mean from the ratings.
+
+    max_iter : int, default=50
+        The largest number of iterations, in each of which all users and then all items
+        are solved for.
+
+    tol : float, default=1e-4
+        What counts as an improvement: a decrease of the objective by this part, or an
+        increase of the validation score by this much.
+
+    early_stopping : bool, default=False
+        Hold out ratings, stop when their score has not improved for
+        `n_iter_no_change` iterations, and keep the best factors.
+
+    validation_fraction : float, default=0.1
+        The part of the ratings that is held out.
+
+    n_iter_no_change : int, default=2
+        Iterations without improvement after which to stop.
+
+    warm_start : bool, default=False
+        Start from the factors of the last fit, if there was one. Users and items are
+        matched by id; new ones start at random.
+
+    clip : bool, default=True
+        Keep predictions inside the range of the training ratings.
+
+    device : str or torch.device, default="auto"
+        "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where there is one. A fitted
+        model falls back to the CPU where the device is missing.
+
+    dtype : {"float32", "float64"}, default="float32"
+        The precision of the factors.
+
+    random_state : int, RandomState instance or None, default=None
+        Determines initial factors and held-out ratings. An int gives the same model in
+        each call, bit for bit with the same number of threads.
+
+    verbose : bool or int, default=False
+        Print the objective after each iteration. For progress bars set a callback:
+        ``set_callbacks(sklearn.callback.ProgressBar())``.
+
+    Attributes
+    ----------
+    users_ : ndarray of shape (n_users,)
+        The ids of the users, ascending; row numbers after a fit on a matrix.
+
+    items_ : ndarray of shape (n_items,)
+        The ids of the items, ascending; column numbers after a fit on a matrix.
+
+    user_factors_, item_factors_ : ndarray of shape (n_users or n_items, n_factors)
+        The factors.
+
+    user_biases_, item_biases_ : ndarray of shape (n_users,) and (n_items,)
+        Zeros, for this model has none.
+
+    intercept_ : float
+        The global mean, or 0 without `fit_intercept`.
+
+    user_means_, item_means_ : ndarray of shape (n_users,) and (n_items,)
+        Mean ratings, drawn to the global mean as by 5 ratings more.
+
+    global_mean_ : float
+        The mean rating.
+
+    rating_range_ : tuple of (float, float)
+        The lowest and the highest training rating.
+
+    loss_curve_ : list of float
+        The objective after each iteration.
+
+    validation_scores_ : list of float
+        R² of the held-out ratings after each iteration; empty without
+        `early_stopping`.
+
+    n_iter_ : int
+        Iterations made.
+
+    n_features_in_ : int
+        2 for pairs, the number of items for a matrix.
+
+    feature_names_in_ : ndarray of shape (2,)
+        Names of the columns, if X was a DataFrame with string names.
+
+    device_ : str
+        Where the model was fitted.
+
+    See Also
+    --------
+    BiasedMFRegressor : The same with biases; usually more accurate.
+    ConvMFRegressor : The same with a prior on the items from their texts.
+
+    Notes
+    -----
+    The objective, with the weight w of each rating, is
+
+    .. math:: \frac{1}{2} \sum_{(u, i)} w_{ui} (r_{ui} - \mu - u_u^T v_i)^2
+              + \frac{\lambda_U}{2} \sum_u \|u_u\|^2
+              + \frac{\lambda_V}{2} \sum_i \|v_i\|^2
+
+    Each half step solves ridge regressions by conjugate gradients, whose products are
+    evaluated at the ratings only: time and memory of an iteration are proportional to
+    the number of ratings times that of factors.
+
+    A row of a matrix in `predict` is a user who is known by that row alone, with the
+    solution of that user's ridge regression. `score` of a matrix without y predicts
+    each rating from the others in its row, exactly.
+
+    References
+    ----------
+    .. [1] Ruslan Salakhutdinov and Andriy Mnih. 2007. "Probabilistic Matrix
+       Factorization". NIPS 20.
+
+    Examples
+    --------
+    >>> from skrec import PMFRegressor
+    >>> from skrec.datasets import make_ratings
+    >>> R = make_ratings(n_users=300, n_items=100, random_state=0).R
+    >>> model = PMFRegressor(n_factors=5, random_state=0).fit(R[:250])
+    >>> model.predict(R[250:]).shape
+    (50, 100)
+    """
+
+    def _has_biases(self):
+        return False
+
+
+class BiasedMFRegressor(_MatrixFactorization):
+    r"""Matrix factorization with biases, by alternating least squares.
+
+    A rating is predicted as the global mean, the bias of the user, the bias of the item
+    and the product of their factors [1]_. All users are solved for at once, then all
+    items, and so on.
+
+    Parameters
+    ----------
+    n_factors : int, default=10
+        The number of factors k. With this kind of solution few are most accurate.
+
+    lambda_u : float, default=10.0
+        The penalty on the squared length of a user's vector, on the scale of half the
+        sum of squared errors.
+
+    lambda_v : float, default=10.0
+        The same for an item's vector.
+
+    fit_intercept : bool, default=True
+        Whether to subtract the global mean from the ratings.
+
+    max_iter : int, default=50
+        The largest number of iterations, in each of which all users and then all items
+        are solved for.
+
+    tol : float, default=1e-4
+        What counts as an improvement: a decrease of the objective by this part, or an
+        increase of the validation score by this much.
+
+    early_stopping : bool, default=False
+        Hold out ratings, stop when their score has not improved for
+        `n_iter_no_change` iterations, and keep the best factors.
+
+    validation_fraction : float, default=0.1
+        The part of the ratings that is held out.
+
+    n_iter_no_change : int, default=2
+        Iterations without improvement after which to stop.
+
+    warm_start : bool, default=False
+        Start from the factors of the last fit, if there was one. Users and items are
+        matched by id; new ones start at random.
+
+    clip : bool, default=True
+        Keep predictions inside the range of the training ratings.
+
+    device : str or torch.device, default="auto"
+        "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where there is one. A fitted
+        model falls back to the CPU where the device is missing.
+
+    dtype : {"float32", "float64"}, default="float32"
+        The precision of the factors.
+
+    random_state : int, RandomState instance or None, default=None
+        Determines initial factors and held-out ratings. An int gives the same model in
+        each call, bit for bit with the same number of threads.
+
+    verbose : bool or int, default=False
+        Print the objective after each iteration. For progress bars set a callback:
+        ``set_callbacks(sklearn.callback.ProgressBar())``.
+
+    Attributes
+    ----------
+    users_ : ndarray of shape (n_users,)
+        The ids of the users, ascending; row numbers after a fit on a matrix.
+
+    items_ : ndarray of shape (n_items,)
+        The ids of the items, ascending; column numbers after a fit on a matrix.
+
+    user_factors_, item_factors_ : ndarray of shape (n_users or n_items, n_factors)
+        The factors.
+
+    user_biases_, item_biases_ : ndarray of shape (n_users,) and (n_items,)
+        The biases b and c.
+
+    intercept_ : float
+        The global mean, or 0 without `fit_intercept`.
+
+    user_means_, item_means_ : ndarray of shape (n_users,) and (n_items,)
+        Mean ratings, drawn to the global mean as by 5 ratings more.
+
+    global_mean_ : float
+        The mean rating.
+
+    rating_range_ : tuple of (float, float)
+        The lowest and the highest training rating.
+
+    loss_curve_ : list of float
+        The objective after each iteration.
+
+    validation_scores_ : list of float
+        R² of the held-out ratings after each iteration; empty without
+        `early_stopping`.
+
+    n_iter_ : int
+        Iterations made.
+
+    n_features_in_ : int
+        2 for pairs, the number of items for a matrix.
+
+    feature_names_in_ : ndarray of shape (2,)
+        Names of the columns, if X was a DataFrame with string names.
+
+    device_ : str
+        Where the model was fitted.
+
+    See Also
+    --------
+    PMFRegressor : The same without biases.
+    ConvMFRegressor : The same with a prior on the items from their texts.
+
+    Notes
+    -----
+    The objective, with the weight w of each rating, is
+
+    .. math:: \frac{1}{2} \sum_{(u, i)} w_{ui}
+              (r_{ui} - \mu - b_u - c_i - u_u^T v_i)^2
+              + \frac{\lambda_U}{2} \sum_u (b_u^2 + \|u_u\|^2)
+              + \frac{\lambda_V}{2} \sum_i (c_i^2 + \|v_i\|^2)
+
+    A bias is the last entry of a vector whose counterpart is 1, so that biases are
+    solved for together with the factors. All else is as in `PMFRegressor`.
+
+    References
+    ----------
+    .. [1] Yehuda Koren, Robert Bell and Chris Volinsky. 2009. "Matrix Factorization
+       Techniques for Recommender Systems". Computer 42(8).
+       https://doi.org/10.1109/MC.2009.263
+
+    Examples
+    --------
+    >>> from skrec import BiasedMFRegressor
+    >>> model = BiasedMFRegressor(n_factors=2, random_state=0)
+    >>> model.fit([["ann", "up"], ["ann", "alien"], ["bob", "up"]], [5, 2, 4])
+    BiasedMFRegressor(...)
+    >>> model.predict([["bob", "alien"], ["eve", "up"]]).shape
+    (2,)
+    """
+
+    def _has_biases(self):
+        return True

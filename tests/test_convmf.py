@@ -1,0 +1,266 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.metrics import root_mean_squared_error
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
+from test_mf import SMALL_NETWORK, make
+
+from skrec import BiasedMFRegressor, ConvMFRegressor
+from skrec._core.ridge import solve_rows
+from skrec.datasets import make_ratings
+from skrec.model_selection import ratings_to_samples
+from skrec.text import ItemTexts, SequenceVectorizer, WordVectors
+
+N_USERS, N_ITEMS = 200, 150
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Ratings of which much can be told from the texts of the items."""
+    return make_ratings(
+        N_USERS, N_ITEMS, density=0.15, n_factors=2, noise=0.2, text_words=60,
+        random_state=0,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pairs(data):
+    return ratings_to_samples(data.R)
+
+
+@pytest.fixture(scope="module")
+def texts(data):
+    return dict(enumerate(data.item_texts))
+
+
+@pytest.fixture(scope="module")
+def model(data):
+    return fit_on(data.R, data.item_texts)
+
+
+def fit_on(X, item_texts, y=None, **params):
+    defaults = {"n_filters": 20, "embedding_dim": 20, "hidden_dim": 20}
+    defaults |= {"n_factors": 3, "lambda_v": 5.0, "cnn_epochs": 10, "max_iter": 20}
+    model = make(ConvMFRegressor, **(defaults | params))
+    return model.fit(X, y, item_texts=item_texts)
+
+
+def cold_error(pairs, texts):
+    """RMSE on items without any rating, and that of the users' means."""
+    X, y = pairs
+    train, test = next(GroupKFold(4).split(X, groups=X[:, 1]))
+    model = fit_on(X[train], texts, y[train])
+    baseline = BiasedMFRegressor(n_factors=3, random_state=0).fit(X[train], y[train])
+    errors = [root_mean_squared_error(y[test], m.predict(X[test]))
+              for m in (model, baseline)]  # fmt: skip
+    return np.array(errors)
+
+
+def test_texts_tell_ratings_of_items_that_nobody_has_rated(pairs, texts):
+    with_texts, without = cold_error(pairs, texts)
+    assert with_texts < without - 0.1
+
+
+def test_texts_of_other_items_tell_nothing(pairs, texts):
+    """Shuffled among the items, the same texts gain nothing."""
+    order = np.random.default_rng(0).permutation(N_ITEMS)
+    shuffled = {i: texts[j] for i, j in enumerate(order.tolist())}
+    with_texts, without = cold_error(pairs, shuffled)
+    assert with_texts > without - 0.02
+
+
+def test_a_cold_item_is_predicted_as_its_text_says(pairs, texts):
+    X, y = pairs
+    rated = X[:, 1] >= 5
+    model = fit_on(X[rated], texts, y[rated])
+    assert model.items_.tolist() == list(range(N_ITEMS))
+    for i in range(5):
+        np.testing.assert_allclose(
+            model.item_factors_[i], model.text_factors_[i], atol=1e-5
+        )
+    ratings = model.predict([[user, 0] for user in range(20)])
+    assert np.ptp(ratings) > 0.1
+
+
+def test_an_item_without_text_is_drawn_to_zero(data):
+    texts = list(data.item_texts)
+    texts[3] = None
+    model = fit_on(data.R, texts)
+    assert not model.text_factors_[3].any()
+    assert model.text_factors_[4].any()
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_items_solve_for_their_texts_and_ratings(data):
+    """The last half step: a ridge regression with the prior of one fit before."""
+    model = fit_on(
+        data.R, data.item_texts, max_iter=1, cnn_epochs=1, learning_rate_init=1e-12,
+        fit_biases=False, dtype="float64",
+    )  # fmt: skip
+    by_item = data.R.T.tocsr()
+    expected = solve_rows(
+        torch.tensor(by_item.indptr),
+        torch.tensor(by_item.indices),
+        torch.tensor(by_item.data - model.intercept_),
+        torch.tensor(model.user_factors_),
+        5.0,
+        prior=torch.tensor(model.text_factors_),
+        intercept=False,
+    )
+    np.testing.assert_allclose(model.item_factors_, expected.coef, atol=1e-4)
+
+
+def test_the_network_learns_the_items(model):
+    rated = model.item_factors_, model.text_factors_
+    correlation = np.corrcoef(rated[0].ravel(), rated[1].ravel())[0, 1]
+    assert correlation > 0.5
+
+
+@pytest.mark.filterwarnings("error")
+def test_without_texts_it_is_a_plain_factorization(data):
+    with pytest.warns(UserWarning, match="item_texts is None"):
+        model = make(ConvMFRegressor, tol=1e-4).fit(data.R)
+    plain = make(BiasedMFRegressor).fit(data.R)
+    np.testing.assert_array_equal(model.item_factors_, plain.item_factors_)
+    assert model.text_factors_ is None
+    with pytest.raises(ValueError, match="fitted without texts"):
+        model.extend_items({N_ITEMS: "a text"})
+
+
+def test_item_weights_are_square_roots_of_counts(data):
+    model = make(ConvMFRegressor, item_weight="sqrt", lambda_v=4.0)
+    ratings, *_ = model._check_fit(data.R, None, None)
+    counts = np.diff(data.R.tocsc().indptr)
+    expected = 4 * np.sqrt(counts) / np.sqrt(counts).mean()
+    np.testing.assert_allclose(model._item_penalties(ratings), expected)
+
+
+def test_item_weights_change_the_fit(data, model):
+    weighted = fit_on(data.R, data.item_texts, item_weight="sqrt")
+    assert abs(weighted.item_factors_ - model.item_factors_).max() > 1e-3
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_word_vectors_are_where_the_words_start(data):
+    vectorizer = SequenceVectorizer().fit(data.item_texts)
+    words = list(vectorizer.vocabulary_)[:10]
+    vectors = np.random.default_rng(0).normal(0, 3, (10, 5)).astype(np.float32)
+    model = fit_on(
+        data.R, data.item_texts, word_vectors=WordVectors(words, vectors), max_iter=1,
+        cnn_epochs=1, learning_rate_init=1e-12,
+    )  # fmt: skip
+    learned = model.text_weights_["vectors"]
+    assert learned.shape == (len(vectorizer.vocabulary_) + 1, 5)
+    places = [vectorizer.vocabulary_[word] for word in words]
+    np.testing.assert_allclose(
+        learned[places], vectors * (0.1 / np.sqrt((vectors**2).mean())), rtol=1e-4
+    )
+
+
+# Further items
+
+
+@pytest.mark.parametrize("fit_biases", [True, False])
+def test_extend_items_predicts_as_if_they_had_been_there(pairs, texts, fit_biases):
+    X, y = pairs
+    rated = X[:, 1] >= 5
+    known = {i: text for i, text in texts.items() if i >= 5}
+    model = fit_on(X[rated], known, y[rated], fit_biases=fit_biases)
+    before = model.predict(X[rated])
+    outputs = model._read(model.vectorizer_.transform([texts[i] for i in range(5)]))
+    model.extend_items({i: texts[i] for i in (3, 0, 1, 2, 4)})
+    assert model.items_.tolist() == list(range(N_ITEMS))
+    np.testing.assert_allclose(model.item_factors_[:5], outputs[:, :3], atol=1e-6)
+    np.testing.assert_array_equal(model.predict(X[rated]), before)
+    assert np.ptp(model.predict([[user, 0] for user in range(20)])) > 0.1
+    assert set(model.recommend([0], n_items=N_ITEMS)["item"]) > set(range(5))
+
+
+def test_the_fitted_network_reads_texts_as_in_fit(model, data):
+    outputs = model._read(model.vectorizer_.transform(data.item_texts))
+    np.testing.assert_allclose(outputs[:, :3], model.text_factors_, atol=1e-5)
+
+
+def test_extend_items_adds_columns_after_a_fit_on_a_matrix(data):
+    model = fit_on(data.R, data.item_texts)
+    model.extend_items({N_ITEMS + 1: "two", N_ITEMS: "one"})
+    assert model.n_features_in_ == N_ITEMS + 2
+    R = data.R.copy()
+    R.resize(N_USERS, N_ITEMS + 2)
+    assert model.predict(R[:3]).shape == (3, N_ITEMS + 2)
+    with pytest.raises(ValueError, match=f"columns {N_ITEMS + 2} to {N_ITEMS + 2}"):
+        model.extend_items({N_ITEMS + 5: "three"})
+
+
+@pytest.mark.parametrize(
+    ("item_texts", "error", "match"),
+    [
+        ({0: "known"}, ValueError, "knows already"),
+        ({N_ITEMS: ""}, ValueError, "has no text for item"),
+        (["a text"], TypeError, "is a sequence"),
+        ({"up": "a text"}, TypeError, "strings"),
+    ],
+)
+def test_bad_further_items_are_refused(model, item_texts, error, match):
+    with pytest.raises(error, match=match):
+        model.extend_items(item_texts)
+
+
+# Forms of texts
+
+
+def test_texts_come_in_every_form(data, pairs, texts, model):
+    mapping = fit_on(data.R, texts)
+    of_pairs = fit_on(pairs[0], ItemTexts(texts), pairs[1])
+    for other in (mapping, of_pairs):
+        np.testing.assert_array_equal(other.item_factors_, model.item_factors_)
+
+
+def test_a_search_passes_wrapped_texts_whole(pairs, texts):
+    X, y = pairs[0][:N_ITEMS], pairs[1][:N_ITEMS]  # as many samples as texts
+    search = GridSearchCV(
+        make(ConvMFRegressor, tol=0.01, **SMALL_NETWORK),
+        {"lambda_u": [1.0, 2.0]},
+        cv=KFold(2),
+        error_score="raise",
+    )
+    search.fit(X, y, item_texts=ItemTexts(texts))
+    assert len(search.best_estimator_.items_) == N_ITEMS
+    with pytest.raises((TypeError, KeyError)):
+        clone(search).fit(X, y, item_texts=texts)
+
+
+# Parameters
+
+
+@pytest.mark.parametrize(
+    ("params", "match"),
+    [
+        ({"window_sizes": ()}, "window_sizes must be"),
+        ({"window_sizes": (0, 3)}, "window_sizes must be"),
+        ({"lambda_w": -1}, "lambda_w"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"item_weight": "log"}, "item_weight"),
+        ({"vectorizer": "tfidf"}, "vectorizer"),
+        ({"word_vectors": 3}, "source"),
+    ],
+)
+def test_bad_parameters_are_refused(data, params, match):
+    with pytest.raises((ValueError, TypeError), match=match):
+        make(ConvMFRegressor, **params).fit(data.R, item_texts=data.item_texts)
+
+
+def test_warm_start_keeps_what_the_network_has_learned(data):
+    params = {"warm_start": True, "max_iter": 5, "tol": 1.0}
+    model = fit_on(data.R, data.item_texts, **params)
+    texts = model.text_factors_
+    model.fit(data.R, item_texts=data.item_texts[::-1][::-1])
+    correlation = np.corrcoef(texts.ravel(), model.text_factors_.ravel())[0, 1]
+    assert correlation > 0.9
+
+
+def test_warm_start_refuses_another_network(data):
+    model = fit_on(data.R, data.item_texts, warm_start=True)
+    with pytest.raises(ValueError, match="warm_start=True cannot continue a fit whose"):
+        model.set_params(n_filters=3).fit(data.R, item_texts=data.item_texts)
