@@ -33,7 +33,10 @@ from ._core.sparse import Pattern
 from ._core.training import SCHEDULES, History, PenalisedLoss, Stopping, train
 from ._ids import positions_of
 from ._ratings import Ratings
+from ._text_items import reduce_texts
 
+# Share of the rows that show no rating but only their text, drawn anew in each epoch.
+_COLD_RATE = 0.1
 # The smallest penalty in folding a user in, relative to the squared length of a code.
 _SMALLEST_PENALTY = 1e-8
 
@@ -108,6 +111,9 @@ default="identity"
     dropout : float, default=0.0
         Probability that a hidden unit is left out, in [0, 1).
 
+    text_components : int, default=50
+        Numbers that a text is reduced to, if there are texts.
+
     early_stopping : bool, default=False
         Hold out ratings, stop when their score has not improved for
         `n_iter_no_change` epochs, and keep the best weights.
@@ -167,6 +173,9 @@ default="identity"
     encoder_intercepts_ : list of ndarray of shape (k_i,)
         The biases of the hidden layers.
 
+    text_coefs_ : ndarray of shape (n_text_components, k_1) or None
+        The weights of the texts' numbers in the first hidden layer.
+
     user_means_, item_means_ : ndarray of shape (n_users,) and (n_items,)
         Mean ratings, drawn to the global mean as by 5 ratings more.
 
@@ -209,6 +218,11 @@ default="identity"
     .. math:: \sum_r \sum_{i \in O} w_i (r_i - h(r; \theta)_i)^2
               + \frac{\lambda}{2} (\|W\|^2 + \|V\|^2)
 
+    With texts of the items, h is given further inputs beside r, as in [2]_: the text's
+    tf-idf, reduced to `text_components` numbers by a singular value decomposition.
+    An item without ratings then has a code of its own. For the network to learn what
+    to make of it, a tenth of the items show no ratings in each epoch.
+
     A row of a matrix in `predict` is a user who is known by that row alone. With
     ``kind="user"`` the network is evaluated. With ``kind="item"`` the user's decoder
     row is the ridge regression of the ratings on the codes of the items, with penalty
@@ -226,6 +240,9 @@ default="identity"
     .. [1] Suvash Sedhain, Aditya Krishna Menon, Scott Sanner and Lexing Xie. 2015.
        "AutoRec: Autoencoders Meet Collaborative Filtering". WWW '15 Companion.
        https://doi.org/10.1145/2740908.2742726
+    .. [2] Florian Strub, Romaric Gaudel and Jérémie Mary. 2016. "Hybrid Recommender
+       System based on Autoencoders". DLRS '16.
+       https://doi.org/10.1145/2988450.2988456
 
     Examples
     --------
@@ -264,7 +281,11 @@ default="identity"
         "input_scaling": [Interval(Real, 0, 1, closed="both")],
         "input_dropout": [Interval(Real, 0, 1, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
+        "text_components": [Interval(Integral, 1, None, closed="left")],
     }
+
+    # Texts belong to this estimator: with metadata routing they come unasked.
+    __metadata_request__fit: ClassVar[dict[str, bool]] = {"item_texts": True}
 
     def __init__(
         self,
@@ -284,6 +305,7 @@ default="identity"
         input_scaling=0.5,
         input_dropout=0.5,
         dropout=0.0,
+        text_components=50,
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=10,
@@ -309,6 +331,7 @@ default="identity"
         self.input_scaling = input_scaling
         self.input_dropout = input_dropout
         self.dropout = dropout
+        self.text_components = text_components
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
@@ -321,8 +344,8 @@ default="identity"
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, *, sample_weight=None):
-        """Fit the model to ratings.
+    def fit(self, X, y=None, *, sample_weight=None, item_texts=None):
+        """Fit the model to ratings, and to texts of the items.
 
         Parameters
         ----------
@@ -338,6 +361,11 @@ array} of shape (n_users, n_items)
             The weight of each rating's error, of shape (n_ratings,); beside a matrix
             sparse with its entries, or of shape (n_users,). A rating of weight 0 is as
             good as absent, from the input too.
+
+        item_texts : mapping, Series, ItemTexts or sequence, default=None
+            Item id to text; beside a matrix also one text for each column. Only with
+            ``kind="item"``. See :class:`skrec.text.ItemTexts`, which passes whole
+            through cross-validation.
 
         Returns
         -------
@@ -356,12 +384,15 @@ array} of shape (n_users, n_items)
         """
         device = resolve_device(self.device)
         sizes = self._check_layers()
-        ratings, _, known = self._check_fit(X, y, sample_weight)
+        ratings, texts, known = self._check_fit(X, y, sample_weight, item_texts)
         random_state = check_random_state(self.random_state)
         training, held_out = self._hold_out(ratings, random_state)
-        network = self._make_network(sizes, ratings, random_state, device)
         known["_input"] = self._input_transform(training, known["global_mean_"])
         rows = self._orient(training, known["_input"], device)
+        if known["_has_text"].any():
+            side = reduce_texts(texts, self.text_components, random_state)
+            rows = rows._replace(side=torch.tensor(side).to(rows.inputs))
+        network = self._make_network(sizes, ratings, rows.side, random_state, device)
 
         def fitted():
             return known | self._describe(network, rows)
@@ -375,6 +406,14 @@ array} of shape (n_users, n_items)
         )
         reports.end()
         return self
+
+    def _check_fit(self, X, y, sample_weight, item_texts=None):
+        if item_texts is not None and self.kind != "item":
+            raise ValueError(
+                "item_texts go with kind='item', whose rows they belong to, got "
+                f"kind={self.kind!r}: leave them out, or use kind='item'."
+            )
+        return super()._check_fit(X, y, sample_weight, item_texts)
 
     def _check_layers(self) -> list[int]:
         """The sizes of the hidden layers; refuse what does not go together."""
@@ -398,7 +437,7 @@ array} of shape (n_users, n_items)
             )
         return [int(size) for size in sizes]
 
-    def _make_network(self, sizes, ratings, random_state, device) -> Autoencoder:
+    def _make_network(self, sizes, ratings, side, random_state, device) -> Autoencoder:
         visible = ratings.users if self.kind == "item" else ratings.items
         low, high = ratings.values.min(), ratings.values.max()
         output = OutputActivation(self.out_activation, float(low), float(high))
@@ -409,6 +448,7 @@ array} of shape (n_users, n_items)
             output.start(float(ratings.values.mean())),
             make_generator(_draw_seed(random_state)),
             getattr(torch, self.dtype),
+            0 if side is None else side.shape[1],
         )
         if self.warm_start and hasattr(self, "encoder_coefs_"):
             self._continue_from_fit(weights, sizes, visible)
@@ -491,14 +531,16 @@ array} of shape (n_users, n_items)
         """The weighted squared errors of the reconstructed ratings."""
         inputs = drop(rows.inputs, self.input_dropout, noise)
         drop_units = functools.partial(drop, rate=self.dropout, generator=noise)
-        codes = network.encode(rows.pattern, inputs, drop_units)
+        if rows.side is not None:
+            inputs = inputs * _keep_rows(rows, noise)
+        codes = network.encode(rows.pattern, inputs, rows.side, drop_units)
         error = network.decode(rows.pattern, codes) - rows.targets
         weighted = error if rows.weights is None else error * rows.weights
         return torch.dot(error, weighted)
 
     @torch.no_grad()
     def _validation_score(self, network, rows: Rows, targets: Rows) -> float:
-        codes = network.encode(rows.pattern, rows.inputs)
+        codes = network.encode(rows.pattern, rows.inputs, rows.side)
         predicted = network.decode(targets.pattern, codes).cpu().numpy()
         weights = None if targets.weights is None else targets.weights.cpu().numpy()
         return r2_score(targets.targets.cpu(), predicted, sample_weight=weights)
@@ -506,7 +548,7 @@ array} of shape (n_users, n_items)
     @torch.no_grad()
     def _describe(self, network, rows: Rows) -> dict[str, Any]:
         """The fitted attributes that the present weights amount to."""
-        codes = network.encode(rows.pattern, rows.inputs).cpu().numpy()
+        codes = network.encode(rows.pattern, rows.inputs, rows.side).cpu().numpy()
         weights = network.weights()
         sides = ("item", "user") if self.kind == "item" else ("user", "item")
         encoded, decoded = sides
@@ -515,6 +557,7 @@ array} of shape (n_users, n_items)
             "intercept_": 0.0,
             "encoder_coefs_": [w.numpy() for w in weights.encoder],
             "encoder_intercepts_": [b.numpy() for b in weights.encoder_biases],
+            "text_coefs_": None if weights.side is None else weights.side.numpy(),
             f"{encoded}_factors_": codes,
             f"{encoded}_biases_": np.zeros(len(codes), codes.dtype),
             f"{decoded}_factors_": weights.decoder.numpy(),
@@ -583,6 +626,17 @@ array} of shape (n_users, n_items)
         pattern = Pattern(as_tensor(rows.indptr), as_tensor(rows.indices), rows.shape)
         values = as_tensor(rows.data).to(getattr(torch, self.dtype))
         return pattern.to(device), values.to(device)
+
+
+def _keep_rows(rows: Rows, generator: torch.Generator) -> torch.Tensor:
+    """0 for the ratings of some rows and 1 for the others, of shape (n_ratings,).
+
+    A row without any rating of its own has to be known by its side information.
+    """
+    draws = torch.rand(
+        rows.pattern.shape[0], generator=generator, device=rows.inputs.device
+    )
+    return (draws >= _COLD_RATE).to(rows.inputs.dtype)[rows.pattern.row]
 
 
 def _draw_seed(random_state) -> int:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ._ids import check_ids, positions_of, refuse_masked, union_of_ids
 
@@ -149,6 +151,47 @@ def resolve_item_texts(
         if text is not None:
             aligned[position] = text
     return ResolvedTexts(all_ids, aligned)
+
+
+def reduce_texts(
+    texts: Sequence[str | None], n_components: int, random_state: np.random.RandomState
+) -> np.ndarray:
+    """Reduce the tf-idf of texts to a few numbers each.
+
+    Parameters
+    ----------
+    texts : sequence of length n_texts
+        The texts, None where there is none.
+
+    n_components : int
+        How many numbers a text becomes at most; no more than there are words.
+
+    random_state : RandomState
+        Determines the randomised singular value decomposition.
+
+    Returns
+    -------
+    reduced : ndarray of shape (n_texts, n_components)
+        Of mean square 1 among texts that have words; zero for the others.
+
+    Raises
+    ------
+    ValueError
+        If no word is left.
+    """
+    words = TfidfVectorizer(stop_words="english", max_df=0.5, sublinear_tf=True)
+    try:
+        tfidf = words.fit_transform([text or "" for text in texts])
+    except ValueError as error:
+        raise ValueError(
+            "The texts have no words to learn from: they are stop words, or in more "
+            "than half of the texts."
+        ) from error
+    n_components = min(n_components, tfidf.shape[1])
+    reduction = TruncatedSVD(n_components, random_state=random_state)
+    reduced = reduction.fit_transform(tfidf)
+    has_words = reduced.any(axis=1)
+    return reduced / np.sqrt(np.square(reduced[has_words]).mean())
 
 
 def check_texts(

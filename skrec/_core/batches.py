@@ -56,17 +56,26 @@ class Rows(NamedTuple):
 
     weights : Tensor of shape (n_ratings,) or None
         How much each error counts.
+
+    side : Tensor of shape (n_rows, n_side) or None
+        Side information of each row, a further input.
     """
 
     pattern: Pattern
     inputs: Tensor
     targets: Tensor
     weights: Tensor | None = None
+    side: Tensor | None = None
 
     def arrange(self, pattern: Pattern, order: Tensor) -> Rows:
-        """The entries at `order`, which stand in `pattern`."""
+        """The entries at `order`, which stand in `pattern`, without side."""
         weights = None if self.weights is None else self.weights[order]
         return Rows(pattern, self.inputs[order], self.targets[order], weights)
+
+    def select(self, selection: Tensor) -> Rows:
+        """Some rows."""
+        rows = self.arrange(*self.pattern.rows(selection))
+        return rows._replace(side=None if self.side is None else self.side[selection])
 
     def to(self, device: torch.device) -> Rows:
         """The same on another device."""
@@ -75,6 +84,7 @@ class Rows(NamedTuple):
             self.inputs.to(device),
             self.targets.to(device),
             None if self.weights is None else self.weights.to(device),
+            None if self.side is None else self.side.to(device),
         )
 
     def cut(self, batch_size: int | None, generator: torch.Generator) -> list[Rows]:
@@ -97,8 +107,8 @@ class Rows(NamedTuple):
         if batch_size is None or batch_size >= n_rows:
             return [self]
         order = torch.randperm(n_rows, generator=generator).to(self.inputs.device)
-        parts = map(self.pattern.rows, order.split(batch_size))
-        return [self.arrange(*part) for part in parts if part[0].nnz]
+        batches = map(self.select, order.split(batch_size))
+        return [batch for batch in batches if batch.pattern.nnz]
 
 
 def drop(values: Tensor, rate: float, generator: torch.Generator) -> Tensor:

@@ -84,12 +84,16 @@ class AutoencoderWeights:
 
     decoder_bias : Tensor of shape (n_visible,)
         b.
+
+    side : Tensor of shape (n_side, k_1) or None
+        What side information of a row is multiplied by.
     """
 
     encoder: list[Tensor]
     encoder_biases: list[Tensor]
     decoder: Tensor
     decoder_bias: Tensor
+    side: Tensor | None = None
 
     @classmethod
     def draw(
@@ -100,6 +104,7 @@ class AutoencoderWeights:
         decoder_bias: float,
         generator: torch.Generator,
         dtype: torch.dtype,
+        n_side: int = 0,
     ) -> AutoencoderWeights:
         """Draw initial weights.
 
@@ -122,6 +127,7 @@ class AutoencoderWeights:
             [torch.zeros(size, dtype=dtype) for size in sizes],
             normal(n_visible, sizes[-1], _OUTER_STD),
             torch.full((n_visible,), decoder_bias, dtype=dtype),
+            normal(n_side, sizes[0], _OUTER_STD) if n_side else None,
         )
 
 
@@ -164,10 +170,12 @@ class Autoencoder(torch.nn.Module):
         )
         self.decoder = parameter(weights.decoder)
         self.decoder_bias = parameter(weights.decoder_bias)
+        self.side = None if weights.side is None else parameter(weights.side)
 
     def penalised(self) -> list[Tensor]:
         """All parameters but the biases."""
-        return [*self.encoder, self.decoder]
+        side = [] if self.side is None else [self.side]
+        return [*self.encoder, *side, self.decoder]
 
     def weights(self) -> AutoencoderWeights:
         """A copy of the present weights."""
@@ -180,12 +188,14 @@ class Autoencoder(torch.nn.Module):
             list(map(copy, self.encoder_biases)),
             copy(self.decoder),
             copy(self.decoder_bias),
+            None if self.side is None else copy(self.side),
         )
 
     def encode(
         self,
         pattern: Pattern,
         values: Tensor,
+        side: Tensor | None = None,
         drop: Callable[[Tensor], Tensor] = keep_all,
     ) -> Tensor:
         """Compute the codes of sparse rows.
@@ -198,6 +208,9 @@ class Autoencoder(torch.nn.Module):
         values : Tensor of shape (nnz,)
             The entries.
 
+        side : Tensor of shape (n_rows, n_side) or None
+            Side information of the rows, where the network has weights for it.
+
         drop : callable
             Applied to the units of every hidden layer: dropout, while training.
 
@@ -205,7 +218,10 @@ class Autoencoder(torch.nn.Module):
         -------
         codes : Tensor of shape (n_rows, k_last)
         """
-        return self.finish(spmm(pattern, values, self.encoder[0]), drop)
+        sums = spmm(pattern, values, self.encoder[0])
+        if side is not None and self.side is not None:
+            sums = torch.addmm(sums, side, self.side)
+        return self.finish(sums, drop)
 
     def finish(
         self, sums: Tensor, drop: Callable[[Tensor], Tensor] = keep_all
