@@ -1,6 +1,6 @@
-"""Tune AutoRec by grid search and compare it with simple predictions.
+"""Tune AutoRec and ConvMF, and compare them with simple predictions.
 
-Runs in under a minute without a network: the ratings are drawn by `make_ratings`.
+Runs in under a minute without a network: ratings and texts are drawn by `make_ratings`.
 
     python examples/quickstart.py
 """
@@ -15,13 +15,20 @@ from sklearn.compose import make_column_transformer
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import root_mean_squared_error
-from sklearn.model_selection import GridSearchCV, KFold, train_test_split
+from sklearn.model_selection import (
+    GridSearchCV,
+    KFold,
+    RandomizedSearchCV,
+    ShuffleSplit,
+    train_test_split,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, TargetEncoder
 
-from skrec import AutoRecRegressor
+from skrec import AutoRecRegressor, ConvMFRegressor
 from skrec.datasets import make_ratings
 from skrec.model_selection import ratings_to_samples
+from skrec.text import ItemTexts
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -45,14 +52,32 @@ def baselines():
     }
 
 
-def tune(X, y):
+def tune_autorec(X, y):
     search = GridSearchCV(
-        AutoRecRegressor(random_state=0),
+        AutoRecRegressor(max_iter=100, random_state=0),
         {"alpha": [10, 30, 100], "hidden_layer_sizes": [(50,), (200,)]},
         scoring="neg_root_mean_squared_error",
         cv=KFold(3, shuffle=True, random_state=0),
     )
     return search.set_callbacks(ProgressBar()).fit(X, y)
+
+
+def tune_convmf(X, y, item_texts):
+    search = RandomizedSearchCV(
+        ConvMFRegressor(lambda_w=1.0, cnn_epochs=5, max_iter=20, random_state=0),
+        {
+            "lambda_u": [3, 10, 30],
+            "lambda_v": [3, 10, 30],
+            "n_factors": [5, 10, 20],
+            "embedding_dim": [20, 50],
+        },
+        n_iter=6,
+        scoring="neg_root_mean_squared_error",
+        cv=ShuffleSplit(1, test_size=0.2, random_state=0),
+        random_state=0,
+    )
+    search.set_callbacks(ProgressBar())
+    return search.fit(X, y, item_texts=ItemTexts(item_texts))
 
 
 def plot(table, search, path):
@@ -72,23 +97,27 @@ def plot(table, search, path):
 
 def main():
     start = time.perf_counter()
-    R = make_ratings(800, 400, density=0.12, noise=0.4, random_state=0).R
-    X, y = ratings_to_samples(R)
+    data = make_ratings(800, 400, density=0.12, noise=0.4, random_state=0)
+    X, y = ratings_to_samples(data.R)
     X = pd.DataFrame(X, columns=["user", "item"])
     X_train, X_test, y_train, y_test = train_test_split(
         X, y, test_size=0.1, random_state=0
     )
-    print(f"{len(y)} ratings of {R.shape[1]} items by {R.shape[0]} users")
+    print("{} ratings of {} items by {} users".format(len(y), *data.R.shape[::-1]))
 
-    search = tune(X_train, y_train)
+    search = tune_autorec(X_train, y_train)
+    texts = dict(enumerate(data.item_texts))
+    convmf = tune_convmf(X_train, y_train, texts)
     models = {name: m.fit(X_train, y_train) for name, m in baselines().items()}
     models["AutoRec"] = search.best_estimator_
+    models["ConvMF, with texts"] = convmf.best_estimator_
     errors = {
         name: root_mean_squared_error(y_test, model.predict(X_test))
         for name, model in models.items()
     }
     table = pd.DataFrame({"RMSE": errors}).sort_values("RMSE", ascending=False)
-    print(f"\nBest parameters: {search.best_params_}\n")
+    print(f"\nBest parameters of AutoRec: {search.best_params_}")
+    print(f"Best parameters of ConvMF: {convmf.best_params_}\n")
     print(table.to_string(float_format="{:.4f}".format))
     print("\nFor user 0:")
     print(search.best_estimator_.recommend([0], n_items=3).to_string(index=False))

@@ -30,6 +30,225 @@ _INFERENCE_BATCH = 1024
 
 
 class ConvMFRegressor(BaseFactorization):
+    r"""Matrix factorization with a convolutional network over item texts (ConvMF).
+
+    The factors of an item are drawn to what a network makes of its text, the more so
+    the fewer ratings it has. Items without any rating are predicted from their text
+    alone.
+
+    Parameters
+    ----------
+    n_factors : int, default=50
+        The number of factors k.
+
+    lambda_u : float, default=100.0
+        The penalty on the squared length of a user's vector, on the scale of half the
+        sum of squared errors.
+
+    lambda_v : float, default=10.0
+        The penalty on the squared distance of an item's vector from what the network
+        makes of its text, or from zero where it has none.
+
+    lambda_w : float, default=30.0
+        The penalty on the squared weights of the network. Large values let it tell
+        only what many texts have in common.
+
+    fit_intercept : bool, default=True
+        Whether to subtract the global mean from the ratings.
+
+    fit_biases : bool, default=True
+        Whether users and items have biases. That of an item is drawn to what the
+        network makes of its text, too. False is the model of [1]_.
+
+    embedding_dim : int, default=50
+        Numbers in a word's vector (p). `word_vectors` decide it if there are any.
+
+    n_filters : int, default=50
+        Filters of each window size.
+
+    window_sizes : array-like of int, default=(3, 4, 5)
+        Words in the windows that filters look at.
+
+    hidden_dim : int, default=100
+        Units between the filters and the output.
+
+    dropout : float, default=0.2
+        Probability that one of these units is left out in training, in [0, 1).
+
+    cnn_epochs : int, default=2
+        Epochs of the network in each iteration.
+
+    batch_size : int, default=256
+        Texts in a step of the network.
+
+    learning_rate_init : float, default=0.001
+        Its step size (Adam).
+
+    vectorizer : transformer or None, default=None
+        Turns texts into padded sequences of words. None means a
+        :class:`skrec.text.SequenceVectorizer`.
+
+    word_vectors : path, mapping, pair or KeyedVectors, default=None
+        Pre-trained word vectors to start from (ConvMF+): anything that
+        :func:`skrec.text.load_word_vectors` takes. They are brought to the scale of
+        the random ones, which words that are not among them start from.
+
+    item_weight : {"sqrt"} or None, default=None
+        "sqrt" multiplies `lambda_v` of each item by the square root of its number of
+        ratings, with mean 1 (R-ConvMF [2]_).
+
+    max_iter : int, default=50
+        The largest number of iterations, in each of which all users and all items are
+        solved for and the network is trained on the items.
+
+    tol : float, default=1e-4
+        What counts as an improvement: a decrease of the objective by this part, or an
+        increase of the validation score by this much.
+
+    early_stopping : bool, default=False
+        Hold out ratings, stop when their score has not improved for
+        `n_iter_no_change` iterations, and keep the best factors.
+
+    validation_fraction : float, default=0.1
+        The part of the ratings that is held out.
+
+    n_iter_no_change : int, default=3
+        Iterations without improvement after which to stop.
+
+    warm_start : bool, default=False
+        Start from the factors and the network of the last fit, if there was one. Users,
+        items and words are matched by name; new ones start at random.
+
+    clip : bool, default=True
+        Keep predictions inside the range of the training ratings.
+
+    device : str or torch.device, default="auto"
+        "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where there is one. A fitted
+        model falls back to the CPU where the device is missing.
+
+    dtype : {"float32", "float64"}, default="float32"
+        The precision of the factors.
+
+    random_state : int, RandomState instance or None, default=None
+        Determines initial weights, batches, dropout and held-out ratings. An int gives
+        the same model in each call, bit for bit with the same number of threads.
+
+    verbose : bool or int, default=False
+        Print the objective after each iteration. For progress bars set a callback:
+        ``set_callbacks(sklearn.callback.ProgressBar())``.
+
+    Attributes
+    ----------
+    users_ : ndarray of shape (n_users,)
+        The ids of the users, ascending; row numbers after a fit on a matrix.
+
+    items_ : ndarray of shape (n_items,)
+        The ids of the items, ascending; column numbers after a fit on a matrix.
+
+    user_factors_, item_factors_ : ndarray of shape (n_users or n_items, n_factors)
+        The factors.
+
+    user_biases_, item_biases_ : ndarray of shape (n_users,) and (n_items,)
+        The biases; zeros without `fit_biases`.
+
+    text_factors_ : ndarray of shape (n_items, n_factors) or None
+        The factors that the network makes of each item's text; zero for an item without
+        text, None without any texts.
+
+    text_weights_ : dict of str to ndarray
+        The weights of the network.
+
+    vectorizer_ : transformer
+        The fitted vectorizer.
+
+    intercept_ : float
+        The global mean, or 0 without `fit_intercept`.
+
+    user_means_, item_means_ : ndarray of shape (n_users,) and (n_items,)
+        Mean ratings, drawn to the global mean as by 5 ratings more.
+
+    global_mean_ : float
+        The mean rating.
+
+    rating_range_ : tuple of (float, float)
+        The lowest and the highest training rating.
+
+    loss_curve_ : list of float
+        The objective after each iteration.
+
+    validation_scores_ : list of float
+        R² of the held-out ratings after each iteration; empty without
+        `early_stopping`.
+
+    n_iter_ : int
+        Iterations made.
+
+    n_features_in_ : int
+        2 for pairs, the number of items for a matrix.
+
+    feature_names_in_ : ndarray of shape (2,)
+        Names of the columns, if X was a DataFrame with string names.
+
+    device_ : str
+        Where the model was fitted.
+
+    See Also
+    --------
+    BiasedMFRegressor : The same without texts.
+    AutoRecRegressor : An autoencoder, which also takes texts.
+    skrec.text.ItemTexts : Brings texts through cross-validation.
+
+    Notes
+    -----
+    With the weight w of each rating and the text X of each item, the objective is
+
+    .. math:: \frac{1}{2} \sum_{(u, i)} w_{ui} (r_{ui} - \mu - u_u^T v_i)^2
+              + \frac{\lambda_U}{2} \sum_u \|u_u\|^2
+              + \frac{\lambda_V}{2} \sum_i \|v_i - cnn(W, X_i)\|^2
+              + \frac{\lambda_W}{2} \|W\|^2
+
+    where biases, if there are any, are entries of the vectors whose counterpart is 1.
+    An iteration solves for all users, then for all items, and then takes the network
+    nearer to the items by gradients. The first two are ridge regressions by conjugate
+    gradients, whose products are evaluated at the ratings only, and only lower the
+    objective.
+
+    The network is that of [1]_: word vectors, filters over windows of words with
+    rectified linear units, the maximum of each filter over the text, and two layers
+    with tanh.
+
+    A row of a matrix in `predict` is a user who is known by that row alone, with the
+    solution of that user's ridge regression. `score` of a matrix without y predicts
+    each rating from the others in its row, exactly.
+
+    References
+    ----------
+    .. [1] Donghyun Kim, Chanyoung Park, Jinoh Oh, Sungyoung Lee and Hwanjo Yu. 2016.
+       "Convolutional Matrix Factorization for Document Context-Aware Recommendation".
+       RecSys '16. https://doi.org/10.1145/2959100.2959165
+    .. [2] Donghyun Kim, Chanyoung Park, Jinoh Oh and Hwanjo Yu. 2017. "Deep hybrid
+       recommender systems via exploiting document context and statistics of items".
+       Information Sciences 417. https://doi.org/10.1016/j.ins.2017.06.026
+
+    Examples
+    --------
+    >>> from skrec import ConvMFRegressor
+    >>> from skrec.datasets import make_ratings
+    >>> data = make_ratings(n_users=300, n_items=100, random_state=0)
+    >>> model = ConvMFRegressor(n_factors=5, max_iter=20, random_state=0)
+    >>> model.fit(data.R[:250], item_texts=data.item_texts).predict(data.R[250:]).shape
+    (50, 100)
+
+    With pairs the texts come by item id, and an item may have a text and no rating:
+
+    >>> from skrec.model_selection import ratings_to_samples
+    >>> X, y = ratings_to_samples(data.R[:, :90])
+    >>> model.fit(X, y, item_texts=dict(enumerate(data.item_texts)))
+    ConvMFRegressor(...)
+    >>> model.predict([[0, 95], [1, 95]]).shape
+    (2,)
+    """
+
     text_factors_: np.ndarray | None
     text_weights_: dict[str, np.ndarray]
 
@@ -58,17 +277,17 @@ class ConvMFRegressor(BaseFactorization):
         self,
         *,
         n_factors=50,
-        lambda_u=20.0,
-        lambda_v=20.0,
-        lambda_w=0.1,
+        lambda_u=100.0,
+        lambda_v=10.0,
+        lambda_w=30.0,
         fit_intercept=True,
         fit_biases=True,
-        embedding_dim=200,
-        n_filters=100,
+        embedding_dim=50,
+        n_filters=50,
         window_sizes=(3, 4, 5),
-        hidden_dim=200,
+        hidden_dim=100,
         dropout=0.2,
-        cnn_epochs=5,
+        cnn_epochs=2,
         batch_size=256,
         learning_rate_init=0.001,
         vectorizer=None,
@@ -78,7 +297,7 @@ class ConvMFRegressor(BaseFactorization):
         tol=1e-4,
         early_stopping=False,
         validation_fraction=0.1,
-        n_iter_no_change=2,
+        n_iter_no_change=3,
         warm_start=False,
         clip=True,
         device="auto",
@@ -118,6 +337,44 @@ class ConvMFRegressor(BaseFactorization):
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, *, sample_weight=None, item_texts=None):
+        """Fit the model to ratings and to texts of the items.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_ratings, 2) or {sparse matrix, sparse \
+array} of shape (n_users, n_items)
+            User and item ids; or a matrix whose stored entries are the ratings, a
+            stored 0 included.
+
+        y : array-like of shape (n_ratings,), sparse of shape (n_users, n_items) or None
+            The ratings of the pairs. Beside a matrix, further ratings or None.
+
+        sample_weight : array-like or sparse, default=None
+            The weight of each rating's error, of shape (n_ratings,); beside a matrix
+            sparse with its entries, or of shape (n_users,). A rating of weight 0 is as
+            good as absent.
+
+        item_texts : mapping, Series, ItemTexts or sequence, default=None
+            Item id to text; beside a matrix also one text for each column. Items may
+            lack a text, or have one and no rating. scikit-learn's cross-validation
+            cuts sized objects of as many entries as there are samples:
+            :class:`skrec.text.ItemTexts` passes whole.
+
+        Returns
+        -------
+        self : ConvMFRegressor
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ratings, texts or parameters are not what they should be; see the
+            message.
+
+        Warns
+        -----
+        UserWarning
+            If there are no texts.
+        """
         windows = self._check_windows()
         ratings, texts, known = self._check_fit(X, y, sample_weight, item_texts)
         if texts is None:

@@ -278,7 +278,8 @@ class BaseFactorization(BaseRecommender):
         )
         for name, value in (fitted() | {"device_": str(device)}).items():
             setattr(self, name, value)
-        self._conclude(history, settles=True)
+        # A prior that learns by stochastic gradients need not settle.
+        self._conclude(history, settles=not prior.parameters())
         reports.end()
         return self
 

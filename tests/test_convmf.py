@@ -4,7 +4,7 @@ import torch
 from sklearn.base import clone
 from sklearn.metrics import root_mean_squared_error
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
-from test_mf import SMALL_NETWORK, make
+from test_mf import make
 
 from skrec import BiasedMFRegressor, ConvMFRegressor
 from skrec._core.ridge import solve_rows
@@ -91,7 +91,6 @@ def test_an_item_without_text_is_drawn_to_zero(data):
     assert model.text_factors_[4].any()
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_items_solve_for_their_texts_and_ratings(data):
     """The last half step: a ridge regression with the prior of one fit before."""
     model = fit_on(
@@ -120,7 +119,7 @@ def test_the_network_learns_the_items(model):
 @pytest.mark.filterwarnings("error")
 def test_without_texts_it_is_a_plain_factorization(data):
     with pytest.warns(UserWarning, match="item_texts is None"):
-        model = make(ConvMFRegressor, tol=1e-4).fit(data.R)
+        model = make(ConvMFRegressor, tol=1e-4, n_iter_no_change=2).fit(data.R)
     plain = make(BiasedMFRegressor).fit(data.R)
     np.testing.assert_array_equal(model.item_factors_, plain.item_factors_)
     assert model.text_factors_ is None
@@ -141,7 +140,6 @@ def test_item_weights_change_the_fit(data, model):
     assert abs(weighted.item_factors_ - model.item_factors_).max() > 1e-3
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_word_vectors_are_where_the_words_start(data):
     vectorizer = SequenceVectorizer().fit(data.item_texts)
     words = list(vectorizer.vocabulary_)[:10]
@@ -220,7 +218,7 @@ def test_texts_come_in_every_form(data, pairs, texts, model):
 def test_a_search_passes_wrapped_texts_whole(pairs, texts):
     X, y = pairs[0][:N_ITEMS], pairs[1][:N_ITEMS]  # as many samples as texts
     search = GridSearchCV(
-        make(ConvMFRegressor, tol=0.01, **SMALL_NETWORK),
+        make(ConvMFRegressor),
         {"lambda_u": [1.0, 2.0]},
         cv=KFold(2),
         error_score="raise",

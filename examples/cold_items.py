@@ -1,0 +1,80 @@
+"""How well are items predicted that nobody has rated, from their texts alone?
+
+GroupKFold over items holds out all ratings of some items at a time. ConvMF and AutoRec
+read the texts of these items; without texts, the best that one can do is to know the
+users.
+
+    python examples/cold_items.py                    # synthetic, two minutes
+    python examples/cold_items.py --data 1m          # MovieLens 1M with plots, an hour
+
+The MovieLens archives carry no plots: their texts are title and genres, unless the
+folder SKREC_DATA has a file with plots.
+"""
+
+import argparse
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import root_mean_squared_error
+from sklearn.model_selection import GroupKFold
+
+from skrec import AutoRecRegressor, BiasedMFRegressor, ConvMFRegressor
+from skrec.datasets import fetch_movielens, make_ratings
+from skrec.model_selection import ratings_to_samples
+from skrec.text import ItemTexts
+
+
+def load(name):
+    """Pairs, ratings and texts."""
+    if name == "synthetic":
+        data = make_ratings(600, 400, density=0.1, text_words=60, random_state=0)
+        return *ratings_to_samples(data.R), dict(enumerate(data.item_texts))
+    movielens = fetch_movielens(name)
+    return movielens.data.to_numpy(), movielens.target.to_numpy(), movielens.item_texts
+
+
+def models(name):
+    """What is compared, and whether it reads texts."""
+    small = {"cnn_epochs": 10, "n_factors": 10, "lambda_u": 10} | {"lambda_w": 1.0}
+    convmf = small if name == "synthetic" else {}
+    return {
+        "global mean": (None, False),
+        "user mean and bias": (BiasedMFRegressor(random_state=0), False),
+        "ConvMF": (ConvMFRegressor(random_state=0, **convmf), True),
+        "AutoRec with texts": (AutoRecRegressor(random_state=0), True),
+    }
+
+
+def measure(model, reads_texts, X, y, texts, train, test):
+    """RMSE on the items held out."""
+    if model is None:
+        predicted = np.full(len(test), y[train].mean())
+    else:
+        params = {"item_texts": ItemTexts(texts)} if reads_texts else {}
+        predicted = model.fit(X[train], y[train], **params).predict(X[test])
+    return root_mean_squared_error(y[test], predicted)
+
+
+def main(options):
+    X, y, texts = load(options.data)
+    folds = GroupKFold(5, shuffle=True, random_state=0).split(X, groups=X[:, 1])
+    folds = list(folds)[: options.folds]
+    lines = {}
+    for name, (model, reads_texts) in models(options.data).items():
+        lines[name] = [
+            measure(model, reads_texts, X, y, texts, *fold) for fold in folds
+        ]
+        print(f"{name:20} {np.round(lines[name], 4)}", flush=True)
+    table = pd.DataFrame(lines).T
+    summary = pd.DataFrame(
+        {"mean": table.mean(1), "lowest": table.min(1), "highest": table.max(1)}
+    )
+    print(f"\nRMSE on items without any rating, {len(folds)} folds, {options.data}")
+    print(summary.to_string(float_format="{:.4f}".format))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="synthetic")
+    parser.add_argument("--folds", type=int, default=5)
+    main(parser.parse_args())

@@ -1,0 +1,143 @@
+"""Amazon's product reviews, read from the files of the 2014 release."""
+
+import ast
+import gzip
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import Bunch
+from sklearn.utils._param_validation import validate_params
+
+from skrec.datasets._base import get_data_home
+
+
+@validate_params(
+    {
+        "category": [str],
+        "data_home": [str, os.PathLike, None],
+        "return_X_y": ["boolean"],
+    },
+    prefer_skip_nested_validation=True,
+)
+def load_amazon(category="Amazon_Instant_Video", *, data_home=None, return_X_y=False):
+    """Load ratings and item descriptions from the files of Amazon's reviews.
+
+    The data have to be asked for at their source [1]_: whoever has them puts the files
+    of a category into the folder ``amazon`` of `data_home`.
+
+    Parameters
+    ----------
+    category : str, default="Amazon_Instant_Video"
+        The category, as the files name it.
+
+    data_home : str or path-like, default=None
+        The folder that has the folder ``amazon``, see :func:`get_data_home`.
+
+    return_X_y : bool, default=False
+        If True, return ``(data, target)`` instead of a Bunch.
+
+    Returns
+    -------
+    dataset : :class:`~sklearn.utils.Bunch`
+        Dictionary-like object, with the following attributes.
+
+        data : DataFrame of shape (n_ratings, 2)
+            Columns ``user`` and ``item``, strings: what an estimator takes as `X`. Of
+            several ratings of an item by a user the latest is kept.
+        target : Series of shape (n_ratings,)
+            The ratings in float64, from 1 to 5: what an estimator takes as `y`.
+        timestamps : ndarray of shape (n_ratings,), dtype int64
+            Seconds since 1970-01-01 UTC.
+        item_texts : Series of str
+            Descriptions indexed by item id; an item without one is absent. Empty if
+            there is no file of metadata.
+
+    (data, target) : tuple if ``return_X_y`` is True
+
+    Raises
+    ------
+    OSError
+        If there is no such file, or it is not in the official format.
+
+    Notes
+    -----
+    Ratings are read from ``reviews_<category>.json.gz`` or ``reviews_<category>_5.
+    json.gz``, a JSON object a line, descriptions from ``meta_<category>.json.gz``, a
+    Python or JSON literal a line. Neither has to be compressed.
+
+    References
+    ----------
+    .. [1] Julian McAuley, Christopher Targett, Qinfeng Shi and Anton van den Hengel.
+       2015. "Image-Based Recommendations on Styles and Substitutes". SIGIR '15.
+       https://jmcauley.ucsd.edu/data/amazon/
+
+    Examples
+    --------
+    >>> from skrec.datasets import load_amazon
+    >>> videos = load_amazon(data_home="my_data")  # doctest: +SKIP
+    """
+    folder = Path(get_data_home(data_home)) / "amazon"
+    path = _find(folder, f"reviews_{category}", f"reviews_{category}_5")
+    if path is None:
+        raise OSError(
+            f"{str(folder)!r} has no reviews_{category}.json.gz: put the file there, "
+            "or name another category or data_home."
+        )
+    fields = ("reviewerID", "asin", "overall", "unixReviewTime")
+    ratings = pd.DataFrame(
+        _rows(path, fields), columns=["user", "item", "rating", "timestamp"]
+    )
+    ratings = ratings.sort_values("timestamp", kind="stable")
+    ratings = ratings.drop_duplicates(["user", "item"], keep="last").sort_index()
+    ratings = ratings.reset_index(drop=True)
+    data, target = ratings[["user", "item"]], ratings["rating"].astype(np.float64)
+    if return_X_y:
+        return data, target
+    return Bunch(
+        data=data,
+        target=target,
+        timestamps=ratings["timestamp"].to_numpy(np.int64),
+        item_texts=_descriptions(_find(folder, f"meta_{category}")),
+    )
+
+
+def _find(folder: Path, *names: str) -> Path | None:
+    paths = [folder / f"{name}{end}" for name in names for end in (".json.gz", ".json")]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _rows(path: Path, fields: tuple[str, ...]) -> Iterator[list[Any]]:
+    """These fields of each line's object."""
+    for number, record in _records(path):
+        try:
+            yield [record[field] for field in fields]
+        except KeyError as error:
+            raise OSError(f"{str(path)!r}, line {number} has no {error}.") from error
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                # The metadata are literals of Python, which quotes strings otherwise.
+                record = json.loads(line) if line[1] == '"' else ast.literal_eval(line)
+            except (ValueError, SyntaxError, IndexError) as error:
+                raise OSError(
+                    f"{str(path)!r}, line {number} is no object in the official format "
+                    f"({error})."
+                ) from error
+            yield number, record
+
+
+def _descriptions(path: Path | None) -> pd.Series:
+    texts = {}
+    for _, record in _records(path) if path else []:
+        if record.get("description"):
+            texts[record["asin"]] = record["description"]
+    return pd.Series(texts, dtype="str", name="text").rename_axis("item")
