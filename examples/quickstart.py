@@ -44,27 +44,28 @@ def encode(columns, encoder):
 
 def baselines():
     one_hot = OneHotEncoder(handle_unknown="ignore")
+    folds = KFold(5, shuffle=True, random_state=0)
     return {
         "global mean": DummyRegressor(),
-        "user mean": encode(["user"], TargetEncoder(random_state=0)),
-        "item mean": encode(["item"], TargetEncoder(random_state=0)),
+        "user mean": encode(["user"], TargetEncoder(cv=folds)),
+        "item mean": encode(["item"], TargetEncoder(cv=folds)),
         "user and item effects (ridge)": encode(["user", "item"], one_hot),
     }
 
 
 def tune_autorec(X, y):
     search = GridSearchCV(
-        AutoRecRegressor(max_iter=100, random_state=0),
-        {"alpha": [10, 30, 100], "hidden_layer_sizes": [(50,), (200,)]},
+        AutoRecRegressor(max_iter=60, random_state=0),
+        {"alpha": [3, 10, 30], "hidden_layer_sizes": [(50,), (100,)]},
         scoring="neg_root_mean_squared_error",
-        cv=KFold(3, shuffle=True, random_state=0),
+        cv=KFold(2, shuffle=True, random_state=0),
     )
     return search.set_callbacks(ProgressBar()).fit(X, y)
 
 
 def tune_convmf(X, y, item_texts):
     search = RandomizedSearchCV(
-        ConvMFRegressor(lambda_w=1.0, cnn_epochs=5, max_iter=20, random_state=0),
+        ConvMFRegressor(lambda_w=1.0, cnn_epochs=3, max_iter=15, random_state=0),
         {
             "lambda_u": [3, 10, 30],
             "lambda_v": [3, 10, 30],

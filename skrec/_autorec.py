@@ -28,17 +28,15 @@ from ._core.networks import (
     AutoencoderWeights,
     OutputActivation,
 )
-from ._core.ridge import solve_rows
+from ._core.ridge import positive_penalty, solve_rows
 from ._core.sparse import Pattern
 from ._core.training import SCHEDULES, History, PenalisedLoss, Stopping, train
 from ._ids import positions_of
 from ._ratings import Ratings
 from ._text_items import reduce_texts
 
-# Share of the rows that show no rating but only their text, drawn anew in each epoch.
+# Share of the rows that show no rating but only their text, drawn anew in each step.
 _COLD_RATE = 0.1
-# The smallest penalty in folding a user in, relative to the squared length of a code.
-_SMALLEST_PENALTY = 1e-8
 
 
 class AutoRecRegressor(BaseRecommender):
@@ -126,7 +124,7 @@ default="identity"
 
     warm_start : bool, default=False
         Start from the weights of the last fit, if there was one. Users and items are
-        matched by id; new ones start at random.
+        matched by id; new ones start at random, and so do the weights of texts.
 
     clip : bool, default=True
         Keep predictions inside the range of the training ratings.
@@ -218,10 +216,13 @@ default="identity"
     .. math:: \sum_r \sum_{i \in O} w_i (r_i - h(r; \theta)_i)^2
               + \frac{\lambda}{2} (\|W\|^2 + \|V\|^2)
 
+    and penalises the weights of further layers and of texts alike.
+
     With texts of the items, h is given further inputs beside r, as in [2]_: the text's
     tf-idf, reduced to `text_components` numbers by a singular value decomposition.
     An item without ratings then has a code of its own. For the network to learn what
-    to make of it, a tenth of the items show no ratings in each epoch.
+    to make of it, a tenth of the items show no ratings in each step (but all do with
+    ``solver="lbfgs"``, which needs a loss without chance).
 
     A row of a matrix in `predict` is a user who is known by that row alone. With
     ``kind="user"`` the network is evaluated. With ``kind="item"`` the user's decoder
@@ -262,6 +263,8 @@ default="identity"
     >>> model.predict([["bob", "alien"], ["eve", "up"]]).shape
     (2,)
     """
+
+    _divergence_remedy = "Lower learning_rate_init or raise alpha"
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseRecommender._parameter_constraints,
@@ -391,18 +394,22 @@ array} of shape (n_users, n_items)
         rows = self._orient(training, known["_input"], device)
         if known["_has_text"].any():
             side = reduce_texts(texts, self.text_components, random_state)
+            known["_has_text"] = side.any(axis=1)
             rows = rows._replace(side=torch.tensor(side).to(rows.inputs))
         network = self._make_network(sizes, ratings, rows.side, random_state, device)
 
         def fitted():
             return known | self._describe(network, rows)
 
-        reports = EpochReports(self, X, y, {"sample_weight": sample_weight}, fitted)
+        metadata = {"sample_weight": sample_weight, "item_texts": item_texts}
+        reports = EpochReports(self, X, y, metadata, fitted)
         history = self._train(network, rows, held_out, random_state, reports)
         for name, value in (fitted() | {"device_": str(device)}).items():
             setattr(self, name, value)
         self._conclude(
-            history, settles=self.solver != "adam" or self.learning_rate == "constant"
+            history,
+            settles=self.solver != "adam" or self.learning_rate == "constant",
+            stacklevel=5,
         )
         reports.end()
         return self
@@ -531,7 +538,7 @@ array} of shape (n_users, n_items)
         """The weighted squared errors of the reconstructed ratings."""
         inputs = drop(rows.inputs, self.input_dropout, noise)
         drop_units = functools.partial(drop, rate=self.dropout, generator=noise)
-        if rows.side is not None:
+        if rows.side is not None and self.solver != "lbfgs":
             inputs = inputs * _keep_rows(rows, noise)
         codes = network.encode(rows.pattern, inputs, rows.side, drop_units)
         error = network.decode(rows.pattern, codes) - rows.targets
@@ -604,14 +611,13 @@ array} of shape (n_users, n_items)
         """Decoder rows of new users: ridge regressions on the codes of the items."""
         device = inference_device(self.device)
         factors = as_tensor(self.item_factors_, device=device).double()
-        smallest = _SMALLEST_PENALTY * float(factors.square().sum(1).max())
         output = self._output()
         return solve_rows(
             as_tensor(rows.indptr, device=device),
             as_tensor(rows.indices, device=device),
             as_tensor(rows.data, device=device),
             factors,
-            max(self.alpha / 2, smallest),  # the loss has no factor 1/2
+            positive_penalty(self.alpha / 2, factors),  # the loss has no factor 1/2
             link=None if output.is_identity else output,
             start=output.start(self.global_mean_),
             leave_one_out=leave_one_out,

@@ -103,6 +103,9 @@ class BaseRecommender(
         "verbose": ["verbose"],
     }
 
+    # What a message about divergence recommends.
+    _divergence_remedy: str
+
     # What every `fit` finds.
     users_: np.ndarray
     items_: np.ndarray
@@ -137,7 +140,7 @@ array} of shape (n_rows, n_items)
             A pair with an unseen user gets the item's mean, one with an unseen item
             the user's mean (both drawn to the global mean where ratings are few), and
             one with neither seen the global mean. The same holds for a row without
-            ratings and for an item that nobody has rated.
+            ratings, and for an item without ratings whose text is not known either.
 
         Raises
         ------
@@ -272,7 +275,7 @@ shape (n_users,)
             seen = sp.vstack([self._seen, empty], format="csr")[positions]
         chunk = max(1, _DENSE_CHUNK // len(self.items_))
         parts = []
-        for start in range(0, len(ids), chunk):
+        for start in range(0, max(len(ids), 1), chunk):
             part = slice(start, start + chunk)
             ratings = self._predict_dense(users.take(part))
             if exclude_seen:
@@ -299,7 +302,7 @@ shape (n_users,)
         Parameters
         ----------
         rows : csr_array of shape (n_rows, n_items)
-            Ratings of items that were rated in `fit`.
+            Ratings of items that have factors.
 
         Returns
         -------
@@ -371,8 +374,9 @@ shape (n_users,)
         """Split ratings into those to train on and those to stop early by."""
         if not self.early_stopping:
             return ratings, None
-        n_held_out = math.ceil(self.validation_fraction * ratings.n_ratings)
-        if n_held_out == ratings.n_ratings:
+        # A score needs two.
+        n_held_out = max(2, math.ceil(self.validation_fraction * ratings.n_ratings))
+        if n_held_out >= ratings.n_ratings:
             raise ValueError(
                 f"early_stopping=True leaves no rating to train on out of "
                 f"{ratings.n_ratings}: use early_stopping=False."
@@ -380,8 +384,11 @@ shape (n_users,)
         is_held_out = random_state.permutation(ratings.n_ratings) < n_held_out
         return ratings.select(~is_held_out), ratings.select(is_held_out)
 
-    def _conclude(self, history, *, settles: bool):
-        """Store the course of the training; warn, or raise its interrupt again."""
+    def _conclude(self, history, *, settles: bool, stacklevel: int):
+        """Store the course of the training; warn, or raise its interrupt again.
+
+        `stacklevel` is the distance from here to whoever called `fit`.
+        """
         self.n_iter_ = len(history.loss_curve)
         self.loss_curve_ = history.loss_curve
         self.validation_scores_ = history.validation_scores
@@ -391,8 +398,8 @@ shape (n_users,)
         if history.reason == "diverged":
             message = (
                 f"{type(self).__name__} diverged in epoch {self.n_iter_ + 1}: the loss "
-                "is not finite. The last finite state is kept. Lower "
-                "learning_rate_init or raise alpha."
+                f"is not finite. The last finite state is kept. "
+                f"{self._divergence_remedy}."
             )
         elif history.reason == "max_iter" and settles:
             message = (
@@ -400,7 +407,7 @@ shape (n_users,)
                 f"loss had settled to tol={self.tol}. Raise max_iter or tol."
             )
         if message is not None:
-            warnings.warn(message, ConvergenceWarning, stacklevel=4)
+            warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)
 
     def _positions(self, X):
         """Where the users and items of pairs stand in the model; -1 for unseen ones."""
@@ -422,14 +429,15 @@ shape (n_users,)
 
     def _users_of_fit(self, positions) -> _Users:
         """Users by their position in `users_`; -1 is an unseen user."""
-        # Position -1 picks what is appended here.
+        is_seen = positions >= 0
         users = _Users(
-            np.pad(self.user_factors_, ((0, 1), (0, 0))),
-            np.append(self.user_biases_, self.user_biases_.dtype.type(0)),
-            np.append(np.diff(self._seen.indptr) > 0, False),
-            np.append(self.user_means_, self.global_mean_),
+            self.user_factors_[positions],
+            self.user_biases_[positions],
+            is_seen & (np.diff(self._seen.indptr) > 0)[positions],
+            np.where(is_seen, self.user_means_[positions], self.global_mean_),
         )
-        return users.take(positions)
+        users.factors[~is_seen], users.biases[~is_seen] = 0, 0
+        return users
 
     def _users_of_rows(self, rows) -> _Users:
         """Users who are known by the ratings in their rows."""
@@ -442,15 +450,15 @@ shape (n_users,)
 
     def _predict_pairs(self, X):
         users, items = self._positions(X)
-        every = self._users_of_fit(np.r_[: len(self.users_), -1])
-        return self._predict_entries(every, users, items)
+        users, row = np.unique(users, return_inverse=True)
+        return self._predict_entries(self._users_of_fit(users), row, items)
 
     def _predict_entries(self, users: _Users, row, item):
         """Predict single ratings, of shape (n_ratings,); -1 is an unseen one."""
-        is_rated = np.append(self._is_modelled(), False)[item]
+        is_modelled = np.append(self._is_modelled(), False)[item]
         item_means = np.append(self.item_means_, self.global_mean_)[item]
-        ratings = np.where(is_rated, item_means, users.means[row])
-        modelled = np.flatnonzero(users.is_known[row] & is_rated)
+        ratings = np.where(is_modelled, item_means, users.means[row])
+        modelled = np.flatnonzero(users.is_known[row] & is_modelled)
         modelled = modelled[np.argsort(row[modelled], kind="stable")]
         ratings[modelled] = self._evaluate(users, row[modelled], item[modelled])
         return ratings
@@ -477,27 +485,27 @@ shape (n_users,)
         sums = torch.addmm(item_biases, factors, item_factors.T)
         sums += biases.unsqueeze(1) + self.intercept_
         ratings = self._to_ratings(sums.cpu())
-        is_rated = self._is_modelled()
+        is_modelled = self._is_modelled()
         ratings[~users.is_known] = self.item_means_
-        ratings[:, ~is_rated] = users.means[:, np.newaxis]
+        ratings[:, ~is_modelled] = users.means[:, np.newaxis]
         return ratings
 
     def _predict_left_out(self, rows):
         """Predict each rating from the others in its row, of shape (nnz,)."""
         row = row_numbers(rows)
-        is_rated = self._is_modelled()[rows.indices]
-        informative = select_entries(rows, is_rated)
+        is_modelled = self._is_modelled()[rows.indices]
+        informative = select_entries(rows, is_modelled)
         counts = np.diff(rows.indptr)[row]
         # Without rating j the sum of its row lacks r_j and the count lacks one.
         sums = np.bincount(row, rows.data, minlength=rows.shape[0])[row] - rows.data
         prior = _PRIOR_RATINGS * self.global_mean_
         ratings = (sums + prior) / (counts - 1 + _PRIOR_RATINGS)
-        others = np.diff(informative.indptr)[row] - is_rated
-        alone = is_rated & (others == 0)
+        others = np.diff(informative.indptr)[row] - is_modelled
+        alone = is_modelled & (others == 0)
         ratings[alone] = self.item_means_[rows.indices[alone]]
         left_out = as_tensor(self._leave_one_out(informative))
-        modelled = is_rated & (others > 0)
-        ratings[modelled] = self._clipped(left_out.numpy())[others[is_rated] > 0]
+        modelled = is_modelled & (others > 0)
+        ratings[modelled] = self._clipped(left_out.numpy())[others[is_modelled] > 0]
         return ratings
 
     def _to_ratings(self, sums):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -15,18 +14,20 @@ from sklearn.callback import with_callbacks
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ._core.batches import drop
-from ._core.device import as_tensor, inference_device, make_generator
-from ._core.text_cnn import TextBatch, TextCNN, cut_texts
-from ._core.training import PenalisedLoss, run_epoch
-from ._factorization import BaseFactorization, ItemPrior
+from ._core.device import (
+    as_tensor,
+    inference_device,
+    make_generator,
+    resolve_device,
+)
+from ._core.text_cnn import TextCNN
+from ._factorization import BaseFactorization
 from ._ids import positions_of, union_of_ids
+from ._text_prior import TextPrior, read
 from .text import ItemTexts, SequenceVectorizer, load_word_vectors
 
 # The standard deviation of the initial word vectors.
 _WORD_STD = 0.1
-# Texts that are read at once when nothing is trained.
-_INFERENCE_BATCH = 1024
 
 
 class ConvMFRegressor(BaseFactorization):
@@ -85,7 +86,9 @@ class ConvMFRegressor(BaseFactorization):
         Its step size (Adam).
 
     vectorizer : transformer or None, default=None
-        Turns texts into padded sequences of words. None means a
+        Turns texts into an integer array of shape (n_texts, max_words), each row the
+        numbers of words, from 1, followed by zeros, as the ``vocabulary_`` of the
+        fitted transformer maps words to them. None means a
         :class:`skrec.text.SequenceVectorizer`.
 
     word_vectors : path, mapping, pair or KeyedVectors, default=None
@@ -155,6 +158,9 @@ class ConvMFRegressor(BaseFactorization):
         The factors that the network makes of each item's text; zero for an item without
         text, None without any texts.
 
+    text_biases_ : ndarray of shape (n_items,) or None
+        The biases that it makes of them.
+
     text_weights_ : dict of str to ndarray
         The weights of the network.
 
@@ -215,7 +221,9 @@ class ConvMFRegressor(BaseFactorization):
 
     The network is that of [1]_: word vectors, filters over windows of words with
     rectified linear units, the maximum of each filter over the text, and two layers
-    with tanh.
+    with tanh, so that what a text says lies between -1 and 1. Its biases are not
+    penalised, its word vectors are. Ratings on a much wider scale than that of stars
+    are better divided first. With `item_weight`, lambda_V differs between items.
 
     A row of a matrix in `predict` is a user who is known by that row alone, with the
     solution of that user's ridge regression. `score` of a matrix without y predicts
@@ -249,7 +257,12 @@ class ConvMFRegressor(BaseFactorization):
     (2,)
     """
 
-    text_factors_: np.ndarray | None
+    text_factors_: np.ndarray
+    text_biases_: np.ndarray
+    _divergence_remedy = (
+        "Lower learning_rate_init, or bring the ratings to a smaller scale"
+    )
+
     text_weights_: dict[str, np.ndarray]
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -374,31 +387,46 @@ array} of shape (n_users, n_items)
         -----
         UserWarning
             If there are no texts.
+        ConvergenceWarning
+            If the objective became infinite.
         """
         windows = self._check_windows()
+        resolve_device(self.device)  # before there is any work
         ratings, texts, known = self._check_fit(X, y, sample_weight, item_texts)
-        if texts is None:
-            warnings.warn(
-                "item_texts is None: the factorization goes without texts. Pass "
-                "item_texts to fit, or use PMFRegressor or BiasedMFRegressor.",
-                stacklevel=4,
-            )
-            texts = [None] * len(ratings.items)
-        has_text = np.flatnonzero(known["_has_text"])
         vectorizer = (
             SequenceVectorizer() if self.vectorizer is None else clone(self.vectorizer)
         )
         known["vectorizer_"] = vectorizer
-        given = [texts[i] for i in has_text]
-        sequences = vectorizer.fit_transform(given) if given else None
         metadata = {"sample_weight": sample_weight, "item_texts": item_texts}
+        if texts is None or not known["_has_text"].any():
+            warnings.warn(
+                "There are no item_texts: the factorization goes without. Pass "
+                "item_texts to fit, or use PMFRegressor or BiasedMFRegressor.",
+                stacklevel=4,
+            )
+            return self._alternate(X, y, metadata, ratings, known)
+        items = np.flatnonzero(known["_has_text"])
+        sequences = vectorizer.fit_transform([texts[i] for i in items])
+        _check_sequences(vectorizer, sequences)
+        # A text without a known word says nothing.
+        has_words = sequences.any(axis=1)
+        items, sequences = items[has_words], sequences[has_words]
+        n_items = len(texts)
+        known["_has_text"] = np.isin(np.arange(n_items), items)
 
         def make_prior(random_state, device):
-            if sequences is None:
-                return ItemPrior()
             network = self._make_network(vectorizer, windows, random_state, device)
-            return _TextPrior(
-                self, network, sequences, has_text, len(texts), random_state
+            return TextPrior(
+                network,
+                sequences,
+                items,
+                n_items,
+                random_state,
+                epochs=self.cnn_epochs,
+                batch_size=self.batch_size,
+                learning_rate=self.learning_rate_init,
+                dropout=self.dropout,
+                lambda_w=self.lambda_w,
             )
 
         return self._alternate(X, y, metadata, ratings, known, make_prior)
@@ -454,10 +482,10 @@ array} of shape (n_users, n_items)
                 "window_sizes, hidden_dim, n_factors or fit_biases were others: use "
                 "warm_start=False."
             )
-        known = self.vectorizer_.vocabulary_
-        for word, place in vectorizer.vocabulary_.items():
-            if word in known:
-                vectors[place] = words[known[word]]
+        known, vocabulary = self.vectorizer_.vocabulary_, vectorizer.vocabulary_
+        common = [word for word in vocabulary if word in known]
+        places = [vocabulary[word] for word in common]
+        vectors[places] = words[[known[word] for word in common]].to(vectors)
         network.load_state_dict(old | {"vectors": vectors})
 
     def _initial_word_vectors(self, vectorizer, generator) -> torch.Tensor:
@@ -468,6 +496,11 @@ array} of shape (n_users, n_items)
                 self.word_vectors, vocabulary, dtype=self.dtype
             )
             n_dims = pretrained.vectors.shape[1]
+            if not pretrained.vectors.any():
+                raise ValueError(
+                    "word_vectors has none of the words in the texts, or zeros only: "
+                    "give vectors of the texts' language, or None."
+                )
         shape = (max(vocabulary.values()) + 1, n_dims)
         vectors = torch.empty(shape, dtype=getattr(torch, self.dtype))
         vectors.normal_(0, _WORD_STD, generator=generator)
@@ -490,13 +523,13 @@ array} of shape (n_users, n_items)
         -------
         self : ConvMFRegressor
             With the new items in `items_`, `item_factors_`, `item_biases_`,
-            `item_means_` and `text_factors_`.
+            `item_means_`, `text_factors_` and `text_biases_`.
 
         Raises
         ------
         TypeError, ValueError
             If the model was fitted without texts, or an id is known already, or an item
-            has no text.
+            has no text with a word that the model knows.
         """
         check_is_fitted(self)
         if self.text_factors_ is None:
@@ -505,7 +538,14 @@ array} of shape (n_users, n_items)
                 "it: pass item_texts to fit."
             )
         ids, texts = self._check_new_items(item_texts)
-        outputs = self._read(self.vectorizer_.transform(texts))
+        sequences = self.vectorizer_.transform(texts)
+        if not sequences.any(axis=1).all():
+            silent = ids.tolist()[sequences.any(axis=1).argmin()]
+            raise ValueError(
+                f"The text of item {silent!r} has no word that the model knows: leave "
+                "the item out, or fit anew with its text."
+            )
+        outputs = read(self.text_weights_, sequences, inference_device(self.device))
         all_ids = union_of_ids(self.items_, ids)
         old = positions_of(self.items_, all_ids, "item")
         new = positions_of(ids, all_ids, "item")
@@ -515,21 +555,25 @@ array} of shape (n_users, n_items)
             merged[old], merged[new] = known, added
             return merged
 
-        factors = outputs[:, : self.n_factors]
-        biases = outputs[:, -1] if self.fit_biases else np.zeros(len(ids))
-        self.item_factors_ = merge(self.item_factors_, factors)
-        self.text_factors_ = merge(self.text_factors_, factors)
-        self.item_biases_ = merge(self.item_biases_, biases)
-        self.item_means_ = merge(self.item_means_, self.global_mean_)
-        self._has_text = merge(self._has_text, True)
+        factors, biases = outputs, np.zeros(len(ids))
+        if self._biased:
+            factors, biases = outputs[:, :-1], outputs[:, -1]
         seen = self._seen
         columns = old[seen.indices].astype(seen.indices.dtype)
-        self._seen = sp.csr_array(
-            (seen.data, columns, seen.indptr), shape=(seen.shape[0], len(all_ids))
-        )
-        self.items_ = all_ids
+        shape = seen.shape[0], len(all_ids)
+        extended = {
+            "items_": all_ids,
+            "item_factors_": merge(self.item_factors_, factors),
+            "text_factors_": merge(self.text_factors_, factors),
+            "item_biases_": merge(self.item_biases_, biases),
+            "text_biases_": merge(self.text_biases_, biases),
+            "item_means_": merge(self.item_means_, self.global_mean_),
+            "_has_text": merge(self._has_text, True),
+            "_seen": sp.csr_array((seen.data, columns, seen.indptr), shape=shape),
+        }
         if self._fitted_on_matrix:
-            self.n_features_in_ = len(all_ids)
+            extended["n_features_in_"] = len(all_ids)
+        self.__dict__.update(extended)
         return self
 
     def _check_new_items(self, item_texts):
@@ -562,117 +606,30 @@ array} of shape (n_users, n_items)
             )
         return texts.ids, list(texts.texts)
 
-    @torch.no_grad()
-    def _read(self, sequences) -> np.ndarray:
-        """What the fitted network makes of texts, of shape (n_texts, n_outputs)."""
-        device = inference_device(self.device)
-        weights = {name: as_tensor(w) for name, w in self.text_weights_.items()}
-        network = TextCNN(
-            weights["vectors"],
-            self._check_windows(),
-            len(weights["filter_biases.0"]),
-            len(weights["hidden_bias"]),
-            len(weights["output_bias"]),
-            make_generator(0),
-            device,
-        )
-        network.load_state_dict(weights)
-        return _outputs(network, _to_batches(network, sequences)).cpu().numpy()
-
     def _describe_prior(self, prior):
-        if not isinstance(prior, _TextPrior):
-            return {"text_factors_": None, "text_weights_": {}}
+        if not isinstance(prior, TextPrior):
+            return {"text_factors_": None, "text_biases_": None, "text_weights_": {}}
         means = prior.means().cpu().numpy()
         weights = prior.network.state_dict()
+        biases = means[:, -1] if self.fit_biases else np.zeros(len(means), means.dtype)
         return {
             "text_factors_": means[:, : self.n_factors].copy(),
+            "text_biases_": biases.copy(),
             "text_weights_": {n: w.cpu().numpy().copy() for n, w in weights.items()},
         }
 
 
-def _to_batches(network, sequences, order=None, batch_size=_INFERENCE_BATCH):
-    """Sequences of words, in batches for a network; `order` says which come when."""
-    sequences = torch.as_tensor(sequences.astype(np.int64))
-    order = torch.arange(len(sequences)) if order is None else order
-    longest = max(len(filters) for filters in network.filters)
-    batches = cut_texts(sequences, order, batch_size, longest)
-    return [batch.to(network.vectors.device) for batch in batches]
-
-
-@torch.no_grad()
-def _outputs(network, batches) -> torch.Tensor:
-    """The outputs of a network for texts that come in their order."""
-    return torch.cat([network(batch) for batch in batches])
-
-
-class _TextPrior(ItemPrior):
-    """Item vectors as a convolutional network predicts them from texts.
-
-    Parameters
-    ----------
-    estimator : ConvMFRegressor
-        Has the parameters of the training.
-
-    network : TextCNN
-        The network.
-
-    sequences : ndarray of shape (n_texts, max_words)
-        The words of each text.
-
-    items : ndarray of shape (n_texts,)
-        The item that each text belongs to. The others have the mean zero.
-
-    n_items : int
-        The number of items.
-
-    random_state : RandomState
-        Determines batches and dropout.
-    """
-
-    def __init__(self, estimator, network, sequences, items, n_items, random_state):
-        self.network = network
-        device = network.vectors.device
-        self.items = torch.as_tensor(items, device=device)
-        self.order = make_generator(random_state.randint(np.iinfo(np.int32).max))
-        noise = make_generator(random_state.randint(np.iinfo(np.int32).max), device)
-        shuffled = torch.randperm(len(sequences), generator=self.order)
-        self.batches = _to_batches(network, sequences, shuffled, estimator.batch_size)
-        self.shares = [len(b.texts) / len(sequences) for b in self.batches]
-        self.whole = _to_batches(network, sequences)
-        self.epochs = estimator.cnn_epochs
-        self.lambda_w = estimator.lambda_w
-        self.drop = functools.partial(drop, rate=estimator.dropout, generator=noise)
-        self.optimizer = torch.optim.Adam(
-            network.parameters(), lr=estimator.learning_rate_init, fused=True
+def _check_sequences(vectorizer, sequences):
+    """Refuse what a vectorizer of another kind returns."""
+    if not (
+        isinstance(sequences, np.ndarray)
+        and sequences.ndim == 2
+        and sequences.dtype.kind in "iu"
+        and hasattr(vectorizer, "vocabulary_")
+    ):
+        raise TypeError(
+            "vectorizer must turn texts into an integer array of shape (n_texts, "
+            "max_words) and have vocabulary_, as skrec.text.SequenceVectorizer does, "
+            f"got {type(vectorizer).__name__} that returns "
+            f"{type(sequences).__name__}."
         )
-        self._means = network.vectors.new_zeros(n_items, len(network.output_bias))
-        self._predict()
-
-    def parameters(self):
-        return [*self.network.parameters(), self._means]
-
-    def means(self):
-        return self._means
-
-    def fit(self, vectors, weights):
-        vectors, weights = vectors[self.items], weights[self.items]
-
-        def loss(batch: TextBatch):
-            error = self.network(batch, self.drop) - vectors[batch.texts]
-            return 0.5 * torch.dot(weights[batch.texts], error.square().sum(1))
-
-        objective = PenalisedLoss(
-            loss, self.network.parameters(), self.network.penalised(), self.lambda_w
-        )
-        for _ in range(self.epochs):
-            run_epoch(objective, self.batches, self.shares, self.optimizer, self.order)
-        self._predict()
-
-    def penalty(self):
-        squares = sum(
-            float(w.detach().square().sum()) for w in self.network.penalised()
-        )
-        return self.lambda_w / 2 * squares
-
-    def _predict(self):
-        self._means[self.items] = _outputs(self.network, self.whole)

@@ -22,7 +22,7 @@ from ._core.device import (
     make_generator,
     resolve_device,
 )
-from ._core.ridge import solve_rows
+from ._core.ridge import positive_penalty, solve_rows
 from ._core.sparse import Pattern, sddmm
 from ._core.training import Stopping, iterate
 from ._ids import positions_of
@@ -207,6 +207,10 @@ class BaseFactorization(BaseRecommender):
     `fit_intercept`, says whether there are biases, and makes the item prior.
     """
 
+    _lambda_u: float
+    _biased: bool
+    _divergence_remedy = "Use dtype='float64', or bring the ratings to a smaller scale"
+
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseRecommender._parameter_constraints,
         "n_factors": [Interval(Integral, 1, None, closed="left")],
@@ -245,9 +249,10 @@ class BaseFactorization(BaseRecommender):
             Called with a RandomState and the device, returns the item prior.
         """
         device = resolve_device(self.device)
-        self._refuse_singular(ratings)
         random_state = check_random_state(self.random_state)
         training, held_out = self._hold_out(ratings, random_state)
+        self._refuse_singular(training)
+        known["_lambda_u"], known["_biased"] = float(self.lambda_u), self._has_biases()
         known["intercept_"] = known["global_mean_"] if self.fit_intercept else 0.0
         prior = make_prior(random_state, device)
         alternation = self._make_alternation(
@@ -279,7 +284,7 @@ class BaseFactorization(BaseRecommender):
         for name, value in (fitted() | {"device_": str(device)}).items():
             setattr(self, name, value)
         # A prior that learns by stochastic gradients need not settle.
-        self._conclude(history, settles=not prior.parameters())
+        self._conclude(history, settles=not prior.parameters(), stacklevel=6)
         reports.end()
         return self
 
@@ -369,7 +374,7 @@ class BaseFactorization(BaseRecommender):
     def _fold_in(self, rows):
         solutions, _ = self._solve_users(rows)
         coef = solutions.coef.cpu().numpy().astype(self.user_factors_.dtype)
-        if not self._has_biases():
+        if not self._biased:
             return coef, np.zeros(len(coef), coef.dtype)
         return coef[:, :-1].copy(), coef[:, -1].copy()
 
@@ -381,7 +386,7 @@ class BaseFactorization(BaseRecommender):
         """Vectors of new users, and what is added to their products at each rating."""
         device = inference_device(self.device)
         factors = as_tensor(self.item_factors_, device=device).double()
-        if self._has_biases():
+        if self._biased:
             factors = torch.cat([factors, torch.ones_like(factors[:, :1])], 1)
         offsets = as_tensor(
             self.intercept_ + self.item_biases_[rows.indices].astype(np.float64),
@@ -392,7 +397,7 @@ class BaseFactorization(BaseRecommender):
             as_tensor(rows.indices, device=device),
             as_tensor(rows.data, device=device) - offsets,
             factors,
-            float(self.lambda_u),
+            positive_penalty(self._lambda_u, factors),
             intercept=False,
             leave_one_out=leave_one_out,
         )

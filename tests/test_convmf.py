@@ -1,15 +1,22 @@
+import joblib
 import numpy as np
 import pytest
 import torch
+from sklearn import config_context
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import root_mean_squared_error
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from test_mf import make
 
 from skrec import BiasedMFRegressor, ConvMFRegressor
 from skrec._core.ridge import solve_rows
+from skrec._text_prior import read
 from skrec.datasets import make_ratings
-from skrec.model_selection import ratings_to_samples
+from skrec.model_selection import ratings_to_samples, samples_to_ratings
 from skrec.text import ItemTexts, SequenceVectorizer, WordVectors
 
 N_USERS, N_ITEMS = 200, 150
@@ -44,6 +51,11 @@ def fit_on(X, item_texts, y=None, **params):
     defaults |= {"n_factors": 3, "lambda_v": 5.0, "cnn_epochs": 10, "max_iter": 20}
     model = make(ConvMFRegressor, **(defaults | params))
     return model.fit(X, y, item_texts=item_texts)
+
+
+def read_texts(model, texts):
+    sequences = model.vectorizer_.transform(texts)
+    return read(model.text_weights_, sequences, torch.device("cpu"))
 
 
 def cold_error(pairs, texts):
@@ -118,7 +130,7 @@ def test_the_network_learns_the_items(model):
 
 @pytest.mark.filterwarnings("error")
 def test_without_texts_it_is_a_plain_factorization(data):
-    with pytest.warns(UserWarning, match="item_texts is None"):
+    with pytest.warns(UserWarning, match="There are no item_texts"):
         model = make(ConvMFRegressor, tol=1e-4, n_iter_no_change=2).fit(data.R)
     plain = make(BiasedMFRegressor).fit(data.R)
     np.testing.assert_array_equal(model.item_factors_, plain.item_factors_)
@@ -166,7 +178,7 @@ def test_extend_items_predicts_as_if_they_had_been_there(pairs, texts, fit_biase
     known = {i: text for i, text in texts.items() if i >= 5}
     model = fit_on(X[rated], known, y[rated], fit_biases=fit_biases)
     before = model.predict(X[rated])
-    outputs = model._read(model.vectorizer_.transform([texts[i] for i in range(5)]))
+    outputs = read_texts(model, [texts[i] for i in range(5)])
     model.extend_items({i: texts[i] for i in (3, 0, 1, 2, 4)})
     assert model.items_.tolist() == list(range(N_ITEMS))
     np.testing.assert_allclose(model.item_factors_[:5], outputs[:, :3], atol=1e-6)
@@ -176,19 +188,19 @@ def test_extend_items_predicts_as_if_they_had_been_there(pairs, texts, fit_biase
 
 
 def test_the_fitted_network_reads_texts_as_in_fit(model, data):
-    outputs = model._read(model.vectorizer_.transform(data.item_texts))
+    outputs = read_texts(model, data.item_texts)
     np.testing.assert_allclose(outputs[:, :3], model.text_factors_, atol=1e-5)
 
 
 def test_extend_items_adds_columns_after_a_fit_on_a_matrix(data):
     model = fit_on(data.R, data.item_texts)
-    model.extend_items({N_ITEMS + 1: "two", N_ITEMS: "one"})
+    model.extend_items({N_ITEMS + 1: data.item_texts[1], N_ITEMS: data.item_texts[0]})
     assert model.n_features_in_ == N_ITEMS + 2
     R = data.R.copy()
     R.resize(N_USERS, N_ITEMS + 2)
     assert model.predict(R[:3]).shape == (3, N_ITEMS + 2)
     with pytest.raises(ValueError, match=f"columns {N_ITEMS + 2} to {N_ITEMS + 2}"):
-        model.extend_items({N_ITEMS + 5: "three"})
+        model.extend_items({N_ITEMS + 5: data.item_texts[2]})
 
 
 @pytest.mark.parametrize(
@@ -262,3 +274,71 @@ def test_warm_start_refuses_another_network(data):
     model = fit_on(data.R, data.item_texts, warm_start=True)
     with pytest.raises(ValueError, match="warm_start=True cannot continue a fit whose"):
         model.set_params(n_filters=3).fit(data.R, item_texts=data.item_texts)
+
+
+@pytest.mark.parametrize(
+    ("vectorizer", "match"),
+    [(TfidfVectorizer(), "TfidfVectorizer that returns"),
+     (make_pipeline(SequenceVectorizer()), "Pipeline that returns ndarray")],
+)  # fmt: skip
+def test_a_vectorizer_of_another_kind_is_refused(data, vectorizer, match):
+    with pytest.raises(TypeError, match=match):
+        fit_on(data.R, data.item_texts, vectorizer=vectorizer)
+
+
+@pytest.mark.parametrize("vectors", [{"nope": np.ones(3)}, {"zero": np.zeros(3)}])
+def test_word_vectors_that_say_nothing_are_refused(data, vectors):
+    with pytest.raises(ValueError, match="none of the words in the texts, or zeros"):
+        fit_on(data.R, data.item_texts, word_vectors=vectors)
+
+
+def test_a_text_without_a_known_word_is_none(pairs, texts):
+    X, y = pairs
+    rated = X[:, 1] != 3
+    silent = fit_on(X[rated], texts | {3: "the of and"}, y[rated])
+    assert not silent.text_factors_[3].any()
+    expected = silent.user_means_[0]
+    assert silent.predict([[0, 3]])[0] == pytest.approx(expected)
+    with pytest.raises(ValueError, match="text of item 999 has no word"):
+        silent.extend_items({999: "zzz the"})
+
+
+def test_short_texts(data):
+    titles = [f"Movie{j} Two{j}" for j in range(N_ITEMS)]
+    model = fit_on(data.R, titles, max_iter=2)
+    model.extend_items({N_ITEMS: "movie1", N_ITEMS + 1: "movie2 two3"})
+    assert np.isfinite(model.predict(model._seen[:2].astype(float))).all()
+
+
+def test_a_network_that_diverges_keeps_finite_weights(data):
+    with pytest.warns(ConvergenceWarning, match="Lower learning_rate_init"):
+        model = fit_on(data.R, data.item_texts, learning_rate_init=1e38)
+    assert all(np.isfinite(w).all() for w in model.text_weights_.values())
+    assert np.isfinite(model.predict(data.R)).all()
+
+
+def test_an_extended_model_is_a_model_like_any_other(pairs, texts, tmp_path):
+    X, y = pairs
+    rated = X[:, 1] >= 5
+    known = {i: text for i, text in texts.items() if i >= 5}
+    model = fit_on(X[rated], known, y[rated], warm_start=True)
+    model.extend_items({0: texts[0]}).extend_items({i: texts[i] for i in (2, 1)})
+    joblib.dump(model, tmp_path / "model")
+    copy = joblib.load(tmp_path / "model", mmap_mode="r")
+    np.testing.assert_array_equal(copy.predict(X[:50]), model.predict(X[:50]))
+    copy.extend_items({3: texts[3], 4: texts[4]})
+    R = samples_to_ratings(X, y, items=copy.items_)[0]
+    assert copy.score(R) > 0.2
+    assert copy.transform(R).shape == (N_USERS, 3)
+    assert copy.fit(X, y, item_texts=texts).predict(X).shape == y.shape
+
+
+def test_texts_are_routed_unasked(pairs, texts):
+    X, y = pairs
+    pipeline = make_pipeline(FunctionTransformer(), make(ConvMFRegressor, max_iter=2))
+    with config_context(enable_metadata_routing=True):
+        search = GridSearchCV(pipeline, {"convmfregressor__lambda_u": [1.0, 1e4]}, cv=2)
+        search.fit(X, y, item_texts=ItemTexts(texts))
+    best = search.best_estimator_[-1]
+    assert best.text_factors_.any()
+    assert best.lambda_u == 1.0

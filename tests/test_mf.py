@@ -1,17 +1,19 @@
 """What all factorizations share, ConvMF among them."""
 
 import pickle
+import warnings
 
 import joblib
 import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import r2_score
+from sklearn.metrics import r2_score, root_mean_squared_error
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from test_autorec import Interrupt
 
 from skrec import BiasedMFRegressor, ConvMFRegressor, PMFRegressor
+from skrec._factorization import Alternation
 from skrec.datasets import make_ratings
 from skrec.model_selection import ratings_to_samples
 from skrec.text import ItemTexts, SequenceVectorizer
@@ -49,10 +51,13 @@ def make(cls, **params):
 def fit(texts, texts_of_pairs):
     """Fit a model to either form, ConvMF with texts."""
 
-    def fit(model, X, y=None, **params):
+    def fit(model, X, y=None, ignore=False, **params):
         if isinstance(model, ConvMFRegressor):
             params["item_texts"] = texts if y is None else texts_of_pairs
-        return model.fit(X, y, **params)
+        with warnings.catch_warnings():
+            if ignore:
+                warnings.simplefilter("ignore", ConvergenceWarning)
+            return model.fit(X, y, **params)
 
     return fit
 
@@ -273,3 +278,73 @@ def test_a_single_rating_can_be_fitted(cls):
         params = {"item_texts": {"up": "a house flies"}}
     model.fit([["ann", "up"]], [4.0], **params)
     assert model.predict([["ann", "up"], ["bob", "up"]]) == pytest.approx([4.0, 4.0])
+
+
+def test_an_interrupt_within_an_iteration_keeps_the_last_one(cls, R, fit, monkeypatch):
+    plain = fit(make(cls, max_iter=3, n_iter_no_change=99, tol=1e9), R, ignore=True)
+    improve, calls = Alternation.improve_items, []
+
+    def interrupted(self):
+        calls.append(None)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        improve(self)
+
+    monkeypatch.setattr(Alternation, "improve_items", interrupted)
+    model = make(cls)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, R)
+    assert model.n_iter_ == 3
+    np.testing.assert_array_equal(model.item_factors_, plain.item_factors_)
+
+
+def test_divergence_keeps_the_last_finite_state(cls, R, fit):
+    with pytest.warns(ConvergenceWarning, match="diverged in epoch 1: .*dtype|smaller"):
+        model = fit(make(cls), R * 1e30)
+    assert np.isfinite(model.predict(R)).all()
+
+
+def test_early_stopping_works_with_few_ratings(cls):
+    X = [["a", f"c{i}"] for i in range(8)]
+    params = {}
+    if cls is ConvMFRegressor:
+        params = {"item_texts": {f"c{i}": f"word{i} more{i}" for i in range(8)}}
+    model = make(cls, early_stopping=True).fit(X, range(8), **params)
+    assert np.isfinite(model.validation_scores_).all()
+    with pytest.raises(ValueError, match="leaves no rating to train on out of 2"):
+        make(PMFRegressor, early_stopping=True).fit(X[:2], [1, 2])
+
+
+def test_a_penalty_of_zero_still_predicts_short_rows(R):
+    model = make(BiasedMFRegressor, lambda_u=0, n_factors=1).fit(R)
+    row = R[[0]].tolil()
+    row[:, 1:] = 0
+    row[0, 0] = 4
+    row = row.tocsr()
+    row.eliminate_zeros()
+    assert np.isfinite(model.predict(row)).all()
+
+
+def test_no_rows_get_no_recommendations(model, R):
+    found = model.recommend(R[:0])
+    assert found.columns.tolist() == ["user", "item", "rating"]
+    assert len(found) == 0
+
+
+def test_changed_parameters_wait_for_the_next_fit(model, R):
+    before = model.predict(R)
+    model.set_params(lambda_u=1e-3, n_factors=2)
+    np.testing.assert_array_equal(model.predict(R), before)
+
+
+@pytest.mark.gpu
+def test_a_gpu_fits_what_the_cpu_fits(cls, R, pairs, fit):
+    X, y = pairs
+    is_test = np.random.default_rng(0).random(len(y)) < 0.2
+    errors = []
+    for device in ("cpu", "cuda"):
+        model = fit(make(cls, device=device), X[~is_test], y[~is_test])
+        assert model.device_ == device
+        errors.append(root_mean_squared_error(y[is_test], model.predict(X[is_test])))
+        assert np.isfinite(model.score(R))
+    assert errors[0] == pytest.approx(errors[1], abs=0.02)

@@ -237,16 +237,6 @@ def test_conjugate_gradients_come_to_the_direct_solution(problem, general, dtype
     torch.testing.assert_close(found.double(), direct, atol=1e-4, rtol=1e-4)
 
 
-def test_conjugate_gradients_take_a_penalty_for_each_unknown(problem, rng):
-    _, _, ratings, factors = problem
-    penalty = torch.tensor(rng.uniform(0.5, 3, (len(SIZES), K)))
-    start = torch.zeros(len(SIZES), K, dtype=torch.float64)
-    found = improve_rows(to_pattern(problem), ratings, factors, penalty, start)
-    for i, _, Z, r in rows_of(problem):
-        expected = np.linalg.solve(Z.T @ Z + np.diag(penalty[i]), Z.T @ r)
-        np.testing.assert_allclose(found[i], expected, atol=1e-4)
-
-
 @pytest.mark.parametrize("tolerance", [1e-1, 1e-8])
 def test_conjugate_gradients_never_raise_the_objective(problem, general, tolerance):
     """Not even from a start that is the solution already."""

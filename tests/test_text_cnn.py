@@ -73,6 +73,25 @@ def test_texts_shorter_than_a_window_are_padded(generator):
     torch.testing.assert_close(network(batch), plain_outputs(network, padded))
 
 
+def test_buckets_of_short_texts_only(generator):
+    network = TextCNN(
+        torch.randn(N_WORDS + 1, 4, generator=generator),
+        (3, 5),
+        5,
+        6,
+        3,
+        generator,
+        CPU,
+    )
+    short = torch.tensor([[1, 2, 0, 0, 0, 0], [3, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]])
+    (batch,) = cut_texts(short, torch.arange(3), 3, 5)
+    found, expected = network(batch), plain_outputs(network, short)
+    torch.testing.assert_close(found, expected)
+    wanted = gradients(network, expected)
+    for name, grad in gradients(network, found).items():
+        torch.testing.assert_close(grad, wanted[name], atol=1e-5, rtol=1e-5)
+
+
 def test_gradients_of_the_maxima(sequences, generator):
     (batch,) = cut_texts(sequences, torch.arange(9), 9, 3)
     vectors = torch.randn(

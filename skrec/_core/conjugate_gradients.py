@@ -11,7 +11,7 @@ from torch import Tensor
 from .ridge import refuse_singular
 from .sparse import Pattern, sddmm, spmm
 
-TOLERANCE = 1e-5
+TOLERANCE = 1e-4
 _MAX_STEPS = 100
 
 
@@ -42,8 +42,8 @@ def improve_rows(
     factors : Tensor of shape (n_items, k)
         The factors of the items.
 
-    penalty : Tensor of shape (n_rows,) or (n_rows, k)
-        The penalty, of each unknown of its own if so wished.
+    penalty : Tensor of shape (n_rows,)
+        The penalty.
 
     start : Tensor of shape (n_rows, k)
         Where to start.
@@ -64,9 +64,13 @@ def improve_rows(
     ValueError
         If the problem of a row has no unique solution.
     """
-    penalty = penalty.reshape(len(start), -1)
-    counts = pattern.crow.diff()
-    refuse_singular(counts, penalty.amin(1), factors.shape[1])
+    refuse_singular(pattern.crow.diff(), penalty, factors.shape[1])
+    penalty = penalty.unsqueeze(1)
+    # In the directions that are uncorrelated among all ratings, the system of each row
+    # is nearly diagonal, which is what Jacobi's preconditioner is good for.
+    counts = pattern.transposed.crow.diff().to(factors.dtype)
+    basis = torch.linalg.eigh(factors.T @ (counts.unsqueeze(1) * factors))[1]
+    factors, start = factors @ basis, start @ basis
 
     def times(x):
         sums = sddmm(pattern, x, factors)
@@ -76,11 +80,12 @@ def improve_rows(
     ones = torch.ones_like(ratings) if weights is None else weights
     target = spmm(pattern, ratings * ones, factors)
     if prior is not None:
-        target += penalty * prior
-    # Jacobi's preconditioner; a row without ratings and penalty is left as it is.
+        target += penalty * (prior @ basis)
+    # A row without ratings and penalty is left as it is.
     diagonal = spmm(pattern, ones, factors.square()) + penalty
     scale = torch.where(diagonal > 0, 1 / diagonal, 0)
-    x = start.clone()
+    # Where the right-hand side is zero, so is the solution, and there is no more to do.
+    x = start * target.any(1, keepdim=True)
     residual = target - times(x)
     goal = tolerance * torch.linalg.vector_norm(target, dim=1)
     direction = scale * residual
@@ -96,7 +101,7 @@ def improve_rows(
         new_rho = (residual * scaled).sum(1)
         direction = torch.addcmul(scaled, _ratio(new_rho, rho), direction)
         rho = new_rho
-    return x
+    return x @ basis.T
 
 
 def _ratio(a, b):

@@ -26,6 +26,16 @@ _MAX_HALVINGS = 10
 _TOLERANCE = 1e-10
 
 
+# The smallest penalty, relative to the largest squared length of a factor.
+_SMALLEST_PENALTY = 1e-8
+
+
+def positive_penalty(penalty: float, factors: Tensor) -> float:
+    """The penalty, or the smallest with which any row has a unique solution."""
+    smallest = _SMALLEST_PENALTY * float(factors.square().sum(1).max())
+    return max(penalty, smallest, torch.finfo(factors.dtype).tiny)
+
+
 class RowSolutions(NamedTuple):
     """What `solve_rows` found.
 

@@ -131,7 +131,7 @@ class _MaxConvolution(torch.autograd.Function):
         )
         for rows, words in batch.buckets:
             windows = words.unfold(1, window, 1)
-            bags = (windows + offsets).view(-1, window)
+            bags = (windows + offsets).reshape(-1, window)
             values = embedding_bag(bags, tables, mode="sum")
             values = values.view(len(rows), -1, n_filters)
             maxima[rows], first = values.max(1)

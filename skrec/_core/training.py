@@ -220,7 +220,8 @@ def iterate(
     ----------
     step : callable
         Called with the number of the epoch and a function `keep`; returns the loss. It
-        may call `keep` when the parameters are as evaluated and finite.
+        may call `keep` when the parameters are as evaluated, for a later failure to
+        come back to.
 
     parameters : sequence of Tensor
         What is changed.
@@ -241,7 +242,11 @@ def iterate(
     snapshot = Snapshot(parameters)
     history = History()
     watch = _Watch(stopping, higher_is_better=validate is not None)
-    keep = snapshot.save if validate is None else lambda: None
+
+    def keep():
+        if validate is None and _all_finite(parameters):
+            snapshot.save()
+
     try:
         for epoch in range(stopping.max_iter):
             begin_epoch()
