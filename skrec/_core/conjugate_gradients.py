@@ -11,7 +11,7 @@ from torch import Tensor
 from .ridge import refuse_singular
 from .sparse import Pattern, sddmm, spmm
 
-TOLERANCE = 1e-4
+TOLERANCE = 2e-4
 _MAX_STEPS = 100
 
 
