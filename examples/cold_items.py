@@ -67,7 +67,11 @@ def main(options):
         print(f"{name:20} {np.round(lines[name], 4)}", flush=True)
     table = pd.DataFrame(lines).T
     summary = pd.DataFrame(
-        {"mean": table.mean(1), "lowest": table.min(1), "highest": table.max(1)}
+        {
+            "mean": table.mean(axis=1),
+            "lowest": table.min(axis=1),
+            "highest": table.max(axis=1),
+        }
     )
     print(f"\nRMSE on items without any rating, {len(folds)} folds, {options.data}")
     print(summary.to_string(float_format="{:.4f}".format))

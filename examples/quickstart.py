@@ -55,10 +55,10 @@ def baselines():
 
 def tune_autorec(X, y):
     search = GridSearchCV(
-        AutoRecRegressor(max_iter=60, random_state=0),
-        {"alpha": [3, 10, 30], "hidden_layer_sizes": [(50,), (100,)]},
+        AutoRecRegressor(max_iter=80, learning_rate_init=0.01, random_state=0),
+        {"alpha": [3, 10, 30], "hidden_layer_sizes": [(50,), (200,)]},
         scoring="neg_root_mean_squared_error",
-        cv=KFold(2, shuffle=True, random_state=0),
+        cv=KFold(3, shuffle=True, random_state=0),
     )
     return search.set_callbacks(ProgressBar()).fit(X, y)
 
@@ -98,7 +98,7 @@ def plot(table, search, path):
 
 def main():
     start = time.perf_counter()
-    data = make_ratings(800, 400, density=0.12, noise=0.4, random_state=0)
+    data = make_ratings(600, 300, density=0.12, noise=0.4, random_state=0)
     X, y = ratings_to_samples(data.R)
     X = pd.DataFrame(X, columns=["user", "item"])
     X_train, X_test, y_train, y_test = train_test_split(

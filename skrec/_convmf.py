@@ -115,7 +115,7 @@ class ConvMFRegressor(BaseFactorization):
     validation_fraction : float, default=0.1
         The part of the ratings that is held out.
 
-    n_iter_no_change : int, default=3
+    n_iter_no_change : int, default=10
         Iterations without improvement after which to stop.
 
     warm_start : bool, default=False
@@ -310,7 +310,7 @@ class ConvMFRegressor(BaseFactorization):
         tol=1e-4,
         early_stopping=False,
         validation_fraction=0.1,
-        n_iter_no_change=3,
+        n_iter_no_change=10,
         warm_start=False,
         clip=True,
         device="auto",
