@@ -84,7 +84,7 @@ def tune_convmf(X, y, item_texts):
 def plot(table, search, path):
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     left.barh(table.index[::-1], table["RMSE"][::-1], color="#4477aa")
-    left.set(xlabel="RMSE on held-out ratings", xlim=(table["RMSE"].min() * 0.9, None))
+    left.set(xlabel="RMSE on held-out ratings")
     results = pd.DataFrame(search.cv_results_)
     for sizes, part in results.groupby("param_hidden_layer_sizes"):
         scores, spread = -part["mean_test_score"], part["std_test_score"]
@@ -92,6 +92,9 @@ def plot(table, search, path):
             part["param_alpha"], scores, spread, marker="o", label=f"{sizes[0]} units"
         )
     right.set(xlabel="alpha", ylabel="RMSE in cross-validation", xscale="log")
+    alphas = results["param_alpha"].unique()
+    right.set_xticks(alphas, labels=alphas)
+    right.minorticks_off()
     right.legend()
     figure.savefig(path, dpi=120)
 
