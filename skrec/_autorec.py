@@ -561,6 +561,8 @@ array} of shape (n_users, n_items)
         encoded, decoded = sides
         return {
             "_kind": self.kind,
+            "_alpha": float(self.alpha),
+            "_activations": (self.activation, self.out_activation),
             "intercept_": 0.0,
             "encoder_coefs_": [w.numpy() for w in weights.encoder],
             "encoder_intercepts_": [b.numpy() for b in weights.encoder_biases],
@@ -582,7 +584,7 @@ array} of shape (n_users, n_items)
         )
 
     def _output(self) -> OutputActivation:
-        return OutputActivation(self.out_activation, *self.rating_range_)
+        return OutputActivation(self._activations[1], *self.rating_range_)
 
     def _link(self, sums):
         return self._output()(sums)
@@ -617,7 +619,7 @@ array} of shape (n_users, n_items)
             as_tensor(rows.indices, device=device),
             as_tensor(rows.data, device=device),
             factors,
-            positive_penalty(self.alpha / 2, factors),  # the loss has no factor 1/2
+            positive_penalty(self._alpha / 2, factors),  # the loss has no factor 1/2
             link=None if output.is_identity else output,
             start=output.start(self.global_mean_),
             leave_one_out=leave_one_out,
@@ -625,7 +627,9 @@ array} of shape (n_users, n_items)
 
     def _user_network(self) -> Autoencoder:
         device = inference_device(self.device)
-        return Autoencoder(self._weights(), self.activation, self._output(), device)
+        return Autoencoder(
+            self._weights(), self._activations[0], self._output(), device
+        )
 
     def _tensors(self, rows) -> tuple[Pattern, torch.Tensor]:
         device = inference_device(self.device)

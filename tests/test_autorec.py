@@ -355,6 +355,15 @@ def test_bad_input_to_predict_is_refused(model, X, error, match):
         model.predict(X)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_changed_parameters_wait_for_the_next_fit(R, kind):
+    model = make(kind, max_iter=5).fit(R)
+    before = model.predict(R), model.score(R)
+    model.set_params(alpha=1e3, activation="relu", out_activation="tanh")
+    np.testing.assert_array_equal(model.predict(R), before[0])
+    assert model.score(R) == before[1]
+
+
 def test_an_unfitted_model_says_so(R):
     for method in ("predict", "transform", "score", "recommend"):
         with pytest.raises(NotFittedError):
