@@ -40,7 +40,7 @@ from ._text_items import resolve_item_texts
 
 # A mean of few ratings is drawn to the global mean as if this many more had been seen
 # there: about the ratio of the variances within and between the items of MovieLens.
-_PRIOR_RATINGS = 5.0
+PRIOR_RATINGS = 5.0
 # Predictions that `recommend` holds at once.
 _DENSE_CHUNK = 2**24
 
@@ -61,12 +61,16 @@ class _Users(NamedTuple):
 
     means : ndarray of shape (n_users,)
         Their mean ratings, drawn to the global mean.
+
+    text_biases : ndarray of shape (n_users,)
+        What is added for an item that is known by its text alone.
     """
 
     factors: np.ndarray
     biases: np.ndarray
     is_known: np.ndarray
     means: np.ndarray
+    text_biases: np.ndarray
 
     def take(self, positions) -> _Users:
         return _Users(*(field[positions] for field in self))
@@ -122,6 +126,7 @@ class BaseRecommender(
     _fitted_on_matrix: bool
     _seen: sp.csr_array
     _has_text: np.ndarray
+    _is_rated: np.ndarray
 
     def predict(self, X):
         """Predict ratings.
@@ -319,6 +324,14 @@ shape (n_users,)
             Anything where a row has no other rating.
         """
 
+    def _text_biases_of_fit(self):
+        """What is added for each of `users_` where a text is all that is known."""
+        return np.zeros(len(self.users_), self.user_biases_.dtype)
+
+    def _text_biases(self, rows, factors):
+        """The same for rows of ratings that have been folded in."""
+        return np.zeros(len(factors), factors.dtype)
+
     def _link(self, sums: torch.Tensor) -> torch.Tensor:
         """Turn sums into ratings."""
         return sums
@@ -364,6 +377,7 @@ shape (n_users,)
                 "item_means_": _means(ratings.indices, n_items, values, mean, weights),
                 "_fitted_on_matrix": on_matrix,
                 "_seen": sp.csr_array(seen, shape=ratings.shape, copy=True),
+                "_is_rated": np.bincount(ratings.indices, minlength=n_items) > 0,
                 "_has_text": np.array(
                     [text is not None for text in texts or [None] * n_items]
                 ),
@@ -424,8 +438,11 @@ shape (n_users,)
 
     def _is_modelled(self):
         """Which items have factors from `fit`: by their ratings, or by their text."""
-        counts = np.bincount(self._seen.indices, minlength=len(self.items_))
-        return (counts > 0) | self._has_text
+        return self._is_rated | self._has_text
+
+    def _is_text_only(self):
+        """Which items are known by their text alone."""
+        return self._has_text & ~self._is_rated
 
     def _users_of_fit(self, positions) -> _Users:
         """Users by their position in `users_`; -1 is an unseen user."""
@@ -435,6 +452,7 @@ shape (n_users,)
             self.user_biases_[positions],
             is_seen & (np.diff(self._seen.indptr) > 0)[positions],
             np.where(is_seen, self.user_means_[positions], self.global_mean_),
+            self._text_biases_of_fit()[positions],
         )
         users.factors[~is_seen], users.biases[~is_seen] = 0, 0
         return users
@@ -446,7 +464,8 @@ shape (n_users,)
         is_known = np.diff(informative.indptr) > 0
         factors[~is_known], biases[~is_known] = 0, 0
         means = _means(row_numbers(rows), rows.shape[0], rows.data, self.global_mean_)
-        return _Users(factors, biases, is_known, means)
+        text_biases = self._text_biases(informative, factors)
+        return _Users(factors, biases, is_known, means, text_biases)
 
     def _predict_pairs(self, X):
         users, items = self._positions(X)
@@ -473,6 +492,7 @@ shape (n_users,)
         right = as_tensor(self.item_factors_, device=device)
         sums = sddmm(pattern.to(device), left, right).cpu().double()
         sums += as_tensor(users.biases[row] + self.item_biases_[item])
+        sums += as_tensor(users.text_biases[row] * self._is_text_only()[item])
         sums += self.intercept_
         return self._to_ratings(sums)
 
@@ -484,6 +504,8 @@ shape (n_users,)
         item_biases = as_tensor(self.item_biases_, device=device)
         sums = torch.addmm(item_biases, factors, item_factors.T)
         sums += biases.unsqueeze(1) + self.intercept_
+        text_only = torch.as_tensor(np.flatnonzero(self._is_text_only()), device=device)
+        sums[:, text_only] += as_tensor(users.text_biases, device=device).unsqueeze(1)
         ratings = self._to_ratings(sums.cpu())
         is_modelled = self._is_modelled()
         ratings[~users.is_known] = self.item_means_
@@ -498,8 +520,8 @@ shape (n_users,)
         counts = np.diff(rows.indptr)[row]
         # Without rating j the sum of its row lacks r_j and the count lacks one.
         sums = np.bincount(row, rows.data, minlength=rows.shape[0])[row] - rows.data
-        prior = _PRIOR_RATINGS * self.global_mean_
-        ratings = (sums + prior) / (counts - 1 + _PRIOR_RATINGS)
+        prior = PRIOR_RATINGS * self.global_mean_
+        ratings = (sums + prior) / (counts - 1 + PRIOR_RATINGS)
         others = np.diff(informative.indptr)[row] - is_modelled
         alone = is_modelled & (others == 0)
         ratings[alone] = self.item_means_[rows.indices[alone]]
@@ -567,7 +589,7 @@ def _means(positions, size, ratings, global_mean, weights=None):
     counts = np.bincount(positions, weights, minlength=size)
     weighted = ratings if weights is None else ratings * weights
     sums = np.bincount(positions, weighted, minlength=size)
-    return (sums + _PRIOR_RATINGS * global_mean) / (counts + _PRIOR_RATINGS)
+    return (sums + PRIOR_RATINGS * global_mean) / (counts + PRIOR_RATINGS)
 
 
 def _best(ids, ratings, items, n_items) -> pd.DataFrame:

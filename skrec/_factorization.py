@@ -37,6 +37,9 @@ class ItemPrior:
     A vector is an item's factors, followed by its bias where there are biases.
     """
 
+    # Whether the objective settles, as it need not where `fit` takes noisy steps.
+    settles = True
+
     def parameters(self) -> list[Tensor]:
         """All that `fit` changes."""
         return []
@@ -51,6 +54,33 @@ class ItemPrior:
     def penalty(self) -> float:
         """What the prior's own parameters add to the objective."""
         return 0.0
+
+
+class MeanPrior(ItemPrior):
+    """All items are drawn to what they are on average.
+
+    Parameters
+    ----------
+    is_rated : Tensor of shape (n_items,), dtype bool
+        Which items count.
+
+    means : Tensor of shape (n_items, k)
+        Where to keep the means.
+    """
+
+    def __init__(self, is_rated: Tensor, means: Tensor):
+        self.is_rated, self._means = is_rated, means
+
+    def parameters(self):
+        return [self._means]
+
+    def means(self):
+        return self._means
+
+    def fit(self, vectors, weights):
+        eps = torch.finfo(weights.dtype).eps
+        rated = weights.clamp(min=eps) * self.is_rated  # a penalty of 0 has no mean
+        self._means.copy_((rated @ vectors / rated.sum()).expand_as(self._means))
 
 
 class Alternation:
@@ -196,10 +226,6 @@ def _validation_score(alternation, pattern, ratings, weights) -> float:
     return r2_score(ratings.cpu(), predicted.cpu(), sample_weight=weights)
 
 
-def _no_prior(random_state, device) -> ItemPrior:
-    return ItemPrior()
-
-
 class BaseFactorization(BaseRecommender):
     """Base of the factorizations: factors of users and items that meet in a product.
 
@@ -231,7 +257,17 @@ class BaseFactorization(BaseRecommender):
         """The fitted attributes that come from the prior."""
         return {}
 
-    def _alternate(self, X, y, metadata, ratings, known, make_prior=_no_prior):
+    def _make_prior(self, ratings, random_state, device) -> ItemPrior:
+        """The item prior, where `_alternate` is not given another."""
+        if not self._has_biases():
+            return ItemPrior()
+        is_rated = torch.zeros(len(ratings.items), dtype=torch.bool, device=device)
+        is_rated[torch.tensor(ratings.indices, device=device)] = True
+        size = len(ratings.items), self.n_factors + 1
+        means = torch.zeros(size, dtype=getattr(torch, self.dtype), device=device)
+        return MeanPrior(is_rated, means)
+
+    def _alternate(self, X, y, metadata, ratings, known, make_prior=None):
         """Alternate until the objective settles; store what `fit` should.
 
         Parameters
@@ -246,7 +282,7 @@ class BaseFactorization(BaseRecommender):
             The fitted attributes that are known already.
 
         make_prior : callable
-            Called with a RandomState and the device, returns the item prior.
+            As `_make_prior`, which is the default.
         """
         device = resolve_device(self.device)
         random_state = check_random_state(self.random_state)
@@ -254,13 +290,13 @@ class BaseFactorization(BaseRecommender):
         self._refuse_singular(training)
         known["_lambda_u"], known["_biased"] = float(self.lambda_u), self._has_biases()
         known["intercept_"] = known["global_mean_"] if self.fit_intercept else 0.0
-        prior = make_prior(random_state, device)
+        prior = (make_prior or self._make_prior)(training, random_state, device)
         alternation = self._make_alternation(
             training, known["intercept_"], prior, random_state, device
         )
 
         def fitted():
-            return known | self._describe(alternation)
+            return known | self._describe(alternation, known)
 
         validate = None
         if held_out is not None:
@@ -283,8 +319,7 @@ class BaseFactorization(BaseRecommender):
         )
         for name, value in (fitted() | {"device_": str(device)}).items():
             setattr(self, name, value)
-        # A prior that learns by stochastic gradients need not settle.
-        self._conclude(history, settles=not prior.parameters(), stacklevel=6)
+        self._conclude(history, settles=prior.settles, stacklevel=6)
         reports.end()
         return self
 
@@ -360,7 +395,7 @@ class BaseFactorization(BaseRecommender):
             biases = getattr(self, f"{side}_biases_")[positions[new]]
             vectors[new, -1] = as_tensor(biases).to(vectors.dtype)
 
-    def _describe(self, alternation) -> dict[str, Any]:
+    def _describe(self, alternation, known) -> dict[str, Any]:
         """The fitted attributes that the present vectors amount to."""
         described = self._describe_prior(alternation.prior)
         for side in ("user", "item"):
@@ -372,33 +407,38 @@ class BaseFactorization(BaseRecommender):
         return described
 
     def _fold_in(self, rows):
-        solutions, _ = self._solve_users(rows)
+        solutions = self._solve_users(rows, rows.data - self._offsets(rows))
         coef = solutions.coef.cpu().numpy().astype(self.user_factors_.dtype)
         if not self._biased:
             return coef, np.zeros(len(coef), coef.dtype)
         return coef[:, :-1].copy(), coef[:, -1].copy()
 
     def _leave_one_out(self, rows):
-        solutions, offsets = self._solve_users(rows, leave_one_out=True)
-        return (solutions.left_out + offsets).cpu().numpy()
+        offsets = self._offsets(rows)
+        left_out = self._solve_users(rows, rows.data - offsets, True).left_out
+        return left_out.cpu().numpy() + offsets
 
-    def _solve_users(self, rows, leave_one_out=False):
-        """Vectors of new users, and what is added to their products at each rating."""
+    def _offsets(self, rows):
+        """What is added to the product of vectors at each rating."""
+        return self.intercept_ + self.item_biases_[rows.indices].astype(np.float64)
+
+    def _solve_users(self, rows, targets, leave_one_out=False):
+        """Vectors of new users whose products are to be near the targets."""
         device = inference_device(self.device)
-        factors = as_tensor(self.item_factors_, device=device).double()
-        if self._biased:
-            factors = torch.cat([factors, torch.ones_like(factors[:, :1])], 1)
-        offsets = as_tensor(
-            self.intercept_ + self.item_biases_[rows.indices].astype(np.float64),
-            device=device,
-        )
-        solutions = solve_rows(
+        factors = as_tensor(self._item_design(), device=device)
+        return solve_rows(
             as_tensor(rows.indptr, device=device),
             as_tensor(rows.indices, device=device),
-            as_tensor(rows.data, device=device) - offsets,
+            as_tensor(targets, device=device),
             factors,
             positive_penalty(self._lambda_u, factors),
             intercept=False,
             leave_one_out=leave_one_out,
         )
-        return solutions, offsets
+
+    def _item_design(self):
+        """What the vectors of users meet: the factors of items, and 1 for a bias."""
+        factors = self.item_factors_.astype(np.float64)
+        if not self._biased:
+            return factors
+        return np.column_stack([factors, np.ones(len(factors))])

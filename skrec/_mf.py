@@ -241,20 +241,20 @@ class BiasedMFRegressor(_MatrixFactorization):
 
     Parameters
     ----------
-    n_factors : int, default=10
+    n_factors : int, default=15
         The number of factors k. With this kind of solution few are most accurate.
 
-    lambda_u : float, default=10.0
+    lambda_u : float, default=40.0
         The penalty on the squared length of a user's vector, on the scale of half the
         sum of squared errors.
 
-    lambda_v : float, default=10.0
-        The same for an item's vector.
+    lambda_v : float, default=5.0
+        The same for the distance of an item's vector from the mean item.
 
     fit_intercept : bool, default=True
         Whether to subtract the global mean from the ratings.
 
-    max_iter : int, default=50
+    max_iter : int, default=200
         The largest number of iterations, in each of which all users and then all items
         are solved for.
 
@@ -351,7 +351,12 @@ class BiasedMFRegressor(_MatrixFactorization):
     .. math:: \frac{1}{2} \sum_{(u, i)} w_{ui}
               (r_{ui} - \mu - b_u - c_i - u_u^T v_i)^2
               + \frac{\lambda_U}{2} \sum_u (b_u^2 + \|u_u\|^2)
-              + \frac{\lambda_V}{2} \sum_i (c_i^2 + \|v_i\|^2)
+              + \frac{\lambda_V}{2}
+              \sum_i \left((c_i - \bar{c})^2 + \|v_i - \bar{v}\|^2\right)
+
+    Items are drawn to the mean item, which is the mean of the vectors at hand, so that
+    one of few ratings is taken for what most items are. On the ratings of MovieLens 1M
+    that is better than to draw them to zero, most of all where ratings are few.
 
     A bias is the last entry of a vector whose counterpart is 1, so that biases are
     solved for together with the factors. All else is as in `PMFRegressor`.
@@ -371,6 +376,43 @@ class BiasedMFRegressor(_MatrixFactorization):
     >>> model.predict([["bob", "alien"], ["eve", "up"]]).shape
     (2,)
     """
+
+    def __init__(
+        self,
+        *,
+        n_factors=15,
+        lambda_u=40.0,
+        lambda_v=5.0,
+        fit_intercept=True,
+        max_iter=200,
+        tol=1e-4,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=2,
+        warm_start=False,
+        clip=True,
+        device="auto",
+        dtype="float32",
+        random_state=None,
+        verbose=False,
+    ):
+        super().__init__(
+            n_factors=n_factors,
+            lambda_u=lambda_u,
+            lambda_v=lambda_v,
+            fit_intercept=fit_intercept,
+            max_iter=max_iter,
+            tol=tol,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            warm_start=warm_start,
+            clip=clip,
+            device=device,
+            dtype=dtype,
+            random_state=random_state,
+            verbose=verbose,
+        )
 
     def _has_biases(self):
         return True

@@ -29,7 +29,7 @@ class TextPrior(ItemPrior):
         The words of each text.
 
     items : ndarray of shape (n_texts,)
-        The item that each text belongs to. The others have the mean zero.
+        The item that each text belongs to. The others have the mean of these.
 
     n_items : int
         The number of items.
@@ -46,12 +46,14 @@ class TextPrior(ItemPrior):
     learning_rate : float
         The step size of Adam.
 
-    dropout : float
-        The probability that a hidden unit is left out.
+    dropout, word_dropout : float
+        The probability that a hidden unit is left out, and that a word is.
 
     lambda_w : float
         The penalty on the squared weights.
     """
+
+    settles = False
 
     def __init__(
         self,
@@ -65,6 +67,7 @@ class TextPrior(ItemPrior):
         batch_size: int,
         learning_rate: float,
         dropout: float,
+        word_dropout: float,
         lambda_w: float,
     ):
         self.network = network
@@ -74,6 +77,7 @@ class TextPrior(ItemPrior):
         self.order = make_generator(random_state.randint(np.iinfo(np.int32).max))
         noise = make_generator(random_state.randint(np.iinfo(np.int32).max), device)
         self.drop = functools.partial(drop, rate=dropout, generator=noise)
+        self.drop_words = functools.partial(drop, rate=word_dropout, generator=noise)
         shuffled = torch.randperm(len(sequences), generator=self.order)
         self.batches = _to_batches(network, sequences, shuffled, batch_size)
         self.shares = [len(batch.texts) / len(sequences) for batch in self.batches]
@@ -95,7 +99,8 @@ class TextPrior(ItemPrior):
         vectors, weights = vectors[self.items], weights[self.items]
 
         def loss(batch: TextBatch):
-            error = self.network(batch, self.drop) - vectors[batch.texts]
+            outputs = self.network(batch, self.drop, self.drop_words)
+            error = outputs - vectors[batch.texts]
             return 0.5 * torch.dot(weights[batch.texts], error.square().sum(1))
 
         objective = PenalisedLoss(
@@ -111,7 +116,9 @@ class TextPrior(ItemPrior):
         return self.lambda_w / 2 * squares
 
     def _predict(self):
-        self._means[self.items] = _outputs(self.network, self.whole)
+        outputs = _outputs(self.network, self.whole)
+        self._means.copy_(outputs.mean(0).expand_as(self._means))
+        self._means[self.items] = outputs
 
 
 def read(

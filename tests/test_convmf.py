@@ -46,11 +46,12 @@ def model(data):
     return fit_on(data.R, data.item_texts)
 
 
-def fit_on(X, item_texts, y=None, **params):
+def fit_on(X, item_texts, y=None, sample_weight=None, **params):
     defaults = {"n_filters": 20, "embedding_dim": 20, "hidden_dim": 20}
     defaults |= {"n_factors": 3, "lambda_v": 5.0, "cnn_epochs": 10, "max_iter": 20}
+    defaults |= {"word_dropout": 0.0, "learning_rate_init": 0.001}
     model = make(ConvMFRegressor, **(defaults | params))
-    return model.fit(X, y, item_texts=item_texts)
+    return model.fit(X, y, item_texts=item_texts, sample_weight=sample_weight)
 
 
 def read_texts(model, texts):
@@ -95,12 +96,55 @@ def test_a_cold_item_is_predicted_as_its_text_says(pairs, texts):
     assert np.ptp(ratings) > 0.1
 
 
-def test_an_item_without_text_is_drawn_to_zero(data):
+@pytest.mark.parametrize("fit_biases", [True, False])
+def test_an_item_of_the_text_alone_is_liked_beyond_it(pairs, texts, fit_biases):
+    """By as much as the items that the user has rated are, on average."""
+    X, y = pairs
+    weights = np.tile([1, 2], len(X))[: len(X)]
+    rated = X[:, 1] >= 5
+    model = fit_on(
+        X[rated], texts | {7: None}, y[rated], fit_biases=fit_biases, clip=False,
+        sample_weight=weights[rated],
+    )  # fmt: skip
+    sums = model.user_factors_ @ (model.item_factors_ - model.text_factors_).T
+    sums += model.item_biases_ - model.text_biases_
+    for user in (0, 1):
+        own = rated & (X[:, 0] == user) & (X[:, 1] != 7)
+        w = weights[own]
+        expected = (w @ sums[user, X[own, 1]]) / (w.sum() + 5)
+        assert model.user_text_biases_[user] == pytest.approx(expected, abs=1e-5)
+        plain = model.user_factors_[user] @ model.text_factors_[0] + model.intercept_
+        plain += model.user_biases_[user] + model.text_biases_[0]
+        ratings = model.predict([[user, 0]]), model.recommend([user], N_ITEMS)
+        assert ratings[0] == pytest.approx(plain + expected, abs=1e-5)
+        table = ratings[1].set_index("item")["rating"]
+        assert table[0] == pytest.approx(plain + expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("fit_biases", [True, False])
+def test_leaving_out_a_rating_of_a_cold_item_is_exact(data, fit_biases):
+    R = data.R.tolil()
+    R[:, :20] = 0
+    known = R.tocsr()
+    known.eliminate_zeros()
+    model = fit_on(known, data.item_texts, fit_biases=fit_biases, dtype="float64")
+    rows = data.R[:8]
+    left_out = model._predict_left_out(rows)
+    for entry, (u, i) in enumerate(zip(*rows.nonzero(), strict=True)):
+        others = rows[[u]].copy()
+        others.data[others.indices == i] = 0
+        others.eliminate_zeros()
+        expected = model.predict(others)[0, i]
+        assert left_out[entry] == pytest.approx(expected, abs=1e-6)
+
+
+def test_an_item_without_text_is_drawn_to_the_mean_of_texts(data):
     texts = list(data.item_texts)
     texts[3] = None
     model = fit_on(data.R, texts)
-    assert not model.text_factors_[3].any()
-    assert model.text_factors_[4].any()
+    others = np.delete(model.text_factors_, 3, axis=0)
+    np.testing.assert_allclose(model.text_factors_[3], others.mean(axis=0), atol=1e-6)
+    assert np.ptp(others, axis=0).min() > 0.01
 
 
 def test_items_solve_for_their_texts_and_ratings(data):
@@ -296,7 +340,8 @@ def test_a_text_without_a_known_word_is_none(pairs, texts):
     X, y = pairs
     rated = X[:, 1] != 3
     silent = fit_on(X[rated], texts | {3: "the of and"}, y[rated])
-    assert not silent.text_factors_[3].any()
+    mean = np.delete(silent.text_factors_, 3, axis=0).mean(axis=0)
+    np.testing.assert_allclose(silent.text_factors_[3], mean, atol=1e-6)
     expected = silent.user_means_[0]
     assert silent.predict([[0, 3]])[0] == pytest.approx(expected)
     with pytest.raises(ValueError, match="text of item 999 has no word"):

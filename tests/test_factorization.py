@@ -4,7 +4,7 @@ import torch
 from conftest import random_sparse
 
 from skrec._core.sparse import Pattern
-from skrec._factorization import Alternation, ItemPrior
+from skrec._factorization import Alternation, ItemPrior, MeanPrior
 
 K = 4
 LAMBDA_U = 1.5
@@ -111,3 +111,13 @@ def test_the_prior_is_fitted_to_the_items_in_each_sweep(parts):
     alternation.prior.fit = lambda vectors, weights: seen.append(vectors.clone())
     alternation.sweep()
     torch.testing.assert_close(seen, [alternation.items])
+
+
+def test_the_mean_prior_is_the_mean_of_rated_items():
+    vectors = torch.tensor([[1.0, 2.0], [3.0, 6.0], [100.0, 100.0]])
+    is_rated = torch.tensor([True, True, False])
+    prior = MeanPrior(is_rated, torch.zeros(3, 2))
+    for weights, mean in [([1.0, 1.0, 1.0], [2.0, 4.0]), ([1.0, 3.0, 1.0], [2.5, 5.0]),
+                          ([0.0, 0.0, 0.0], [2.0, 4.0])]:  # fmt: skip
+        prior.fit(vectors, torch.tensor(weights))
+        torch.testing.assert_close(prior.means(), torch.tensor([mean] * 3))

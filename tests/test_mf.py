@@ -97,7 +97,7 @@ def test_pairs_are_predicted_from_factors_and_biases(model, pairs):
 def test_a_converged_user_is_found_again_by_folding_in(R, fit_intercept):
     model = BiasedMFRegressor(
         n_factors=3, lambda_u=5, lambda_v=5, fit_intercept=fit_intercept,
-        tol=1e-9, max_iter=1000, dtype="float64", random_state=0,
+        tol=1e-8, max_iter=10_000, dtype="float64", random_state=0,
     ).fit(R)  # fmt: skip
     np.testing.assert_allclose(model.predict(R), formula(model), atol=1e-3)
     np.testing.assert_allclose(model.transform(R), model.user_factors_, atol=1e-3)

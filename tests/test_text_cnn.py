@@ -140,3 +140,15 @@ def test_dropout_acts_on_the_hidden_units(sequences, generator):
     outputs = network(batch, drop=torch.zeros_like)
     expected = torch.tanh(network.output_bias).expand(9, -1)
     torch.testing.assert_close(outputs, expected)
+
+
+def test_a_word_is_left_out_of_all_texts(sequences, generator):
+    network = make_network(generator)
+    (batch,) = cut_texts(sequences, torch.arange(9), 9, 3)
+    word = int(batch.words[3])
+    kept = torch.ones(len(batch.words), 1, dtype=torch.float64)
+    kept[3] = 0
+    outputs = network(batch, drop_words=lambda is_word: is_word * kept)
+    with torch.no_grad():
+        network.vectors[word] = 0
+    torch.testing.assert_close(outputs, network(batch))

@@ -234,12 +234,14 @@ class TextCNN(torch.nn.Module):
         """All parameters but the biases."""
         return [self.vectors, *self.filters, self.hidden, self.output]
 
-    def features(self, batch: TextBatch) -> Tensor:
+    def features(
+        self, batch: TextBatch, drop_words: Callable[[Tensor], Tensor] = keep_all
+    ) -> Tensor:
         """The filters' largest values, of shape (n_texts, n_windows * n_filters)."""
         vectors = self.vectors.index_select(0, batch.words)
         # The padding's vector is zero, and its gradient goes nowhere.
-        is_word = (batch.words != 0).unsqueeze(1)
-        vectors = vectors * is_word
+        is_word = (batch.words != 0).to(vectors.dtype).unsqueeze(1)
+        vectors = vectors * drop_words(is_word)
         return torch.cat(
             [
                 torch.relu(max_convolution(batch, vectors, f) + b)
@@ -249,7 +251,10 @@ class TextCNN(torch.nn.Module):
         )
 
     def forward(
-        self, batch: TextBatch, drop: Callable[[Tensor], Tensor] = keep_all
+        self,
+        batch: TextBatch,
+        drop: Callable[[Tensor], Tensor] = keep_all,
+        drop_words: Callable[[Tensor], Tensor] = keep_all,
     ) -> Tensor:
         """The outputs for the texts, of shape (n_texts, n_outputs).
 
@@ -260,8 +265,11 @@ class TextCNN(torch.nn.Module):
 
         drop : callable
             Applied to the hidden units: dropout, while training.
+
+        drop_words : callable
+            Applied to a factor of each distinct word of the batch, of shape
+            (n_words, 1): a word is left out of all texts at once.
         """
-        hidden = torch.tanh(
-            torch.addmm(self.hidden_bias, self.features(batch), self.hidden)
-        )
+        features = self.features(batch, drop_words)
+        hidden = torch.tanh(torch.addmm(self.hidden_bias, features, self.hidden))
         return torch.tanh(torch.addmm(self.output_bias, drop(hidden), self.output))
