@@ -65,7 +65,9 @@ def tune_autorec(X, y):
 
 def tune_convmf(X, y, item_texts):
     search = RandomizedSearchCV(
-        ConvMFRegressor(lambda_w=1.0, cnn_epochs=3, max_iter=15, random_state=0),
+        ConvMFRegressor(
+            lambda_w=1.0, word_dropout=0.0, cnn_epochs=3, max_iter=15, random_state=0
+        ),
         {
             "lambda_u": [3, 10, 30],
             "lambda_v": [3, 10, 30],

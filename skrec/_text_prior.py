@@ -142,18 +142,7 @@ def read(
     outputs : ndarray of shape (n_texts, n_outputs)
     """
     state = {name: as_tensor(array) for name, array in weights.items()}
-    filters = [w for name, w in state.items() if name.startswith("filters.")]
-    hidden_dim, n_outputs = state["output"].shape
-    network = TextCNN(
-        state["vectors"],
-        [len(w) for w in filters],
-        filters[0].shape[2],
-        hidden_dim,
-        n_outputs,
-        make_generator(0),
-        device,
-    )
-    network.load_state_dict(state)
+    network = TextCNN.from_weights(state, device)
     order = torch.arange(len(sequences))
     batches = _to_batches(network, sequences, order, _INFERENCE_BATCH)
     return _outputs(network, batches).cpu().numpy()

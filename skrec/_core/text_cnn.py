@@ -230,6 +230,23 @@ class TextCNN(torch.nn.Module):
         self.output_bias = zeros(n_outputs)
         self.to(device)
 
+    @classmethod
+    def from_weights(cls, state: dict[str, Tensor], device: torch.device) -> TextCNN:
+        """The network whose state is `state`."""
+        filters = [w for name, w in state.items() if name.startswith("filters.")]
+        hidden_dim, n_outputs = state["output"].shape
+        network = cls(
+            state["vectors"],
+            [len(w) for w in filters],
+            filters[0].shape[2],
+            hidden_dim,
+            n_outputs,
+            torch.Generator(),
+            device,
+        )
+        network.load_state_dict(state)
+        return network
+
     def penalised(self) -> list[Tensor]:
         """All parameters but the biases."""
         return [self.vectors, *self.filters, self.hidden, self.output]

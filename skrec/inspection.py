@@ -1,0 +1,168 @@
+"""What a fitted ConvMF has learned to see in texts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.utils.validation import check_is_fitted
+
+from ._convmf import ConvMFRegressor
+from ._core.device import as_tensor
+from ._core.text_cnn import TextCNN
+from .text import ItemTexts
+
+__all__ = ["filter_phrases", "phrase_values"]
+
+# Texts whose windows are held at once.
+_CHUNK = 256
+
+
+def phrase_values(model, phrases):
+    """What each filter of a fitted ConvMF makes of phrases.
+
+    The value of a filter for a text is the largest over its windows, as the hidden
+    layer of the network sees it. Changing one word of a phrase shows what the word is
+    worth to a filter.
+
+    Parameters
+    ----------
+    model : ConvMFRegressor
+        Fitted with texts.
+
+    phrases : sequence of str
+        Phrases, or whole texts. Words that the model does not know are left out.
+
+    Returns
+    -------
+    values : DataFrame of shape (n_phrases, n_filters)
+        The phrases are the index. The columns are pairs of the window size and the
+        number of the filter.
+
+    Raises
+    ------
+    ValueError
+        If the model was fitted without texts.
+
+    Examples
+    --------
+    >>> from skrec import ConvMFRegressor
+    >>> from skrec.datasets import make_ratings
+    >>> from skrec.inspection import phrase_values
+    >>> data = make_ratings(n_users=60, n_items=40, random_state=0)
+    >>> model = ConvMFRegressor(n_filters=2, max_iter=2, random_state=0)
+    >>> model = model.fit(data.R, item_texts=data.item_texts)
+    >>> phrase_values(model, data.item_texts[:4]).shape
+    (4, 6)
+    """
+    network = _network(model)
+    phrases = list(phrases)
+    sequences = torch.as_tensor(model.vectorizer_.transform(phrases).astype(np.int64))
+    values = torch.cat(
+        [
+            torch.relu(_window_values(network, i, sequences).amax(1) + bias)
+            for i, bias in enumerate(network.filter_biases)
+        ],
+        1,
+    )
+    return pd.DataFrame(values.numpy(), pd.Index(phrases), _columns(network))
+
+
+def filter_phrases(model, item_texts, *, n_phrases=3):
+    """Find the phrases that each filter of a fitted ConvMF answers to most.
+
+    Parameters
+    ----------
+    model : ConvMFRegressor
+        Fitted with texts.
+
+    item_texts : mapping, Series, ItemTexts or sequence
+        The texts to look for phrases in; a sequence counts its items from 0.
+
+    n_phrases : int, default=3
+        Phrases for each filter, no two of which are the same.
+
+    Returns
+    -------
+    phrases : DataFrame
+        With the columns "window" (its size in words), "filter" (its number), "phrase"
+        (the words that the model sees), "value" and "item" (one that has it), for each
+        filter in turn, the highest value first.
+
+    Raises
+    ------
+    ValueError
+        If the model was fitted without texts.
+
+    Examples
+    --------
+    >>> from skrec import ConvMFRegressor
+    >>> from skrec.datasets import make_ratings
+    >>> from skrec.inspection import filter_phrases
+    >>> data = make_ratings(n_users=60, n_items=40, random_state=0)
+    >>> model = ConvMFRegressor(n_filters=2, max_iter=2, random_state=0)
+    >>> model = model.fit(data.R, item_texts=data.item_texts)
+    >>> filter_phrases(model, data.item_texts, n_phrases=1).columns.tolist()
+    ['window', 'filter', 'phrase', 'value', 'item']
+    """
+    network = _network(model)
+    texts = item_texts if isinstance(item_texts, ItemTexts) else ItemTexts(item_texts)
+    items = np.arange(len(texts.texts)) if texts.ids is None else texts.ids
+    sequences = model.vectorizer_.transform([text or "" for text in texts.texts])
+    sequences = torch.as_tensor(sequences.astype(np.int64))
+    words = np.append("", model.vectorizer_.get_feature_names_out())
+    found = []
+    for i, bias in enumerate(network.filter_biases):
+        window = len(network.filters[i])
+        windows, text, values = _distinct_windows(network, i, sequences)
+        best = values.topk(min(n_phrases, len(values)), dim=0).indices
+        for number, places in enumerate(best.T):
+            for place in places.tolist():
+                value = torch.relu(values[place, number] + bias[number])
+                phrase = " ".join(words[windows[place].numpy()]).strip()
+                found.append([window, number, phrase, float(value), items[text[place]]])
+    return pd.DataFrame(found, columns=["window", "filter", "phrase", "value", "item"])
+
+
+def _network(model) -> TextCNN:
+    """The network of a fitted model."""
+    check_is_fitted(model)
+    if not (isinstance(model, ConvMFRegressor) and model.text_weights_):
+        raise ValueError(
+            f"model must be a ConvMFRegressor that was fitted with item_texts, got "
+            f"{type(model).__name__}: it has no filters."
+        )
+    weights = {name: as_tensor(w) for name, w in model.text_weights_.items()}
+    network = TextCNN.from_weights(weights, torch.device("cpu"))
+    return network.requires_grad_(False)
+
+
+def _columns(network) -> pd.MultiIndex:
+    pairs = [(len(f), n) for f in network.filters for n in range(f.shape[2])]
+    return pd.MultiIndex.from_tuples(pairs, names=["window", "filter"])
+
+
+def _window_values(network, i, sequences):
+    """The values of filters in all windows, of shape (n_texts, n_windows, n_filters).
+
+    Windows begin at each place and may end in the padding.
+    """
+    filters = network.filters[i]
+    padded = torch.nn.functional.pad(sequences, (0, len(filters)))
+    tables = network.vectors @ filters
+    length = sequences.shape[1]
+    return sum(table[padded[:, o : o + length]] for o, table in enumerate(tables))
+
+
+def _distinct_windows(network, i, sequences):
+    """Windows that differ, one of the texts that each is in, and their values."""
+    size = len(network.filters[i])
+    padded = torch.nn.functional.pad(sequences, (0, size - 1))
+    windows = padded.unfold(1, size, 1)
+    text, place = (windows[:, :, 0] != 0).nonzero(as_tuple=True)
+    windows, inverse = torch.unique(windows[text, place], dim=0, return_inverse=True)
+    first = torch.zeros(len(windows), dtype=torch.int64)
+    first[inverse.flip(0)] = text.flip(0)
+    parts = windows.split(_CHUNK * _CHUNK)
+    values = [_window_values(network, i, part)[:, 0] for part in parts]
+    return windows, first.numpy(), torch.cat(values)

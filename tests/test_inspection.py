@@ -1,0 +1,83 @@
+import pytest
+
+from skrec import BiasedMFRegressor, ConvMFRegressor
+from skrec.datasets import make_ratings
+from skrec.inspection import filter_phrases, phrase_values
+
+WINDOWS = (2, 3)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_ratings(40, 30, density=0.3, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def model(data):
+    model = ConvMFRegressor(
+        n_filters=4, window_sizes=WINDOWS, embedding_dim=5, max_iter=3,
+        learning_rate_init=0.05, lambda_w=0.1, random_state=0,
+    )  # fmt: skip
+    return model.fit(data.R, item_texts=data.item_texts)
+
+
+def value(model, words, i, n):
+    """A filter's value for as many words as its window has, by the plain formula."""
+    weights, vocabulary = model.text_weights_, model.vectorizer_.vocabulary_
+    vectors = [weights["vectors"][vocabulary[word]] for word in words]
+    sums = sum(v @ weights[f"filters.{i}"][o, :, n] for o, v in enumerate(vectors))
+    return max(0, sums + weights[f"filter_biases.{i}"][n])
+
+
+def known_words(model, text):
+    return [word for word in text.split() if word in model.vectorizer_.vocabulary_]
+
+
+def test_the_value_of_a_text_is_the_largest_of_its_windows(model, data):
+    text = data.item_texts[3]
+    words = known_words(model, text)
+    values = phrase_values(model, [text])
+    for i, window in enumerate(WINDOWS):
+        for n in range(4):
+            whole = range(len(words) - window + 1)
+            largest = max(value(model, words[o : o + window], i, n) for o in whole)
+            assert values.loc[text, (window, n)] >= largest - 1e-5
+
+
+def test_a_phrase_is_followed_by_padding(model):
+    words = list(model.vectorizer_.vocabulary_)
+    for phrase in (words[:3], [words[0], words[5], words[2]]):
+        values = phrase_values(model, [" ".join(phrase)])
+        for n in range(4):
+            expected = max(value(model, phrase[o:], 1, n) for o in range(4))
+            assert values[3, n].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_phrases_have_the_highest_values_of_all_windows(model, data):
+    phrases = filter_phrases(model, data.item_texts, n_phrases=2)
+    assert len(phrases) == 2 * 8
+    for (window, n), part in phrases.groupby(["window", "filter"]):
+        i = WINDOWS.index(window)
+        assert part["value"].is_monotonic_decreasing
+        assert part["phrase"].is_unique
+        for row in part.itertuples():
+            words = known_words(model, data.item_texts[row.item])
+            assert row.phrase in " ".join(words)
+            if len(row.phrase.split()) == window:
+                expected = value(model, row.phrase.split(), i, n)
+                assert row.value == pytest.approx(expected, abs=1e-5)
+        every = [
+            value(model, words[o : o + window], i, n)
+            for words in (known_words(model, text) for text in data.item_texts)
+            for o in range(len(words) - window + 1)
+        ]
+        assert part["value"].max() >= max(every) - 1e-5
+
+
+def test_what_has_no_filters_is_refused(data):
+    with pytest.raises(ValueError, match="it has no filters"):
+        phrase_values(BiasedMFRegressor().fit(data.R), ["a phrase"])
+    with pytest.warns(UserWarning, match="no item_texts|stopped at"):
+        model = ConvMFRegressor(max_iter=1).fit(data.R)
+    with pytest.raises(ValueError, match="it has no filters"):
+        filter_phrases(model, ["a phrase"])
