@@ -183,9 +183,17 @@ array} of shape (n_rows, n_items)
         -------
         score : float
         """
+        target, predicted, weights = self._compare(X, y, sample_weight)
+        return r2_score(target, predicted, sample_weight=weights)
+
+    def _compare(self, X, y, sample_weight):
+        """Ratings, what is predicted of them, and weights: what a score is made of.
+
+        Each is of shape (n_ratings,), or None. The arguments are those of `score`.
+        """
         check_is_fitted(self)
         if not is_matrix(X):
-            return super().score(X, y, sample_weight)
+            return y, self.predict(X), sample_weight
         rows = check_rating_matrix(X, n_items=len(self.items_))
         if y is None:
             target, predicted = rows, self._predict_left_out(rows)
@@ -196,8 +204,7 @@ array} of shape (n_rows, n_items)
             predicted = self._predict_entries(
                 self._users_of_rows(rows), row_numbers(target), target.indices
             )
-        weights = check_matrix_weights(sample_weight, target)
-        return r2_score(target.data, predicted, sample_weight=weights)
+        return target.data, predicted, check_matrix_weights(sample_weight, target)
 
     def transform(self, X):
         """Return the factors of users.
