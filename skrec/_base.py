@@ -301,6 +301,8 @@ shape (n_users,)
         tags.input_tags.sparse = True
         tags.input_tags.string = True
         tags.input_tags.categorical = True
+        # Factors are of the precision that `dtype` says.
+        tags.transformer_tags.preserves_dtype = []
         return tags
 
     @property
@@ -485,12 +487,15 @@ shape (n_users,)
         item_means = np.append(self.item_means_, self.global_mean_)[item]
         ratings = np.where(is_modelled, item_means, users.means[row])
         modelled = np.flatnonzero(users.is_known[row] & is_modelled)
-        modelled = modelled[np.argsort(row[modelled], kind="stable")]
-        ratings[modelled] = self._evaluate(users, row[modelled], item[modelled])
+        # Each pair once, by user and item: there may be more pairs than different ones.
+        n_items = len(self.items_)
+        keys = row[modelled].astype(np.int64) * n_items + item[modelled]
+        keys, place = np.unique(keys, return_inverse=True)
+        ratings[modelled] = self._evaluate(users, *np.divmod(keys, n_items))[place]
         return ratings
 
     def _evaluate(self, users: _Users, row, item):
-        """Evaluate the model for users and items that it knows, sorted by user."""
+        """Evaluate the model for different pairs that it knows, sorted."""
         device = inference_device(self.device)
         crow = np.searchsorted(row, np.arange(len(users.factors) + 1))
         shape = len(users.factors), len(self.items_)

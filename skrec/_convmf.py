@@ -302,7 +302,7 @@ class ConvMFRegressor(BaseFactorization):
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "vectorizer": [HasMethods(["fit_transform", "transform"]), None],
         # Anything that `load_word_vectors` takes; it says what it does not.
-        "word_vectors": [object],
+        "word_vectors": "no_validation",  # type: ignore[dict-item]
         "item_weight": [StrOptions({"sqrt"}), None],
     }
 

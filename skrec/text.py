@@ -294,6 +294,8 @@ class SequenceVectorizer(  # type: ignore[call-arg]
         tags.input_tags.string = True
         tags.input_tags.two_d_array = False
         tags.input_tags.allow_nan = True
+        # Integers come out of texts.
+        tags.transformer_tags.preserves_dtype = []
         return tags
 
     def _learn(self, X) -> list[list[str]]:

@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from skrec import AutoRecRegressor, ConvMFRegressor
 from skrec.datasets import make_ratings
 
 
@@ -54,3 +55,22 @@ def random_sparse(rng, shape, density, dtype=np.float64):
     row, col = mask.nonzero()
     values = rng.standard_normal(len(row)).astype(dtype)
     return sp.csr_array((values, (row, col)), shape=shape)
+
+
+def small(cls, **params):
+    """A recommender that is fitted in a moment, of a class or one derived from it."""
+    if issubclass(cls, AutoRecRegressor):
+        sizes = {
+            "hidden_layer_sizes": (4,),
+            "alpha": 1.0,
+            "learning_rate_init": 0.2,
+            "max_iter": 15,
+            "input_dropout": 0.0,
+        }
+    else:
+        sizes = {"n_factors": 2, "lambda_u": 1.0, "lambda_v": 1.0, "max_iter": 5}
+    if issubclass(cls, ConvMFRegressor):
+        sizes |= {"embedding_dim": 4, "n_filters": 4, "hidden_dim": 4}
+        sizes |= {"window_sizes": (1, 2), "lambda_w": 0.1, "learning_rate_init": 0.01}
+        sizes |= {"max_iter": 3}
+    return cls(**(sizes | {"random_state": 0} | params))

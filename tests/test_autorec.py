@@ -282,6 +282,14 @@ def test_pairs_may_come_in_any_order_and_repeatedly(model, pairs):
     np.testing.assert_array_equal(model.predict(X[:1]), model.predict(X)[:1])
 
 
+def test_more_pairs_than_users_and_items_have(pairs):
+    X, y = (array[:6] for array in pairs)
+    model = make(max_iter=3).fit(X, y)
+    np.testing.assert_array_equal(
+        model.predict(np.tile(X, (99, 1))), np.tile(model.predict(X), 99)
+    )
+
+
 def test_rows_are_predicted_independently_of_each_other(model, R):
     whole = model.predict(R)
     np.testing.assert_allclose(model.predict(R[::-1]), whole[::-1], atol=1e-5)

@@ -1,0 +1,459 @@
+"""scikit-learn's checks: on the estimators as they are, and on what reads any table."""
+
+import os
+import pickle
+import re
+import subprocess
+import sys
+import warnings
+from unittest import SkipTest
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import scipy.sparse as sp
+from conftest import small
+from sklearn.base import RegressorMixin, clone
+from sklearn.exceptions import SkipTestWarning
+from sklearn.utils import estimator_checks, estimator_html_repr, get_tags
+from sklearn.utils.estimator_checks import (
+    estimator_checks_generator,
+    parametrize_with_checks,
+)
+from sklearn.utils.validation import (
+    _check_n_features,
+    check_array,
+    check_is_fitted,
+)
+
+from skrec import (
+    AutoRecRegressor,
+    BiasedMFRegressor,
+    ConvMFRegressor,
+    PMFRegressor,
+)
+from skrec._ratings import _check_target, _check_weights
+from skrec.datasets import make_ratings
+from skrec.model_selection import ratings_to_samples
+from skrec.text import ItemTexts, SequenceVectorizer
+
+# Every public estimator, small enough to be fitted in a moment.
+RECOMMENDERS = [
+    small(AutoRecRegressor),
+    small(AutoRecRegressor, kind="user"),
+    small(PMFRegressor),
+    small(BiasedMFRegressor),
+    small(ConvMFRegressor),
+]
+VECTORIZERS = [SequenceVectorizer()]
+
+pytestmark = [
+    # The data of the checks are not made for a model to settle on.
+    pytest.mark.filterwarnings("ignore:.* stopped at max_iter"),
+    # The checks know no texts of items.
+    pytest.mark.filterwarnings("ignore:There are no item_texts"),
+]
+
+
+def ids(estimator):
+    return repr(estimator).partition("(")[0] + getattr(estimator, "kind", "")
+
+
+each_recommender = pytest.mark.parametrize("recommender", RECOMMENDERS, ids=ids)
+
+
+# The estimators as they are, of which many checks ask what they must refuse: each
+# reason, and how its message begins.
+
+COLUMNS = "X has another number of columns than the two of user-item pairs"
+REPEATED = "X repeats a user-item pair, which is refused"
+SPARSE = "a sparse X is a rating matrix, beside which a 1-D y is refused"
+MESSAGES = {
+    COLUMNS: r"X has \d+ features, but user-item pairs have 2|"
+    r"Found array with 1 feature\(s\) .* while a minimum of 2",
+    REPEATED: "X has repeated user-item pairs",
+    SPARSE: "X is a rating matrix, so that y must be None or a sparse matrix",
+}
+EXPECTED_FAILURES = {
+    "check_all_zero_sample_weights_error": COLUMNS,
+    "check_array_api_input": COLUMNS,
+    "check_complex_data": COLUMNS,
+    "check_dict_unchanged": COLUMNS,
+    "check_dont_overwrite_parameters": COLUMNS,
+    "check_dtype_object": COLUMNS,
+    "check_estimators_dtypes": COLUMNS,
+    "check_estimators_nan_inf": COLUMNS,
+    "check_estimators_pickle": COLUMNS,
+    "check_f_contiguous_array_estimator": COLUMNS,
+    "check_fit2d_1sample": COLUMNS,
+    "check_fit2d_predict1d": COLUMNS,
+    "check_fit_score_takes_y": COLUMNS,
+    "check_methods_sample_order_invariance": COLUMNS,
+    "check_methods_subset_invariance": COLUMNS,
+    "check_n_features_in_after_fitting": COLUMNS,
+    "check_non_transformer_estimators_n_iter": COLUMNS,
+    "check_pipeline_consistency": COLUMNS,
+    "check_positive_only_tag_during_fit": COLUMNS,
+    "check_regressor_data_not_an_array": COLUMNS,
+    "check_regressors_int": COLUMNS,
+    "check_regressors_no_decision_function": COLUMNS,
+    "check_regressors_train": COLUMNS,
+    "check_sample_weight_equivalence_on_dense_data": COLUMNS,
+    "check_sample_weights_list": COLUMNS,
+    "check_supervised_y_2d": COLUMNS,
+    "check_transformer_data_not_an_array": COLUMNS,
+    "check_transformer_general": COLUMNS,
+    "check_transformer_n_iter": COLUMNS,
+    "check_estimators_fit_returns_self": REPEATED,
+    "check_estimators_overwrite_params": REPEATED,
+    "check_fit_check_is_fitted": REPEATED,
+    "check_fit_idempotent": REPEATED,
+    "check_n_features_in": REPEATED,
+    "check_readonly_memmap_input": REPEATED,
+    "check_sample_weights_not_overwritten": REPEATED,
+    "check_sample_weights_shape": REPEATED,
+    "check_estimator_sparse_tag": SPARSE,
+    "check_sample_weight_equivalence_on_sparse_data": SPARSE,
+}
+
+
+def expected_failures(estimator):
+    return {} if isinstance(estimator, SequenceVectorizer) else EXPECTED_FAILURES
+
+
+with warnings.catch_warnings():
+    # Texts are no table: most checks are for what reads one, as below.
+    warnings.simplefilter("ignore", SkipTestWarning)
+    # A check that is expected to fail and passes fails the test: the list shrinks.
+    each_check = parametrize_with_checks(
+        RECOMMENDERS + VECTORIZERS,
+        expected_failed_checks=expected_failures,
+        xfail_strict=True,
+    )
+
+
+@each_check
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+def chain(error):
+    """An error, and those that it was raised for or beside."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+@each_recommender
+def test_the_expected_failures_are_of_the_kind_that_they_say(recommender):
+    seen = set()
+    for estimator, check in estimator_checks_generator(recommender):
+        name = check.func.__name__
+        if name not in EXPECTED_FAILURES:
+            continue
+        seen.add(name)
+        with pytest.raises(Exception) as caught:  # noqa: PT011
+            check(estimator)
+        if caught.type is not SkipTest:
+            message = MESSAGES[EXPECTED_FAILURES[name]]
+            assert any(re.match(message, str(e)) for e in chain(caught.value)), name
+    assert seen == set(EXPECTED_FAILURES)
+
+
+# What reads any table of numbers, so that no check is left out.
+
+
+class ReadsTables:
+    """Reads the rows of a table as user-item pairs, and averages those repeated."""
+
+    def fit(self, X, y=None, *, sample_weight=None, **params):
+        pairs = self._read(X, reset=True)
+        n_columns = self.n_features_in_
+        if y is not None:
+            y = _check_target(y, len(pairs))
+            weights = np.ones(len(y))
+            if sample_weight is not None:
+                weights = _check_weights(sample_weight, y)
+            pairs, where = np.unique(pairs.to_numpy(), axis=0, return_inverse=True)
+            sample_weight = np.bincount(where, weights)
+            # Where no weight is left, any rating will do.
+            weights = np.where(sample_weight[where] > 0, weights, 1)
+            y = np.bincount(where, weights * y) / np.bincount(where, weights)
+        super().fit(pairs, y, sample_weight=sample_weight, **params)
+        self.n_features_in_ = n_columns
+        return self
+
+    def predict(self, X):
+        return super().predict(self._read(X))
+
+    def transform(self, X):
+        return super().transform(self._read(X))
+
+    def fit_transform(self, X, y=None, **params):
+        return self.fit(X, y, **params).transform(X)
+
+    def score(self, X, y, sample_weight=None):
+        return RegressorMixin.score(self, X, y, sample_weight)
+
+    def _read(self, X, reset=False):
+        if not reset:
+            check_is_fitted(self)
+        table = check_array(X, accept_sparse="csr", dtype=float)
+        _check_n_features(self, table, reset=reset)
+        table = table.toarray() if sp.issparse(table) else table
+        # The column in the middle is the one that tells the target of the checks.
+        ids = table[:, (table.shape[1] - 1) // 2], table.mean(axis=1)
+        pairs = np.rint(np.column_stack(ids)).clip(-(2**31), 2**31).astype(np.int64)
+        index = X.index if isinstance(X, pd.DataFrame) else None
+        return pd.DataFrame(pairs, index)
+
+
+class TabularAutoRec(ReadsTables, AutoRecRegressor):
+    pass
+
+
+class TabularPMF(ReadsTables, PMFRegressor):
+    pass
+
+
+class TabularBiasedMF(ReadsTables, BiasedMFRegressor):
+    pass
+
+
+class TabularConvMF(ReadsTables, ConvMFRegressor):
+    """Has texts of some of the items."""
+
+    def fit(self, X, y=None, *, sample_weight=None):
+        texts = {i: f"number{i} {['even', 'odd'][i % 2]} x{i % 3}" for i in range(9)}
+        return super().fit(X, y, sample_weight=sample_weight, item_texts=texts)
+
+
+class TabularVectorizer(SequenceVectorizer):
+    """Reads the rows of a table as texts."""
+
+    def fit(self, X, y=None):
+        return super().fit(self._read(X, reset=True))
+
+    def fit_transform(self, X, y=None):
+        return super().fit_transform(self._read(X, reset=True))
+
+    def transform(self, X):
+        check_is_fitted(self)
+        return super().transform(self._read(X))
+
+    def _read(self, X, reset=False):
+        table = check_array(X, dtype=float)
+        _check_n_features(self, table, reset=reset)
+        names = [f"col{j}" for j in range(table.shape[1])]
+        return [
+            " ".join(
+                f"{name}x{value:.0f}" for name, value in zip(names, row, strict=True)
+            )
+            for row in table
+        ]
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = True
+        tags.input_tags.allow_nan = False
+        return tags
+
+
+TABULAR = [
+    small(TabularAutoRec),
+    small(TabularAutoRec, kind="user"),
+    small(TabularPMF),
+    small(TabularBiasedMF),
+    small(TabularConvMF),
+]
+
+
+@parametrize_with_checks([*TABULAR, TabularVectorizer(max_df=1.0)])
+def test_no_check_fails_on_a_table(estimator, check):
+    check(estimator)
+
+
+# What the generator leaves out
+
+
+@pytest.mark.parametrize("estimator", RECOMMENDERS + VECTORIZERS, ids=ids)
+def test_every_parameter_is_validated(estimator):
+    estimator_checks.check_param_validation(type(estimator).__name__, estimator)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        estimator_checks.check_set_output_transform,
+        estimator_checks.check_set_output_transform_pandas,
+        estimator_checks.check_global_output_transform_pandas,
+        estimator_checks.check_set_output_transform_polars,
+        estimator_checks.check_global_set_output_transform_polars,
+        estimator_checks.check_transformer_get_feature_names_out,
+        estimator_checks.check_get_feature_names_out_error,
+        estimator_checks.check_inplace_ensure_writeable,
+    ],
+    ids=lambda check: check.__name__,
+)
+@pytest.mark.parametrize("estimator", TABULAR, ids=ids)
+def test_further_checks_on_a_table(estimator, check):
+    check(type(estimator).__name__, estimator)
+
+
+def test_nothing_changes_with_the_array_api_on():
+    """What the checks skip unless a variable is set before SciPy is imported."""
+    code = (
+        "import test_common as t; [t.estimator_checks.check_array_api_input("
+        "type(e).__name__, e, 'numpy', expect_only_array_outputs=False) "
+        "for e in t.TABULAR]"
+    )
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=os.path.dirname(__file__),
+        env=os.environ | {"SCIPY_ARRAY_API": "1"},
+        check=True,
+    )
+
+
+@each_recommender
+@pytest.mark.parametrize(
+    "frame", [pd.DataFrame, pl.DataFrame], ids=["pandas", "polars"]
+)
+def test_names_of_columns_are_kept_and_compared(recommender, frame, R):
+    X, y = ratings_to_samples(R[:20])
+    columns = {"user": X[:, 0], "item": X[:, 1]}
+    model = clone(recommender).fit(frame(columns), y)
+    assert model.feature_names_in_.tolist() == ["user", "item"]
+    named = model.predict(frame(columns)), model.transform(frame(columns))
+    for method, expected in zip((model.predict, model.transform), named, strict=True):
+        with pytest.warns(UserWarning, match="does not have valid feature names"):
+            np.testing.assert_array_equal(method(X), expected)
+        with pytest.raises(ValueError, match="must be in the same order"):
+            method(frame(columns)[["item", "user"]])
+        with pytest.raises(ValueError, match="names unseen at fit time"):
+            method(frame({"user": X[:, 0], "film": X[:, 1]}))
+    model.fit(X, y)
+    assert not hasattr(model, "feature_names_in_")
+    with pytest.warns(UserWarning, match="was fitted without feature names"):
+        model.predict(frame(columns))
+
+
+@each_recommender
+def test_factors_have_names(recommender, R):
+    model = clone(recommender).fit(R).set_output(transform="pandas")
+    prefix = type(model).__name__.lower()
+    names = [f"{prefix}{i}" for i in range(model.item_factors_.shape[1])]
+    assert model.get_feature_names_out().tolist() == names
+    assert model.transform(R).columns.tolist() == names
+
+
+@each_recommender
+def test_tags_say_what_is_taken(recommender):
+    tags = get_tags(recommender)
+    assert tags.estimator_type == "regressor"
+    assert tags.input_tags.sparse
+    assert tags.input_tags.string
+    assert tags.target_tags.required
+    assert not tags.array_api_support
+    assert tags.transformer_tags.preserves_dtype == []
+
+
+@pytest.mark.parametrize("estimator", RECOMMENDERS + VECTORIZERS, ids=ids)
+def test_the_html_names_the_estimator_and_its_parameters(estimator, R):
+    name = "max_words" if isinstance(estimator, SequenceVectorizer) else "random_state"
+    estimators = [clone(estimator)]
+    if name == "random_state":
+        estimators.append(clone(estimator).fit(R))
+    for one in estimators:
+        html = estimator_html_repr(one)
+        assert type(estimator).__name__ in html
+        assert name in html
+
+
+# The same properties on rating matrices.
+
+
+@pytest.fixture(scope="module")
+def item_texts():
+    return ItemTexts(make_ratings(80, 50, random_state=0).item_texts)
+
+
+@pytest.fixture(scope="module", params=RECOMMENDERS, ids=ids)
+def fit(request, item_texts):
+    """Fits one of the recommenders, ConvMF with texts."""
+
+    def fit(X, **params):
+        model = clone(request.param).set_params(**params)
+        if isinstance(model, ConvMFRegressor):
+            return model.fit(X, item_texts=item_texts)
+        return model.fit(X)
+
+    return fit
+
+
+METHODS = ["predict", "transform"]
+CONTAINERS = [
+    getattr(sp, f"{name}_{kind}")
+    for name in ("bsr", "coo", "csc", "csr", "dia", "dok", "lil")
+    for kind in ("array", "matrix")
+]
+
+
+def assert_equal_parts(model, other, R):
+    np.testing.assert_array_equal(model.item_factors_, other.item_factors_)
+    for method in METHODS:
+        expected = getattr(other, method)(R)
+        np.testing.assert_array_equal(getattr(model, method)(R), expected)
+    assert model.score(R) == other.score(R)
+
+
+@pytest.mark.filterwarnings("ignore:Constructing a DIA matrix with .* is inefficient")
+def test_every_container_and_dtype_is_the_same_matrix(fit, R):
+    expected = fit(R, max_iter=2)
+    for container in CONTAINERS:
+        assert_equal_parts(fit(container(R), max_iter=2), expected, container(R))
+    for dtype in (np.int8, np.uint16, np.int64, np.float32, np.longdouble):
+        rounded = sp.csr_array((R.data.round(), R.indices, R.indptr), R.shape)
+        expected, converted = fit(rounded, max_iter=2), rounded.astype(dtype)
+        assert_equal_parts(fit(converted, max_iter=2), expected, converted)
+
+
+def test_64_bit_indices_and_unsorted_ones_are_the_same_matrix(fit, R):
+    wide = R.copy()
+    wide.indices, wide.indptr = wide.indices.astype(np.int64), wide.indptr.astype("i8")
+    mixed = R[:, ::-1].tocsc().tocsr()[:, ::-1]
+    assert not mixed.has_sorted_indices
+    for other in (wide, mixed):
+        assert_equal_parts(fit(other, max_iter=2), fit(R, max_iter=2), other)
+
+
+def test_rows_may_come_in_any_order_and_number(fit, R):
+    model, order = fit(R[:60]), np.random.default_rng(0).permutation(80)
+    for method in METHODS:
+        call = getattr(model, method)
+        whole = call(R)
+        np.testing.assert_allclose(call(R[order]), whole[order], atol=1e-5)
+        parts = [call(R[i : i + 7]) for i in range(0, 80, 7)]
+        np.testing.assert_allclose(np.vstack(parts), whole, atol=1e-5)
+    assert model.score(R[order]) == pytest.approx(model.score(R), abs=1e-6)
+
+
+def test_a_second_fit_gives_the_same_model(fit, R, item_texts):
+    model = fit(R)
+    expected = model.predict(R)
+    params = {"item_texts": item_texts} if isinstance(model, ConvMFRegressor) else {}
+    np.testing.assert_array_equal(model.fit(R, **params).predict(R), expected)
+
+
+def test_nothing_that_is_given_changes(fit, R):
+    given = R.copy()
+    for name in ("data", "indices", "indptr"):
+        getattr(given, name).flags.writeable = False
+    model = fit(given)
+    before = pickle.dumps(vars(model))
+    for method in ("predict", "transform", "score", "recommend"):
+        getattr(model, method)(given)
+    model.score(given, given)
+    assert pickle.dumps(vars(model)) == before
+    assert (given != R).nnz == 0
