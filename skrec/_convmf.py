@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
-import scipy.sparse as sp
 import torch
-from sklearn.base import _fit_context, clone
-from sklearn.callback import with_callbacks
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._base import PRIOR_RATINGS
-from ._core.device import (
-    as_tensor,
-    inference_device,
-    make_generator,
-    resolve_device,
-)
-from ._core.ridge import positive_penalty
+from ._core.device import as_tensor, inference_device, make_generator
 from ._core.text_cnn import TextCNN
-from ._factorization import BaseFactorization
-from ._ids import positions_of, union_of_ids
-from ._ratings import row_numbers
+from ._text_factorization import BaseTextFactorization
 from ._text_prior import TextPrior, read
-from .text import ItemTexts, SequenceVectorizer, load_word_vectors
+from .text import SequenceVectorizer, load_word_vectors
 
 # The standard deviation of the initial word vectors.
 _WORD_STD = 0.1
 
 
-class ConvMFRegressor(BaseFactorization):
+class ConvMFRegressor(BaseTextFactorization):
     r"""Matrix factorization with a convolutional network over item texts (ConvMF).
 
     The factors of an item are drawn to what a network makes of its text, the more so
@@ -278,9 +264,7 @@ class ConvMFRegressor(BaseFactorization):
     (2,)
     """
 
-    text_factors_: np.ndarray
-    text_biases_: np.ndarray
-    user_text_biases_: np.ndarray
+    _prior_class = TextPrior
     _divergence_remedy = (
         "Lower learning_rate_init, or bring the ratings to a smaller scale"
     )
@@ -288,9 +272,8 @@ class ConvMFRegressor(BaseFactorization):
     text_weights_: dict[str, np.ndarray]
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **BaseFactorization._parameter_constraints,
+        **BaseTextFactorization._parameter_constraints,
         "lambda_w": [Interval(Real, 0, None, closed="left")],
-        "fit_biases": ["boolean"],
         "embedding_dim": [Interval(Integral, 1, None, closed="left")],
         "n_filters": [Interval(Integral, 1, None, closed="left")],
         "window_sizes": ["array-like"],
@@ -300,14 +283,10 @@ class ConvMFRegressor(BaseFactorization):
         "cnn_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-        "vectorizer": [HasMethods(["fit_transform", "transform"]), None],
         # Anything that `load_word_vectors` takes; it says what it does not.
         "word_vectors": "no_validation",  # type: ignore[dict-item]
         "item_weight": [StrOptions({"sqrt"}), None],
     }
-
-    # Texts belong to this estimator: with metadata routing they come unasked.
-    __metadata_request__fit: ClassVar[dict[str, bool]] = {"item_texts": True}
 
     def __init__(
         self,
@@ -372,92 +351,7 @@ class ConvMFRegressor(BaseFactorization):
         self.random_state = random_state
         self.verbose = verbose
 
-    @with_callbacks
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, *, sample_weight=None, item_texts=None):
-        """Fit the model to ratings and to texts of the items.
-
-        Parameters
-        ----------
-        X : {array-like, DataFrame} of shape (n_ratings, 2) or {sparse matrix, sparse \
-array} of shape (n_users, n_items)
-            User and item ids; or a matrix whose stored entries are the ratings, a
-            stored 0 included.
-
-        y : array-like of shape (n_ratings,), sparse of shape (n_users, n_items) or None
-            The ratings of the pairs. Beside a matrix, further ratings or None.
-
-        sample_weight : array-like or sparse, default=None
-            The weight of each rating's error, of shape (n_ratings,); beside a matrix
-            sparse with its entries, or of shape (n_users,). A rating of weight 0 is as
-            good as absent.
-
-        item_texts : mapping, Series, ItemTexts or sequence, default=None
-            Item id to text; beside a matrix also one text for each column. Items may
-            lack a text, or have one and no rating. scikit-learn's cross-validation
-            cuts sized objects of as many entries as there are samples:
-            :class:`skrec.text.ItemTexts` passes whole.
-
-        Returns
-        -------
-        self : ConvMFRegressor
-
-        Raises
-        ------
-        TypeError, ValueError
-            If ratings, texts or parameters are not what they should be; see the
-            message.
-
-        Warns
-        -----
-        UserWarning
-            If there are no texts.
-        ConvergenceWarning
-            If the objective became infinite.
-        """
-        windows = self._check_windows()
-        resolve_device(self.device)  # before there is any work
-        ratings, texts, known = self._check_fit(X, y, sample_weight, item_texts)
-        vectorizer = (
-            SequenceVectorizer() if self.vectorizer is None else clone(self.vectorizer)
-        )
-        known["vectorizer_"] = vectorizer
-        metadata = {"sample_weight": sample_weight, "item_texts": item_texts}
-        if texts is None or not known["_has_text"].any():
-            warnings.warn(
-                "There are no item_texts: the factorization goes without. Pass "
-                "item_texts to fit, or use PMFRegressor or BiasedMFRegressor.",
-                stacklevel=4,
-            )
-            return self._alternate(X, y, metadata, ratings, known)
-        items = np.flatnonzero(known["_has_text"])
-        sequences = vectorizer.fit_transform([texts[i] for i in items])
-        _check_sequences(vectorizer, sequences)
-        # A text without a known word says nothing.
-        has_words = sequences.any(axis=1)
-        items, sequences = items[has_words], sequences[has_words]
-        n_items = len(texts)
-        known["_has_text"] = np.isin(np.arange(n_items), items)
-
-        def make_prior(ratings, random_state, device):
-            network = self._make_network(vectorizer, windows, random_state, device)
-            return TextPrior(
-                network,
-                sequences,
-                items,
-                n_items,
-                random_state,
-                epochs=self.cnn_epochs,
-                batch_size=self.batch_size,
-                learning_rate=self.learning_rate_init,
-                dropout=self.dropout,
-                word_dropout=self.word_dropout,
-                lambda_w=self.lambda_w,
-            )
-
-        return self._alternate(X, y, metadata, ratings, known, make_prior)
-
-    def _check_windows(self) -> list[int]:
+    def _check_parameters(self):
         windows = list(self.window_sizes)
         if not windows or not all(
             isinstance(w, Integral) and int(w) > 0 for w in windows
@@ -466,10 +360,51 @@ array} of shape (n_users, n_items)
                 "window_sizes must be a sequence of positive integers, got "
                 f"{self.window_sizes!r}."
             )
-        return [int(w) for w in windows]
 
-    def _has_biases(self):
-        return self.fit_biases
+    def _default_vectorizer(self):
+        return SequenceVectorizer()
+
+    def _check_documents(self, vectorizer, documents):
+        if not (
+            isinstance(documents, np.ndarray)
+            and documents.ndim == 2
+            and documents.dtype.kind in "iu"
+            and hasattr(vectorizer, "vocabulary_")
+        ):
+            raise TypeError(
+                "vectorizer must turn texts into an integer array of shape (n_texts, "
+                "max_words) and have vocabulary_, as skrec.text.SequenceVectorizer "
+                f"does, got {type(vectorizer).__name__} that returns "
+                f"{type(documents).__name__}."
+            )
+        return documents
+
+    def _make_text_prior(
+        self, vectorizer, documents, items, ratings, random_state, device
+    ):
+        network = self._make_network(vectorizer, random_state, device)
+        return TextPrior(
+            network,
+            documents,
+            items,
+            len(ratings.items),
+            random_state,
+            epochs=self.cnn_epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate_init,
+            dropout=self.dropout,
+            word_dropout=self.word_dropout,
+            lambda_w=self.lambda_w,
+        )
+
+    def _describe_text_prior(self, prior):
+        weights = {} if prior is None else prior.network.state_dict()
+        return {
+            "text_weights_": {n: w.cpu().numpy().copy() for n, w in weights.items()}
+        }
+
+    def _read(self, documents):
+        return read(self.text_weights_, documents, inference_device(self.device))
 
     def _item_penalties(self, ratings):
         if self.item_weight is None:
@@ -478,12 +413,12 @@ array} of shape (n_users, n_items)
         weights = np.sqrt(np.maximum(counts, 1))
         return self.lambda_v * weights / weights.mean()
 
-    def _make_network(self, vectorizer, windows, random_state, device) -> TextCNN:
+    def _make_network(self, vectorizer, random_state, device) -> TextCNN:
         generator = make_generator(random_state.randint(np.iinfo(np.int32).max))
         vectors = self._initial_word_vectors(vectorizer, generator)
         network = TextCNN(
             vectors,
-            windows,
+            [int(w) for w in self.window_sizes],
             self.n_filters,
             self.hidden_dim,
             self.n_factors + self.fit_biases,
@@ -535,206 +470,3 @@ array} of shape (n_users, n_items)
             found = torch.as_tensor(pretrained.vectors)
             vectors[places] = found * (_WORD_STD / found.square().mean().sqrt())
         return vectors
-
-    def extend_items(self, item_texts):
-        """Add items to a fitted model, from their texts alone.
-
-        Parameters
-        ----------
-        item_texts : mapping, Series or ItemTexts around one
-            Item id to text. After a fit on a matrix the ids are the numbers of the
-            columns that come to be: n_items, n_items + 1, ...
-
-        Returns
-        -------
-        self : ConvMFRegressor
-            With the new items in `items_`, `item_factors_`, `item_biases_`,
-            `item_means_`, `text_factors_` and `text_biases_`.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the model was fitted without texts, or an id is known already, or an item
-            has no text with a word that the model knows.
-        """
-        check_is_fitted(self)
-        if self.text_factors_ is None:
-            raise ValueError(
-                "The model was fitted without texts, so that a text says nothing to "
-                "it: pass item_texts to fit."
-            )
-        ids, texts = self._check_new_items(item_texts)
-        sequences = self.vectorizer_.transform(texts)
-        if not sequences.any(axis=1).all():
-            silent = ids.tolist()[sequences.any(axis=1).argmin()]
-            raise ValueError(
-                f"The text of item {silent!r} has no word that the model knows: leave "
-                "the item out, or fit anew with its text."
-            )
-        outputs = read(self.text_weights_, sequences, inference_device(self.device))
-        all_ids = union_of_ids(self.items_, ids)
-        old = positions_of(self.items_, all_ids, "item")
-        new = positions_of(ids, all_ids, "item")
-
-        def merge(known, added):
-            merged = np.empty((len(all_ids), *known.shape[1:]), known.dtype)
-            merged[old], merged[new] = known, added
-            return merged
-
-        factors, biases = outputs, np.zeros(len(ids))
-        if self._biased:
-            factors, biases = outputs[:, :-1], outputs[:, -1]
-        seen = self._seen
-        columns = old[seen.indices].astype(seen.indices.dtype)
-        shape = seen.shape[0], len(all_ids)
-        extended = {
-            "items_": all_ids,
-            "item_factors_": merge(self.item_factors_, factors),
-            "text_factors_": merge(self.text_factors_, factors),
-            "item_biases_": merge(self.item_biases_, biases),
-            "text_biases_": merge(self.text_biases_, biases),
-            "item_means_": merge(self.item_means_, self.global_mean_),
-            "_has_text": merge(self._has_text, True),
-            "_is_rated": merge(self._is_rated, False),
-            "_seen": sp.csr_array((seen.data, columns, seen.indptr), shape=shape),
-        }
-        if self._fitted_on_matrix:
-            extended["n_features_in_"] = len(all_ids)
-        self.__dict__.update(extended)
-        return self
-
-    def _check_new_items(self, item_texts):
-        """Ids and texts of items to be added."""
-        texts = (
-            item_texts if isinstance(item_texts, ItemTexts) else ItemTexts(item_texts)
-        )
-        if texts.ids is None:
-            raise TypeError(
-                "item_texts is a sequence, which does not say what the new items are "
-                "called: give a mapping or Series from item id to text."
-            )
-        known = positions_of(texts.ids, self.items_, "item") >= 0
-        if known.any():
-            raise ValueError(
-                f"item_texts has {texts.ids[known].tolist()[0]!r}, which the model "
-                "knows already: leave it out, or fit anew."
-            )
-        missing = [
-            i for i, text in zip(texts.ids, texts.texts, strict=True) if not text
-        ]
-        if missing:
-            raise ValueError(f"item_texts has no text for item {missing[0]!r}.")
-        n_known = len(self.items_)
-        wanted = np.arange(n_known, n_known + len(texts.ids))
-        if self._fitted_on_matrix and not np.array_equal(np.sort(texts.ids), wanted):
-            raise ValueError(
-                f"The model was fitted on a matrix of {n_known} columns, so that the "
-                f"new items are columns {wanted[0]} to {wanted[-1]}: give these ids."
-            )
-        return texts.ids, list(texts.texts)
-
-    def _text_biases_of_fit(self):
-        return self.user_text_biases_
-
-    def _text_biases(self, rows, factors):
-        if self.text_factors_ is None:
-            return super()._text_biases(rows, factors)
-        return _product(_beyond_texts(rows.astype(bool), vars(self)), factors)
-
-    def _leave_one_out(self, rows):
-        left_out = super()._leave_one_out(rows)
-        text_only = self._is_text_only()[rows.indices]
-        if text_only.any():
-            biases = self._left_out_text_biases(rows, rows.data - left_out)
-            left_out[text_only] += biases[text_only]
-        return left_out
-
-    def _left_out_text_biases(self, rows, left_out_errors):
-        """The text bias of each row, as it would be without each of its ratings.
-
-        This holds for ratings of items that are known by their text alone: without one
-        of them, whose error is e, only the row's vector is another, ``w - e inv(A) z``.
-        The text bias is the product of that vector and a direction d, and the ridge
-        regression of ``Z d`` on Z has the residuals ``penalty * z' inv(A) d``.
-        """
-        row, design = row_numbers(rows), self._item_design()
-        directions = _beyond_texts(rows.astype(bool), vars(self))
-        if self._biased:
-            directions[:, -1] = 0
-        else:
-            directions = directions[:, :-1]
-        products = (directions[row] * design[rows.indices]).sum(1)
-        coef = self._solve_users(rows, products).coef.cpu().numpy()
-        residuals = products - (coef[row] * design[rows.indices]).sum(1)
-        penalty = positive_penalty(self._lambda_u, torch.as_tensor(design))
-        whole = self._text_biases(rows, self._fold_in(rows)[0])[row]
-        return whole - residuals / penalty * left_out_errors
-
-    def _describe(self, alternation, known):
-        described = super()._describe(alternation, known)
-        biases = np.zeros_like(described["user_biases_"])
-        if described["text_factors_"] is not None:
-            pattern, _, weights = alternation.by_user
-            weights = torch.ones(pattern.nnz) if weights is None else weights
-            entries = (t.cpu().numpy() for t in (weights, pattern.col, pattern.crow))
-            rows = sp.csr_array(tuple(entries), shape=pattern.shape)
-            beyond = _beyond_texts(rows, known | described)
-            biases = _product(beyond, described["user_factors_"])
-        return described | {"user_text_biases_": biases.astype(self.dtype)}
-
-    def _describe_prior(self, prior):
-        if not isinstance(prior, TextPrior):
-            return {"text_factors_": None, "text_biases_": None, "text_weights_": {}}
-        means = prior.means().cpu().numpy()
-        weights = prior.network.state_dict()
-        biases = means[:, -1] if self.fit_biases else np.zeros(len(means), means.dtype)
-        return {
-            "text_factors_": means[:, : self.n_factors].copy(),
-            "text_biases_": biases.copy(),
-            "text_weights_": {n: w.cpu().numpy().copy() for n, w in weights.items()},
-        }
-
-
-def _beyond_texts(rows, fitted):
-    """By how much the items of each row differ from what their texts say, on average.
-
-    Parameters
-    ----------
-    rows : csr_array of shape (n_rows, n_items)
-        How much each item counts.
-
-    fitted : mapping
-        The attributes of a fitted model.
-
-    Returns
-    -------
-    beyond : ndarray of shape (n_rows, n_factors + 1)
-        The mean difference of factors and of biases, drawn to zero.
-    """
-    factors = fitted["item_factors_"] - fitted["text_factors_"]
-    biases = fitted["item_biases_"] - fitted["text_biases_"]
-    is_compared = (fitted["_has_text"] & fitted["_is_rated"]).astype(factors.dtype)
-    distances = np.column_stack([factors, biases]) * is_compared[:, np.newaxis]
-    counts = rows @ is_compared
-    return (rows @ distances) / (counts + PRIOR_RATINGS)[:, np.newaxis]
-
-
-def _product(items, users):
-    """The sums that the factors and the bias of one item a row add to a rating."""
-    return (items[:, :-1] * users).sum(axis=1) + items[:, -1]
-
-
-def _check_sequences(vectorizer, sequences):
-    """Refuse what a vectorizer of another kind returns."""
-    if not (
-        isinstance(sequences, np.ndarray)
-        and sequences.ndim == 2
-        and sequences.dtype.kind in "iu"
-        and hasattr(vectorizer, "vocabulary_")
-    ):
-        raise TypeError(
-            "vectorizer must turn texts into an integer array of shape (n_texts, "
-            "max_words) and have vocabulary_, as skrec.text.SequenceVectorizer does, "
-            f"got {type(vectorizer).__name__} that returns "
-            f"{type(sequences).__name__}."
-        )
