@@ -3,6 +3,7 @@
 from ._autorec import AutoRecRegressor
 from ._convmf import ConvMFRegressor
 from ._mf import BiasedMFRegressor, PMFRegressor
+from ._rbm import RBMRegressor
 
 __version__ = "0.1.0"
 
@@ -11,5 +12,6 @@ __all__ = [
     "BiasedMFRegressor",
     "ConvMFRegressor",
     "PMFRegressor",
+    "RBMRegressor",
     "__version__",
 ]

@@ -128,7 +128,7 @@ def solve_rows(
         factors.new_zeros(n_rows),
         torch.full_like(ratings, torch.nan) if leave_one_out else None,
     )
-    for rows, entries, mask in _buckets(indptr, k):
+    for rows, entries, mask in row_buckets(indptr, k):
         Z = factors[indices[entries]] * mask.unsqueeze(-1)
         r = ratings[entries] * mask
         c = mask.to(Z.dtype)
@@ -168,13 +168,18 @@ def refuse_singular(counts, penalties, n_unknowns):
         )
 
 
-def _buckets(indptr: Tensor, k: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Rows of similar size, the places of their entries and which places are real."""
+def row_buckets(
+    indptr: Tensor, per_rating: int, per_row: int = 0
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Rows of similar size, the places of their entries and which places are real.
+
+    The numbers that are needed for each rating and for each row limit the rows.
+    """
     counts, order = torch.sort(indptr.diff(), stable=True)
     start = int(torch.searchsorted(counts, 1))
     while start < len(order):
         width = int(counts[start] * 1.25) + 4
-        size = max(1, _BUCKET_SIZE // (width * k))
+        size = max(1, _BUCKET_SIZE // (width * per_rating + per_row))
         end = min(int(torch.searchsorted(counts, width, right=True)), start + size)
         rows = order[start:end]
         place = torch.arange(int(counts[end - 1]), device=indptr.device)
