@@ -1,0 +1,243 @@
+import numpy as np
+import pytest
+import torch
+from conftest import random_sparse
+
+from skrec._core import normal_rows
+from skrec._core.gibbs import (
+    GibbsSampler,
+    Side,
+    conjugate_gradients,
+    draw_normal_wishart,
+    draw_wishart,
+)
+from skrec._core.normal_rows import condition, implicit_means, leave_out, parts
+from skrec._core.sparse import Pattern
+
+K = 3
+
+
+def to_pattern(R):
+    return Pattern(torch.tensor(R.indptr), torch.tensor(R.indices), R.shape)
+
+
+def positive_definite(rng, k=K):
+    A = rng.standard_normal((k, k))
+    return A @ A.T + np.eye(k)
+
+
+@pytest.fixture
+def problem(rng):
+    """Rows as `condition` takes them, in arrays."""
+    R = random_sparse(rng, (12, 9), 0.4)
+    return R, {
+        "ratings": R.data,
+        "vectors": rng.standard_normal((9, K)),
+        "prior": rng.standard_normal((12, K)),
+        "precision": positive_definite(rng),
+        "noise": rng.uniform(0.5, 2, R.nnz),
+    }
+
+
+def tensors(arrays):
+    return {name: torch.tensor(array) for name, array in arrays.items()}
+
+
+def dense_posterior(items, ratings, noise, prior, vectors, precision):
+    Z = vectors[items]
+    A = precision + Z.T @ (noise[:, None] * Z)
+    return np.linalg.solve(A, precision @ prior + Z.T @ (noise * ratings)), A
+
+
+def test_rows_have_the_posterior_of_the_dense_formula(problem):
+    R, arrays = problem
+    posterior = condition(to_pattern(R), **tensors(arrays))
+    for u in range(R.shape[0]):
+        at = slice(R.indptr[u], R.indptr[u + 1])
+        mean, A = dense_posterior(
+            R.indices[at], R.data[at], arrays["noise"][at], arrays["prior"][u],
+            arrays["vectors"], arrays["precision"],
+        )  # fmt: skip
+        np.testing.assert_allclose(posterior.mean[u], mean)
+        np.testing.assert_allclose(posterior.cholesky[u] @ posterior.cholesky[u].T, A)
+
+
+def test_a_singular_row_is_nan_and_leaves_the_others_alone(problem):
+    R, arrays = problem
+    arrays["noise"][: R.indptr[1]] = -1e3
+    mean = condition(to_pattern(R), **tensors(arrays)).mean
+    assert mean[0].isnan().all()
+    assert mean[1:].isfinite().all()
+
+
+def test_draws_have_the_posterior_covariance(problem):
+    R, arrays = problem
+    posterior = condition(to_pattern(R), **tensors(arrays))
+    # Each unit vector becomes a column of a root of the covariance.
+    roots = [
+        posterior.draw(unit.expand(len(R.indptr) - 1, -1)) - posterior.mean
+        for unit in torch.eye(K, dtype=torch.float64)
+    ]
+    root = torch.stack(roots, -1)
+    precision = posterior.cholesky @ posterior.cholesky.mT
+    torch.testing.assert_close(root @ root.mT, torch.linalg.inv(precision))
+
+
+def test_parts_are_all_rows_in_turn(problem, monkeypatch):
+    R, arrays = problem
+    whole = condition(to_pattern(R), **tensors(arrays))
+    monkeypatch.setattr(normal_rows, "_CHUNK", 5 * K**2)
+    found = []
+    for rows, pattern, entries in parts(to_pattern(R), K**2):
+        part = tensors(arrays) | {"prior": torch.tensor(arrays["prior"])[rows]}
+        part |= {name: part[name][entries] for name in ("ratings", "noise")}
+        found.append(condition(pattern, **part).mean)
+    assert [len(mean) for mean in found] == [5, 5, 2]
+    torch.testing.assert_close(torch.cat(found), whole.mean)
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_leaving_out_is_as_without_the_rating(problem, rng, implicit):
+    R, arrays = problem
+    links = rng.standard_normal((9, K)) if implicit else np.zeros((9, K))
+    mean = arrays["prior"][0]
+
+    def prior(items):
+        return mean + links[items].sum(axis=0) / np.sqrt(len(items))
+
+    rows = [R.indices[a:b] for a, b in zip(R.indptr, R.indptr[1:], strict=False)]
+    arrays["prior"] = np.stack([prior(items) for items in rows])
+    predicted = leave_out(
+        to_pattern(R),
+        **tensors(arrays),
+        links=torch.tensor(links) if implicit else None,
+    )
+    n_checked = 0
+    for u, items in enumerate(rows):
+        at = np.arange(R.indptr[u], R.indptr[u + 1])
+        if len(at) == 1:
+            continue
+        for j, item in enumerate(items):
+            others = np.delete(at, j)
+            w, _ = dense_posterior(
+                R.indices[others], R.data[others], arrays["noise"][others],
+                prior(R.indices[others]), arrays["vectors"], arrays["precision"],
+            )  # fmt: skip
+            expected = arrays["vectors"][item] @ w
+            assert float(predicted[at[j]]) == pytest.approx(expected)
+            n_checked += 1
+    assert n_checked > 20
+
+
+def test_implicit_means_divide_by_the_root_of_the_count(problem, rng):
+    R, _ = problem
+    links = rng.standard_normal((9, K))
+    is_rated = R.toarray() != 0
+    expected = is_rated @ links / np.sqrt(is_rated.sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(
+        implicit_means(to_pattern(R), torch.tensor(links)), expected
+    )
+
+
+def test_wishart_draws_have_its_mean_and_spread(rng):
+    scale, df = np.linalg.inv(positive_definite(rng)), 7.5
+    draws = np.stack(
+        [draw_wishart(df, np.linalg.inv(scale), rng) for _ in range(5_000)]
+    )
+    np.testing.assert_allclose(draws.mean(axis=0), df * scale, atol=0.05 * df)
+    variance = df * (scale**2 + np.outer(np.diag(scale), np.diag(scale)))
+    np.testing.assert_allclose(draws.var(axis=0), variance, rtol=0.15)
+
+
+def test_the_prior_is_drawn_around_where_the_vectors_come_from(rng):
+    mean, precision = rng.standard_normal(K), positive_definite(rng)
+    vectors = rng.multivariate_normal(mean, np.linalg.inv(precision), size=50_000)
+    drawn = draw_normal_wishart(torch.tensor(vectors), rng)
+    np.testing.assert_allclose(drawn[0], mean, atol=0.03)
+    np.testing.assert_allclose(drawn[1], precision, rtol=0.05, atol=0.05)
+
+
+def test_prior_means_are_as_uncertain_as_few_vectors_leave_them(rng):
+    vectors = torch.tensor(rng.standard_normal((6, K)))
+    draws = [draw_normal_wishart(vectors, rng) for _ in range(3_000)]
+    means = np.stack([mean for mean, _ in draws])
+    np.testing.assert_allclose(means.mean(axis=0), vectors.sum(0) / 8, atol=0.05)
+    # Given the precision, the mean has 6 + 2 times that precision.
+    distances = [
+        8 * (m - means.mean(axis=0)) @ P.numpy() @ (m - means.mean(axis=0))
+        for m, (_, P) in zip(means, draws, strict=True)
+    ]
+    assert np.mean(distances) == pytest.approx(K, rel=0.1)
+
+
+def make_side(rng):
+    R = random_sparse(rng, (12, 5), 0.5)
+    ones = torch.ones(R.nnz, dtype=torch.float64)
+    vectors = torch.tensor(rng.standard_normal((12, K)))
+    side = Side(to_pattern(R), torch.tensor(R.data), ones, vectors, implicit=True)
+    side.mean.copy_(torch.tensor(rng.standard_normal(K)))
+    side.precision.copy_(torch.tensor(positive_definite(rng)))
+    side.link_precision.copy_(torch.tensor(positive_definite(rng)))
+    F = (R.toarray() != 0) / np.sqrt(np.diff(R.indptr))[:, None]
+    return side, F
+
+
+def test_links_have_the_posterior_of_the_dense_formula(rng):
+    side, F = make_side(rng)
+    P, Q = side.precision.numpy(), side.link_precision.numpy()
+    # The rows of the links one after the other are normal with this precision.
+    A = np.kron(F.T @ F, P) + np.kron(np.eye(5), Q)
+    target = F.T @ (side.vectors - side.mean).numpy() @ P
+    mean, covariance = np.linalg.solve(A, target.ravel()), np.linalg.inv(A)
+    draws = np.stack(
+        [side._draw_links(side.links, rng).numpy().ravel() for _ in range(2000)]
+    )
+    spread = np.sqrt(np.diag(covariance))
+    np.testing.assert_allclose((draws.mean(axis=0) - mean) / spread, 0, atol=0.1)
+    found = np.cov(draws.T) / np.outer(spread, spread)
+    np.testing.assert_allclose(found, covariance / np.outer(spread, spread), atol=0.12)
+
+
+def test_conjugate_gradients_solve_each_column(rng):
+    A = positive_definite(rng, 30) + 30 * np.eye(30)
+    shifts = torch.tensor([0.1, 5.0])
+    right = torch.tensor(rng.standard_normal((30, 2)))
+    matrix = torch.tensor(A)
+    solution = conjugate_gradients(
+        lambda x: matrix @ x + shifts * x,
+        right,
+        matrix.diagonal().unsqueeze(1) + shifts,
+        torch.zeros_like(right),
+    )
+    for column, shift in enumerate(shifts.numpy()):
+        expected = np.linalg.solve(A + shift * np.eye(30), right[:, column])
+        error = np.linalg.norm(solution[:, column] - expected)
+        assert error < 0.01 * np.linalg.norm(expected)
+
+
+def test_the_chain_leaves_the_joint_distribution_as_it_is(rng):
+    """Drawing ratings and parameters in turn, each keeps its prior distribution."""
+    R = random_sparse(rng, (6, 5), 0.6)
+    pattern, ratings = to_pattern(R), torch.tensor(R.data)
+    weights = torch.tensor(rng.uniform(0.5, 2, R.nnz))
+    sampler = GibbsSampler(pattern, ratings, weights, 1, rng, implicit=False)
+    for side in (sampler.users, sampler.items):
+        side.draw_prior = lambda rng: None  # stays standard normal
+    noise, vectors = [], []
+    for _ in range(3000):
+        users, items = sampler.users.vectors, sampler.items.vectors
+        sums = users[:, :1] @ items[:, :1].T + users[:, 1:] + items[:, 1]
+        errors = torch.tensor(rng.standard_normal(R.nnz))
+        drawn = sums[pattern.row.long(), pattern.col.long()]
+        drawn += errors / (weights * sampler.noise).sqrt()
+        sampler.users.ratings.copy_(drawn)
+        sampler.items.ratings.copy_(drawn[pattern.order.long()])
+        sampler.sweep()
+        noise.append(float(sampler.noise))
+        vectors.append(torch.cat([users, items]).clone())
+    # An exponential distribution of mean 1, and standard normal ones.
+    shares = [np.mean(np.array(noise) < -np.log(1 - p)) for p in (0.25, 0.5, 0.75)]
+    np.testing.assert_allclose(shares, [0.25, 0.5, 0.75], atol=0.06)
+    found = torch.stack(vectors)
+    np.testing.assert_allclose(found.mean((0, 1)), 0, atol=0.15)
+    np.testing.assert_allclose(found.square().mean((0, 1)), 1, atol=0.15)
