@@ -1,6 +1,7 @@
 """Recommenders for scikit-learn: estimators that predict explicit ratings."""
 
 from ._autorec import AutoRecRegressor
+from ._bayesian_mf import BayesianMFRegressor
 from ._convmf import ConvMFRegressor
 from ._mf import BiasedMFRegressor, PMFRegressor
 from ._rbm import RBMRegressor
@@ -9,6 +10,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AutoRecRegressor",
+    "BayesianMFRegressor",
     "BiasedMFRegressor",
     "ConvMFRegressor",
     "PMFRegressor",

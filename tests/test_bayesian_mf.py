@@ -1,0 +1,388 @@
+import pickle
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from conftest import random_sparse
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import r2_score, root_mean_squared_error
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from test_autorec import Interrupt, StopAfter
+
+from skrec import BayesianMFRegressor, _bayesian_mf
+from skrec._core import normal_rows
+from skrec._core.gibbs import GibbsSampler
+from skrec.datasets import make_ratings
+from skrec.model_selection import ratings_to_samples
+
+
+def make(**params):
+    defaults = {"n_factors": 3, "max_iter": 30, "burn_in": 10, "random_state": 0}
+    return BayesianMFRegressor(**(defaults | params))
+
+
+@pytest.fixture(scope="module")
+def pairs(R):
+    return ratings_to_samples(R)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "implicit"])
+def implicit(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(R, implicit):
+    return make(implicit=implicit).fit(R)
+
+
+def samples_of(model):
+    """Vectors of users and items in each kept sample, in float64."""
+    n_samples = len(model.noise_variances_)
+    users = model.user_factors_.astype(float) * n_samples
+    for s, (p, q) in enumerate(
+        zip(
+            np.split(users, n_samples, axis=1),
+            np.split(model.item_factors_.astype(float), n_samples, axis=1),
+            strict=True,
+        )
+    ):
+        yield (
+            np.column_stack([p, model.user_bias_samples_[:, s]]),
+            np.column_stack([q, model.item_bias_samples_[:, s]]),
+        )
+
+
+def predictions_of(model):
+    """All predictions of each sample, of shape (n_samples, n_users, n_items)."""
+    return np.stack(
+        [
+            u[:, :-1] @ v[:, :-1].T + u[:, -1:] + v[:, -1] + model.intercept_
+            for u, v in samples_of(model)
+        ]
+    )
+
+
+def conditional(model, row):
+    """Mean and covariance of the vector of a row's user in each sample."""
+    for s, (_, v) in enumerate(samples_of(model)):
+        Z = np.column_stack([v[:, :-1], np.ones(len(v))])[row.indices]
+        targets = row.data - model.intercept_ - v[row.indices, -1]
+        precision = model.user_prior_precisions_[s].astype(float)
+        prior = model.user_prior_means_[s].astype(float)
+        if model.user_links_ is not None:
+            links = model.user_links_[s][row.indices].astype(float)
+            prior = prior + links.sum(axis=0) / np.sqrt(row.nnz)
+        noise = model.noise_variances_[s]
+        covariance = np.linalg.inv(precision + Z.T @ Z / noise)
+        yield covariance @ (precision @ prior + Z.T @ targets / noise), covariance
+
+
+def without(row, item):
+    keep = row.indices != item
+    return sp.csr_array(
+        (row.data[keep], row.indices[keep], [0, keep.sum()]), shape=row.shape
+    )
+
+
+def test_both_forms_give_the_same_model_bit_for_bit(model, implicit, R, pairs):
+    other = make(implicit=implicit).fit(*pairs)
+    for name in ("user_factors_", "item_factors_", "item_biases_", "loss_curve_"):
+        np.testing.assert_array_equal(getattr(model, name), getattr(other, name))
+    np.testing.assert_array_equal(model.predict(R), other.predict(R))
+    np.testing.assert_array_equal(model.predict(pairs[0]), other.predict(pairs[0]))
+
+
+def test_pairs_are_predicted_as_the_mean_of_the_samples(model, pairs):
+    X, _ = pairs
+    each = predictions_of(model)[:, X[:, 0], X[:, 1]]
+    ratings, std = model.predict(X, return_std=True)
+    expected = np.clip(each.mean(axis=0), *model.rating_range_)
+    np.testing.assert_allclose(ratings, expected, atol=1e-4)
+    expected = np.sqrt(each.var(axis=0) + model.noise_variances_.mean())
+    np.testing.assert_allclose(std, expected, atol=1e-4)
+
+
+def test_rows_are_predicted_from_the_conditional_distribution(model, R):
+    rows = R[:4]
+    ratings, std = model.predict(rows, return_std=True)
+    for u in range(4):
+        found = []
+        pairs = zip(conditional(model, rows[[u]]), samples_of(model), strict=True)
+        for (mean, covariance), (_, v) in pairs:
+            Z = np.column_stack([v[:, :-1], np.ones(len(v))])
+            centre = Z @ mean + v[:, -1] + model.intercept_
+            found.append((centre, np.einsum("ij,jk,ik->i", Z, covariance, Z)))
+        centres, variances = map(np.array, zip(*found, strict=True))
+        expected = np.clip(centres.mean(axis=0), *model.rating_range_)
+        np.testing.assert_allclose(ratings[u], expected, atol=1e-4)
+        expected = np.sqrt(
+            centres.var(axis=0) + variances.mean(axis=0) + model.noise_variances_.mean()
+        )
+        np.testing.assert_allclose(std[u], expected, atol=1e-4)
+
+
+def test_transform_gives_the_conditional_means_side_by_side(model, R):
+    means = np.stack([mean for mean, _ in conditional(model, R[[3]])])
+    expected = means[:, :-1].ravel() / len(means)
+    np.testing.assert_allclose(model.transform(R[[3]])[0], expected, atol=1e-5)
+    assert len(model.get_feature_names_out()) == len(expected)
+
+
+def test_the_score_of_a_matrix_leaves_each_rating_out(model, R):
+    rows = R[:8]
+    predicted = [
+        model.predict(without(rows[[u]], i))[0, i]
+        for u, i in zip(*rows.nonzero(), strict=True)
+    ]
+    assert model.score(rows) == pytest.approx(r2_score(rows.data, predicted), abs=1e-6)
+
+
+def test_memory_bounds_change_nothing(model, R, pairs, monkeypatch):
+    before = *model.predict(R, True), *model.predict(pairs[0], True), model.score(R)
+    monkeypatch.setattr(normal_rows, "_CHUNK", 7 * 50 * 4)
+    monkeypatch.setattr(_bayesian_mf, "_PAIRS_CHUNK", 1000)
+    after = *model.predict(R, True), *model.predict(pairs[0], True), model.score(R)
+    for a, b in zip(before, after, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_where_nothing_is_known_a_mean_is_predicted(model, R, pairs):
+    ratings, std = model.predict([[1000, 3], [2, 1000], [1000, 1000]], True)
+    expected = [model.item_means_[3], model.user_means_[2], model.global_mean_]
+    np.testing.assert_allclose(ratings, expected)
+    np.testing.assert_allclose(std, np.std(pairs[1]))
+    empty = sp.csr_array((1, R.shape[1]))
+    ratings, std = model.predict(empty, return_std=True)
+    np.testing.assert_allclose(ratings[0], model.item_means_)
+    np.testing.assert_allclose(std, np.std(pairs[1]))
+
+
+def test_predictions_are_accurate_and_their_uncertainty_is_right(implicit):
+    data = make_ratings(300, 100, density=0.2, noise=0.5, random_state=1)
+    X, y = ratings_to_samples(data.R)
+    is_test = np.random.default_rng(0).random(len(y)) < 0.2
+    model = make(implicit=implicit, max_iter=80, clip=False)
+    model.fit(X[~is_test], y[~is_test])
+    ratings, std = model.predict(X[is_test], return_std=True)
+    means = np.append(model.item_means_, model.global_mean_)
+    baseline = means[np.searchsorted(model.items_, X[is_test, 1])]
+    assert r2_score(y[is_test], ratings) > r2_score(y[is_test], baseline) + 0.05
+    scores = (y[is_test] - ratings) / std
+    assert np.std(scores) == pytest.approx(1, abs=0.1)
+    assert np.mean(np.abs(scores) < 1.96) == pytest.approx(0.95, abs=0.03)
+
+
+def test_averaging_beats_a_single_sample(pairs):
+    X, y = pairs
+    is_test = np.random.default_rng(0).random(len(y)) < 0.2
+    errors = []
+    for max_iter in (11, 60):
+        model = make(max_iter=max_iter).fit(X[~is_test], y[~is_test])
+        errors.append(root_mean_squared_error(y[is_test], model.predict(X[is_test])))
+    assert errors[1] < 0.95 * errors[0]
+
+
+def test_what_is_kept_follows_burn_in_and_thinning(R):
+    model = make(max_iter=30, burn_in=10, thinning=8).fit(R)
+    whole = make(max_iter=30, burn_in=10, thinning=1).fit(R)
+    assert model.n_iter_ == len(model.loss_curve_) == 30
+    assert len(whole.noise_variances_) == 20
+    np.testing.assert_array_equal(
+        model.noise_variances_, whole.noise_variances_[[0, 8, 16]]
+    )
+    assert model.user_factors_.shape == (R.shape[0], 9)
+
+
+def test_burn_in_must_leave_a_sample(R):
+    with pytest.raises(ValueError, match="burn_in=30 leaves no sample of max_iter=30"):
+        make(burn_in=30).fit(R)
+
+
+def test_the_scale_of_the_ratings_does_not_matter(R, implicit):
+    model = make(implicit=implicit, dtype="float64")
+    ratings, std = model.fit(R).predict(R, return_std=True)
+    scaled = R.copy()
+    scaled.data = scaled.data * 1e6 - 3e7
+    found = clone(model).fit(scaled).predict(scaled, return_std=True)
+    np.testing.assert_allclose((found[0] + 3e7) / 1e6, ratings, atol=1e-3)
+    np.testing.assert_allclose(found[1] / 1e6, std, rtol=1e-3)
+
+
+def test_weight_zero_equals_absence(pairs, implicit):
+    X, y = pairs
+    weights = (np.arange(len(y)) % 5 > 0).astype(float)
+    a = make(implicit=implicit).fit(X, y, sample_weight=weights)
+    b = make(implicit=implicit).fit(X[weights > 0], y[weights > 0])
+    np.testing.assert_array_equal(a.items_, b.items_)
+    np.testing.assert_array_equal(a.predict(X), b.predict(X))
+
+
+def test_a_large_weight_draws_the_prediction_to_its_rating(pairs, implicit):
+    X, y = pairs
+    weights = np.ones(len(y))
+    weights[5] = 1e4
+    plain, weighted = (
+        abs(
+            make(implicit=implicit).fit(X, y, sample_weight=w).predict(X[[5]])[0] - y[5]
+        )
+        for w in (None, weights)
+    )
+    assert weighted < min(plain, 0.05)
+
+
+def test_equal_weights_do_not_change_the_predictions_noise_aside(R):
+    # Precisions are relative to a noise that is sampled as well.
+    plain = make(max_iter=60).fit(R)
+    halved = make(max_iter=60).fit(R, sample_weight=np.full(R.shape[0], 0.5))
+    ratio = halved.noise_variances_.mean() / plain.noise_variances_.mean()
+    assert ratio == pytest.approx(0.5, rel=0.1)
+    np.testing.assert_allclose(halved.predict(R), plain.predict(R), atol=0.6)
+
+
+def test_the_same_random_state_gives_the_same_bits(model, R, implicit):
+    again = make(implicit=implicit).fit(R)
+    np.testing.assert_array_equal(model.item_factors_, again.item_factors_)
+    other = make(implicit=implicit, random_state=1).fit(R)
+    assert np.abs(model.item_factors_ - other.item_factors_).max() > 0.1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dtype_is_that_of_the_factors(R, implicit, dtype):
+    model = make(implicit=implicit, dtype=dtype).fit(R)
+    for name in ("user_factors_", "item_factors_", "user_biases_", "item_biases_"):
+        assert getattr(model, name).dtype == dtype
+
+
+@pytest.mark.parametrize("epoch", [4, 17])
+def test_an_interrupt_keeps_the_samples_so_far(R, implicit, epoch):
+    model = make(implicit=implicit).set_callbacks(Interrupt(epoch))
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(R)
+    assert model.n_iter_ == epoch + 1
+    assert len(model.noise_variances_) == (1 if epoch < 10 else 2)
+    expected = make(implicit=implicit).set_callbacks(StopAfter(epoch + 1)).fit(R)
+    np.testing.assert_array_equal(model.predict(R), expected.predict(R))
+
+
+def test_an_interrupt_within_a_sweep_keeps_the_last_one(R, monkeypatch):
+    draw, calls = GibbsSampler._draw_noise, []
+
+    def interrupted(self):
+        calls.append(None)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return draw(self)
+
+    expected = make(max_iter=3, burn_in=2).fit(R)
+    monkeypatch.setattr(GibbsSampler, "_draw_noise", interrupted)
+    model = make()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(R)
+    assert model.n_iter_ == 3
+    np.testing.assert_array_equal(model.item_factors_, expected.item_factors_)
+
+
+def test_a_failed_draw_warns_and_keeps_the_samples_so_far(R, monkeypatch):
+    draw, calls = GibbsSampler._draw_noise, []
+
+    def failing(self):
+        calls.append(None)
+        if len(calls) == 16:
+            self.users.vectors[0] = np.nan
+        return draw(self)
+
+    monkeypatch.setattr(GibbsSampler, "_draw_noise", failing)
+    with pytest.warns(
+        ConvergenceWarning, match="diverged in epoch 16: .*dtype='float64'"
+    ):
+        model = make().fit(R)
+    assert len(model.noise_variances_) == 1
+    assert np.isfinite(model.predict(R)).all()
+
+
+def test_verbose_prints_each_sweep(R, capsys):
+    make(verbose=True).fit(R)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 30
+    assert lines[0].startswith("[BayesianMFRegressor] epoch 1: loss")
+
+
+def test_a_model_comes_back_as_it_was(model, R):
+    copy = pickle.loads(pickle.dumps(model))
+    for a, b in zip(copy.predict(R, True), model.predict(R, True), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert copy.score(R) == model.score(R)
+
+
+def test_changed_parameters_wait_for_the_next_fit(R, implicit):
+    model = make(implicit=implicit).fit(R)
+    before = model.predict(R, return_std=True)
+    model.set_params(n_factors=2, implicit=not implicit, burn_in=1)
+    for a, b in zip(model.predict(R, return_std=True), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("form", ["matrix", "pairs"])
+def test_grid_search(R, pairs, form):
+    search = GridSearchCV(
+        make(), {"n_factors": [1, 3]}, cv=KFold(2, shuffle=True, random_state=0)
+    )
+    search.fit(*((R,) if form == "matrix" else pairs))
+    assert search.best_params_ == {"n_factors": 3}
+    found = search.best_estimator_.recommend([0], n_items=3)
+    assert found.shape == (3, 3)
+
+
+def test_cross_validation_over_users_scores_unseen_users(R, implicit):
+    assert cross_val_score(make(implicit=implicit), R, cv=3).min() > 0.1
+
+
+def test_a_single_rating_and_equal_ratings_can_be_fitted(implicit):
+    model = make(implicit=implicit)
+    model.fit([["ann", "up"]], [4.0])
+    assert model.predict([["ann", "up"], ["bob", "up"]]) == pytest.approx([4.0, 4.0])
+    model.fit([["ann", "up"], ["bob", "up"], ["ann", "alien"]], [3.0, 3.0, 3.0])
+    assert model.predict([["bob", "alien"]]) == pytest.approx([3.0])
+
+
+def test_users_and_items_without_ratings_are_allowed(implicit, rng):
+    R = sp.csr_array(
+        sp.block_diag([random_sparse(rng, (30, 20), 0.4), sp.csr_array((2, 3))])
+    )
+    model = make(implicit=implicit).fit(R)
+    ratings, std = model.predict(R, return_std=True)
+    assert np.isfinite(ratings).all()
+    np.testing.assert_array_equal(ratings[-1], model.item_means_)
+    np.testing.assert_array_equal(std[:, -1], model.rating_std_)
+
+
+@pytest.mark.parametrize(
+    ("params", "match"),
+    [
+        ({"n_factors": 0}, "n_factors"),
+        ({"implicit": "yes"}, "implicit"),
+        ({"burn_in": -1}, "burn_in"),
+        ({"thinning": 0}, "thinning"),
+        ({"device": "tpu"}, "device"),
+    ],
+)
+def test_bad_parameters_are_refused(R, params, match):
+    with pytest.raises(ValueError, match=match):
+        make(**params).fit(R)
+
+
+@pytest.mark.gpu
+def test_a_gpu_fits_what_the_cpu_fits(R, pairs, implicit):
+    X, y = pairs
+    is_test = np.random.default_rng(0).random(len(y)) < 0.2
+    errors = []
+    for device in ("cpu", "cuda"):
+        model = make(implicit=implicit, device=device, max_iter=100)
+        model.fit(X[~is_test], y[~is_test])
+        assert model.device_ == device
+        errors.append(root_mean_squared_error(y[is_test], model.predict(X[is_test])))
+        assert np.isfinite(model.score(R))
+        assert np.isfinite(model.predict(R, return_std=True)).all()
+    assert errors[0] == pytest.approx(errors[1], abs=0.02)
