@@ -74,3 +74,15 @@ def small(cls, **params):
         sizes |= {"window_sizes": (1, 2), "lambda_w": 0.1, "learning_rate_init": 0.01}
         sizes |= {"max_iter": 3}
     return cls(**(sizes | {"random_state": 0} | params))
+
+
+def left_out(model, rows):
+    """Each rating as predicted by a row from which it has been taken."""
+    predicted = []
+    for u, i in zip(*rows.nonzero(), strict=True):
+        others = rows[[u]].tolil()
+        others[0, i] = 0
+        others = others.tocsr()
+        others.eliminate_zeros()
+        predicted.append(model.predict(others)[0, i])
+    return np.array(predicted)

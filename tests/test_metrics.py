@@ -3,6 +3,7 @@ import pickle
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from conftest import left_out
 from sklearn import config_context
 from sklearn.metrics import (
     mean_absolute_error,
@@ -47,18 +48,6 @@ def model(R):
 def rows(R):
     """Users whom the model has not seen, with many ratings each."""
     return R[:12]
-
-
-def left_out(model, rows):
-    """Each rating as predicted by a row from which it has been taken."""
-    predicted = []
-    for u, i in zip(*rows.nonzero(), strict=True):
-        others = rows[[u]].tolil()
-        others[0, i] = 0
-        others = others.tocsr()
-        others.eliminate_zeros()
-        predicted.append(model.predict(others)[0, i])
-    return np.array(predicted)
 
 
 def halves(rows):
