@@ -135,7 +135,13 @@ with warnings.catch_warnings():
 
 @each_check
 def test_scikit_learns_checks(estimator, check):
-    check(estimator)
+    try:
+        check(estimator)
+    except Exception as error:
+        if check.func.__name__ in expected_failures(estimator):
+            # pytest takes longer over the traceback than over all else.
+            raise error.with_traceback(None) from None
+        raise
 
 
 def chain(error):
