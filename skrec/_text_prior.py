@@ -1,8 +1,9 @@
-"""Item vectors as a convolutional network predicts them from texts."""
+"""Item vectors as a network predicts them from texts."""
 
 from __future__ import annotations
 
 import functools
+from abc import abstractmethod
 
 import numpy as np
 import torch
@@ -14,19 +15,19 @@ from ._core.training import PenalisedLoss, run_epoch
 from ._factorization import ItemPrior
 
 # Texts that are read at once when nothing is trained.
-_INFERENCE_BATCH = 1024
+INFERENCE_BATCH = 1024
 
 
-class TextPrior(ItemPrior):
-    """The prior of ConvMF.
+class NetworkPrior(ItemPrior):
+    """What a network makes of texts, which is trained to come near the items.
+
+    A subclass says how texts become batches, and what the loss of a batch is.
 
     Parameters
     ----------
-    network : TextCNN
-        The network, which is trained in place.
-
-    sequences : ndarray of shape (n_texts, max_words)
-        The words of each text.
+    network : torch.nn.Module
+        The network, which is trained in place. Called with a batch it returns the
+        outputs for its texts.
 
     items : ndarray of shape (n_texts,)
         The item that each text belongs to. The others have the mean of these.
@@ -35,7 +36,7 @@ class TextPrior(ItemPrior):
         The number of items.
 
     random_state : RandomState
-        Determines batches and dropout.
+        Determines batches and noise.
 
     epochs : int
         Epochs in each call of `fit`.
@@ -46,9 +47,6 @@ class TextPrior(ItemPrior):
     learning_rate : float
         The step size of Adam.
 
-    dropout, word_dropout : float
-        The probability that a hidden unit is left out, and that a word is.
-
     lambda_w : float
         The penalty on the squared weights.
     """
@@ -57,8 +55,7 @@ class TextPrior(ItemPrior):
 
     def __init__(
         self,
-        network: TextCNN,
-        sequences: np.ndarray,
+        network,
         items: np.ndarray,
         n_items: int,
         random_state: np.random.RandomState,
@@ -66,28 +63,33 @@ class TextPrior(ItemPrior):
         epochs: int,
         batch_size: int,
         learning_rate: float,
-        dropout: float,
-        word_dropout: float,
         lambda_w: float,
     ):
         self.network = network
         self.epochs, self.lambda_w = epochs, lambda_w
-        device = network.vectors.device
+        device = next(network.parameters()).device
         self.items = torch.as_tensor(items, device=device)
         self.order = make_generator(random_state.randint(np.iinfo(np.int32).max))
-        noise = make_generator(random_state.randint(np.iinfo(np.int32).max), device)
-        self.drop = functools.partial(drop, rate=dropout, generator=noise)
-        self.drop_words = functools.partial(drop, rate=word_dropout, generator=noise)
-        shuffled = torch.randperm(len(sequences), generator=self.order)
-        self.batches = _to_batches(network, sequences, shuffled, batch_size)
-        self.shares = [len(batch.texts) / len(sequences) for batch in self.batches]
-        everything = torch.arange(len(sequences))
-        self.whole = _to_batches(network, sequences, everything, _INFERENCE_BATCH)
+        noise_seed = random_state.randint(np.iinfo(np.int32).max)
+        self.noise = make_generator(noise_seed, device)
+        shuffled = torch.randperm(len(items), generator=self.order)
+        self.batches = self._cut(shuffled, batch_size)
+        self.shares = [len(batch.texts) / len(items) for batch in self.batches]
+        self.whole = self._cut(torch.arange(len(items)), INFERENCE_BATCH)
         self.optimizer = torch.optim.Adam(
             network.parameters(), lr=learning_rate, fused=True
         )
-        self._means = network.vectors.new_zeros(n_items, len(network.output_bias))
-        self._predict()
+        outputs = compute_outputs(network, self.whole)
+        self._means = outputs.new_zeros(n_items, outputs.shape[1])
+        self._spread(outputs)
+
+    @abstractmethod
+    def _cut(self, order: torch.Tensor, batch_size: int) -> list:
+        """Texts in this order, in batches that have the numbers of their `texts`."""
+
+    @abstractmethod
+    def _loss(self, batch, vectors: torch.Tensor, weights: torch.Tensor):
+        """The loss of a batch, given the vectors of its items and their penalties."""
 
     def parameters(self):
         return [*self.network.parameters(), self._means]
@@ -98,27 +100,70 @@ class TextPrior(ItemPrior):
     def fit(self, vectors, weights):
         vectors, weights = vectors[self.items], weights[self.items]
 
-        def loss(batch: TextBatch):
-            outputs = self.network(batch, self.drop, self.drop_words)
-            error = outputs - vectors[batch.texts]
-            return 0.5 * torch.dot(weights[batch.texts], error.square().sum(1))
+        def loss(batch):
+            return self._loss(batch, vectors[batch.texts], weights[batch.texts])
 
         objective = PenalisedLoss(
             loss, self.network.parameters(), self.network.penalised(), self.lambda_w
         )
         for _ in range(self.epochs):
             run_epoch(objective, self.batches, self.shares, self.optimizer, self.order)
-        self._predict()
+        self._spread(compute_outputs(self.network, self.whole))
 
     def penalty(self):
         weights = self.network.penalised()
         squares = sum(float(w.detach().square().sum()) for w in weights)
         return self.lambda_w / 2 * squares
 
-    def _predict(self):
-        outputs = _outputs(self.network, self.whole)
+    def _spread(self, outputs):
+        """Set the means of all items."""
         self._means.copy_(outputs.mean(0).expand_as(self._means))
         self._means[self.items] = outputs
+
+
+class TextPrior(NetworkPrior):
+    """The prior of ConvMF.
+
+    Parameters
+    ----------
+    network : TextCNN
+        The network.
+
+    sequences : ndarray of shape (n_texts, max_words)
+        The words of each text.
+
+    items, n_items, random_state, **training
+        As for `NetworkPrior`.
+
+    dropout, word_dropout : float
+        The probability that a hidden unit is left out, and that a word is.
+    """
+
+    def __init__(
+        self,
+        network: TextCNN,
+        sequences: np.ndarray,
+        items: np.ndarray,
+        n_items: int,
+        random_state: np.random.RandomState,
+        *,
+        dropout: float,
+        word_dropout: float,
+        **training,
+    ):
+        self.sequences = sequences
+        super().__init__(network, items, n_items, random_state, **training)
+        self.drop = functools.partial(drop, rate=dropout, generator=self.noise)
+        self.drop_words = functools.partial(
+            drop, rate=word_dropout, generator=self.noise
+        )
+
+    def _cut(self, order, batch_size):
+        return _to_batches(self.network, self.sequences, order, batch_size)
+
+    def _loss(self, batch, vectors, weights):
+        error = self.network(batch, self.drop, self.drop_words) - vectors
+        return 0.5 * torch.dot(weights, error.square().sum(1))
 
 
 def read(
@@ -144,8 +189,8 @@ def read(
     state = {name: as_tensor(array) for name, array in weights.items()}
     network = TextCNN.from_weights(state, device)
     order = torch.arange(len(sequences))
-    batches = _to_batches(network, sequences, order, _INFERENCE_BATCH)
-    return _outputs(network, batches).cpu().numpy()
+    batches = _to_batches(network, sequences, order, INFERENCE_BATCH)
+    return compute_outputs(network, batches).cpu().numpy()
 
 
 def _to_batches(network, sequences, order, batch_size) -> list[TextBatch]:
@@ -157,6 +202,6 @@ def _to_batches(network, sequences, order, batch_size) -> list[TextBatch]:
 
 
 @torch.no_grad()
-def _outputs(network, batches) -> torch.Tensor:
+def compute_outputs(network, batches) -> torch.Tensor:
     """The outputs of a network for texts in the order of the batches."""
     return torch.cat([network(batch) for batch in batches])
