@@ -3,6 +3,7 @@
 from ._autorec import AutoRecRegressor
 from ._bayesian_mf import BayesianMFRegressor
 from ._convmf import ConvMFRegressor
+from ._ctr import CTRRegressor
 from ._mf import BiasedMFRegressor, PMFRegressor
 from ._rbm import RBMRegressor
 
@@ -12,6 +13,7 @@ __all__ = [
     "AutoRecRegressor",
     "BayesianMFRegressor",
     "BiasedMFRegressor",
+    "CTRRegressor",
     "ConvMFRegressor",
     "PMFRegressor",
     "RBMRegressor",

@@ -334,6 +334,43 @@ array} of shape (n_users, n_items)
         }
 
 
+class BaseBagOfWordsFactorization(BaseTextFactorization):
+    """Base of the factorizations that read how often a text has which word.
+
+    With `warm_start` they keep the words of the last fit.
+    """
+
+    def _continues(self):
+        """Whether what was learned from texts in the last fit is kept."""
+        return self.warm_start and getattr(self, "text_factors_", None) is not None
+
+    def _fit_vectorizer(self, texts):
+        if self._continues():
+            return self.vectorizer_, self.vectorizer_.transform(texts)
+        try:
+            return super()._fit_vectorizer(texts)
+        except ValueError as error:
+            raise ValueError(
+                f"The vectorizer cannot learn from the {len(texts)} texts in "
+                f"item_texts: {error} The default one leaves out English stop words "
+                "and words in more than half of the texts; give another one."
+            ) from error
+
+    def _check_documents(self, vectorizer, documents: Any):
+        is_sparse = sp.issparse(documents)
+        if not is_sparse or (documents.data < 0).any():
+            found = "negative entries" if is_sparse else type(documents).__name__
+            raise TypeError(
+                "vectorizer must turn texts into a sparse matrix of shape (n_texts, "
+                "n_words) without negative entries, as CountVectorizer does, got "
+                f"{type(vectorizer).__name__} that returns {found}."
+            )
+        documents = sp.csr_array(documents)
+        documents.eliminate_zeros()
+        documents.sort_indices()
+        return documents
+
+
 def _has_words(documents) -> np.ndarray:
     """Which rows have an entry, of shape (n_texts,)."""
     return (documents != 0).sum(axis=1) > 0

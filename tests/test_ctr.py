@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+from sklearn.decomposition import LatentDirichletAllocation
+from sklearn.feature_extraction.text import CountVectorizer
+
+from skrec import CTRRegressor
+from skrec.datasets import make_ratings
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_ratings(60, 40, density=0.3, text_words=40, random_state=0)
+
+
+def fit_on(data, texts=None, **params):
+    defaults = {"n_factors": 4, "lambda_u": 1.0, "lambda_v": 20.0, "tol": 1e-3}
+    model = CTRRegressor(**(defaults | {"random_state": 0} | params))
+    return model.fit(data.R, item_texts=texts or data.item_texts)
+
+
+def test_items_are_drawn_to_what_the_topic_model_makes_of_their_texts(data):
+    model = fit_on(data, dtype="float64")
+    words = CountVectorizer(max_features=8000, max_df=0.5, stop_words="english")
+    counts = words.fit_transform(data.item_texts)
+    seed = np.random.RandomState(0).randint(np.iinfo(np.int32).max)
+    lda = LatentDirichletAllocation(4, random_state=seed).fit(counts)
+    np.testing.assert_allclose(model.text_factors_, lda.transform(counts))
+    np.testing.assert_array_equal(model.lda_.components_, lda.components_)
+    assert not model.text_biases_.any()
+
+
+@pytest.mark.parametrize("fit_biases", [True, False])
+@pytest.mark.parametrize("refine", [True, False])
+def test_the_objective_is_that_of_the_notes_and_falls(data, fit_biases, refine):
+    model = fit_on(data, fit_biases=fit_biases, refine=refine, dtype="float64")
+    U, V = model.user_factors_, model.item_factors_
+    sums = U @ V.T + model.intercept_
+    sums += model.user_biases_[:, None] + model.item_biases_
+    errors = (data.R.toarray() - sums)[data.R.toarray() != 0]
+    users = (U**2).sum() + (model.user_biases_**2).sum()
+    items = ((V - model.text_factors_) ** 2).sum()
+    items += ((model.item_biases_ - model.text_biases_) ** 2).sum()
+    expected = 0.5 * (errors @ errors + users + 20 * items)
+    counts = model.vectorizer_.transform(data.item_texts).toarray()
+    topics = model.lda_.components_ / model.lda_.components_.sum(axis=1)[:, None]
+    unrefined = model.lda_.transform(counts)
+    expected += (counts * np.log(unrefined @ topics)).sum()
+    expected -= (counts * np.log(model.text_factors_ @ topics)).sum()
+    assert model.loss_curve_[-1] == pytest.approx(expected, rel=1e-6)
+    assert np.diff(model.loss_curve_).max() < 0
+
+
+def test_refined_proportions_are_nearer_to_the_items(data):
+    texts = [" ".join(text.split()[:8]) for text in data.item_texts[:-1]] + [None]
+    plain, refined = (fit_on(data, texts, refine=refine) for refine in (False, True))
+    distances = [
+        np.square(model.item_factors_ - model.text_factors_)[:-1].mean()
+        for model in (plain, refined)
+    ]
+    assert distances[1] < 0.9 * distances[0]
+    np.testing.assert_allclose(refined.text_factors_.sum(axis=1), 1, rtol=1e-5)
+    mean = refined.text_factors_[:-1].mean(axis=0)
+    np.testing.assert_allclose(refined.text_factors_[-1], mean, rtol=1e-5)
+
+
+def test_items_without_ratings_keep_the_proportions_of_the_topic_model(data):
+    R = data.R.tolil()
+    R[:, :3] = 0
+    R = R.tocsr()
+    R.eliminate_zeros()
+    model = CTRRegressor(n_factors=4, refine=True, tol=1e-3, random_state=0)
+    model.fit(R, item_texts=data.item_texts)
+    found = model.lda_.transform(model.vectorizer_.transform(data.item_texts))
+    np.testing.assert_allclose(model.text_factors_[:3], found[:3], rtol=1e-5)
+    assert abs(model.text_factors_[3:] - found[3:]).max() > 1e-3
+
+
+def test_the_mean_bias_is_that_of_the_rated_items(data):
+    model = fit_on(data, fit_biases=True)
+    expected = np.full(40, model.item_biases_.mean())
+    np.testing.assert_allclose(model.text_biases_, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("params", "match"), [({"refine": 2}, "refine"), ({"lda_max_iter": 0}, "lda_max")]
+)
+def test_bad_parameters_are_refused(data, params, match):
+    with pytest.raises(ValueError, match=match):
+        fit_on(data, **params)
