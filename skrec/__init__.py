@@ -2,6 +2,7 @@
 
 from ._autorec import AutoRecRegressor
 from ._bayesian_mf import BayesianMFRegressor
+from ._cdl import CDLRegressor
 from ._convmf import ConvMFRegressor
 from ._ctr import CTRRegressor
 from ._mf import BiasedMFRegressor, PMFRegressor
@@ -13,6 +14,7 @@ __all__ = [
     "AutoRecRegressor",
     "BayesianMFRegressor",
     "BiasedMFRegressor",
+    "CDLRegressor",
     "CTRRegressor",
     "ConvMFRegressor",
     "PMFRegressor",

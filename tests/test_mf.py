@@ -1,4 +1,4 @@
-"""What all factorizations share, ConvMF among them."""
+"""What all factorizations share, those with texts among them."""
 
 import pickle
 import warnings
@@ -8,22 +8,34 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.metrics import r2_score, root_mean_squared_error
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from test_autorec import Interrupt
 
-from skrec import BiasedMFRegressor, ConvMFRegressor, PMFRegressor
+from skrec import (
+    BiasedMFRegressor,
+    CDLRegressor,
+    ConvMFRegressor,
+    CTRRegressor,
+    PMFRegressor,
+)
 from skrec._factorization import Alternation
 from skrec.datasets import make_ratings
 from skrec.model_selection import ratings_to_samples
 from skrec.text import ItemTexts, SequenceVectorizer
 
 N_FACTORS = 4
-CLASSES = [PMFRegressor, BiasedMFRegressor, ConvMFRegressor]
-SMALL_NETWORK = {
-    "embedding_dim": 8, "n_filters": 6, "hidden_dim": 8, "window_sizes": (2, 3),
-    "lambda_w": 0.1, "tol": 0.01,
+SMALL_NETWORKS = {
+    ConvMFRegressor: {
+        "embedding_dim": 8, "n_filters": 6, "hidden_dim": 8, "window_sizes": (2, 3),
+        "lambda_w": 0.1, "tol": 0.01,
+    },
+    CDLRegressor: {"hidden_layer_sizes": (8,), "lambda_w": 0.1, "tol": 0.01},
+    CTRRegressor: {"tol": 1e-3},
 }  # fmt: skip
+TEXT_CLASSES = tuple(SMALL_NETWORKS)
+CLASSES = [PMFRegressor, BiasedMFRegressor, *TEXT_CLASSES]
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +54,17 @@ def pairs(R):
 
 
 def make(cls, **params):
-    network = SMALL_NETWORK if cls is ConvMFRegressor else {}
+    network = SMALL_NETWORKS.get(cls, {})
     defaults = {"n_factors": N_FACTORS, "lambda_u": 2.0, "lambda_v": 3.0}
     return cls(**(defaults | network | {"random_state": 0} | params))
 
 
 @pytest.fixture
 def fit(texts, texts_of_pairs):
-    """Fit a model to either form, ConvMF with texts."""
+    """Fit a model to either form, with texts where it reads them."""
 
     def fit(model, X, y=None, ignore=False, **params):
-        if isinstance(model, ConvMFRegressor):
+        if isinstance(model, TEXT_CLASSES):
             params["item_texts"] = texts if y is None else texts_of_pairs
         with warnings.catch_warnings():
             if ignore:
@@ -259,7 +271,7 @@ def test_grid_search(cls, R, pairs, texts, texts_of_pairs, form, n_jobs):
         n_jobs=n_jobs,
     )  # fmt: skip
     params = {}
-    if cls is ConvMFRegressor:
+    if cls in TEXT_CLASSES:
         params["item_texts"] = texts if form == "matrix" else texts_of_pairs
     search.fit(*((R,) if form == "matrix" else pairs), **params)
     assert search.best_params_ == {"lambda_u": 2.0}
@@ -273,8 +285,10 @@ def test_cross_validation_over_users_scores_unseen_users(R):
 
 def test_a_single_rating_can_be_fitted(cls):
     model, params = make(cls), {}
-    if cls is ConvMFRegressor:
-        model.set_params(vectorizer=SequenceVectorizer(max_df=1.0))
+    if cls in TEXT_CLASSES:
+        model.set_params(vectorizer=CountVectorizer())
+        if cls is ConvMFRegressor:
+            model.set_params(vectorizer=SequenceVectorizer(max_df=1.0))
         params = {"item_texts": {"up": "a house flies"}}
     model.fit([["ann", "up"]], [4.0], **params)
     assert model.predict([["ann", "up"], ["bob", "up"]]) == pytest.approx([4.0, 4.0])
@@ -307,7 +321,7 @@ def test_divergence_keeps_the_last_finite_state(cls, R, fit):
 def test_early_stopping_works_with_few_ratings(cls):
     X = [["a", f"c{i}"] for i in range(8)]
     params = {}
-    if cls is ConvMFRegressor:
+    if cls in TEXT_CLASSES:
         params = {"item_texts": {f"c{i}": f"word{i} more{i}" for i in range(8)}}
     model = make(cls, early_stopping=True).fit(X, range(8), **params)
     assert np.isfinite(model.validation_scores_).all()
