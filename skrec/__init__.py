@@ -7,6 +7,7 @@ from ._convmf import ConvMFRegressor
 from ._ctr import CTRRegressor
 from ._mf import BiasedMFRegressor, PMFRegressor
 from ._rbm import RBMRegressor
+from ._svdpp import SVDppRegressor
 
 __version__ = "0.1.0"
 
@@ -19,5 +20,6 @@ __all__ = [
     "ConvMFRegressor",
     "PMFRegressor",
     "RBMRegressor",
+    "SVDppRegressor",
     "__version__",
 ]

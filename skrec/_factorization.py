@@ -34,6 +34,8 @@ _INITIAL_STD = 0.1
 class ItemPrior:
     """What the vectors of items are drawn to: zero, and what subclasses make of it.
 
+    Users may have a prior of the same kind.
+
     A vector is an item's factors, followed by its bias where there are biases.
     """
 
@@ -112,6 +114,9 @@ class Alternation:
 
     prior : ItemPrior
         The means of the items' vectors.
+
+    user_prior : ItemPrior or None
+        The means of the users' vectors. None means zero.
     """
 
     def __init__(
@@ -126,6 +131,7 @@ class Alternation:
         lambda_u: float,
         lambda_v: Tensor,
         prior: ItemPrior,
+        user_prior: ItemPrior | None = None,
     ):
         order = pattern.order
         self.users, self.items = users, items
@@ -133,6 +139,7 @@ class Alternation:
         self.lambda_u = users.new_full((len(users),), lambda_u)
         self.lambda_v = lambda_v
         self.prior = prior
+        self.user_prior = ItemPrior() if user_prior is None else user_prior
         self.is_unrated = pattern.transposed.crow.diff() == 0
         # The two sides: rows to be solved for, and ratings in their order.
         self.by_user = _Side(pattern, ratings, weights)
@@ -143,13 +150,15 @@ class Alternation:
         )
 
     def parameters(self) -> list[Tensor]:
-        return [self.users, self.items, *self.prior.parameters()]
+        priors = [*self.prior.parameters(), *self.user_prior.parameters()]
+        return [self.users, self.items, *priors]
 
     def sweep(self) -> float:
-        """Improve users, items and prior in turn; return the objective."""
+        """Improve users, items and priors in turn; return the objective."""
         self.improve_users()
         self.improve_items()
         self.prior.fit(self.items, self.lambda_v)
+        self.user_prior.fit(self.users, self.lambda_u)
         means = self.prior.means()
         if means is not None:
             # The next half step would do no other; the last one has none after it.
@@ -157,8 +166,14 @@ class Alternation:
         return self.objective()
 
     def improve_users(self) -> None:
-        """Solve for all users, given the items."""
-        solved = self._solve(self.by_user, self.users, self.items, self.lambda_u, None)
+        """Solve for all users, given the items and the users' prior."""
+        solved = self._solve(
+            self.by_user,
+            self.users,
+            self.items,
+            self.lambda_u,
+            self.user_prior.means(),
+        )
         self.users.copy_(solved)
 
     def improve_items(self) -> None:
@@ -169,18 +184,20 @@ class Alternation:
         self.items.copy_(solved)
 
     def objective(self) -> float:
-        """Half the weighted squared errors and penalties, and the prior's own."""
+        """Half the weighted squared errors and penalties, and the priors' own."""
         pattern, ratings, weights = self.by_user
         error = ratings - products(pattern, self.users, self.items, self.has_biases)
         weighted = error if weights is None else error * weights
-        means = self.prior.means()
-        distance = self.items if means is None else self.items - means
-        penalties = torch.dot(self.lambda_u, self.users.square().sum(1)) + torch.dot(
-            self.lambda_v, distance.square().sum(1)
-        )
-        return 0.5 * float(torch.dot(error, weighted) + penalties) + (
-            self.prior.penalty()
-        )
+        total = 0.5 * float(torch.dot(error, weighted))
+        for vectors, weights, prior in [
+            (self.users, self.lambda_u, self.user_prior),
+            (self.items, self.lambda_v, self.prior),
+        ]:
+            means = prior.means()
+            distance = vectors if means is None else vectors - means
+            total += 0.5 * float(torch.dot(weights, distance.square().sum(1)))
+            total += prior.penalty()
+        return total
 
     def _solve(self, side, rows, others, penalty, means):
         ratings = side.ratings
@@ -266,6 +283,10 @@ class BaseFactorization(BaseRecommender):
         size = len(ratings.items), self.n_factors + 1
         means = torch.zeros(size, dtype=getattr(torch, self.dtype), device=device)
         return MeanPrior(is_rated, means)
+
+    def _make_user_prior(self, ratings, pattern) -> ItemPrior:
+        """The users' prior, for ratings whose pattern is on the device."""
+        return ItemPrior()
 
     def _alternate(self, X, y, metadata, ratings, known, make_prior=None):
         """Alternate until the objective settles; store what `fit` should.
@@ -376,6 +397,7 @@ class BaseFactorization(BaseRecommender):
             lambda_u=self.lambda_u,
             lambda_v=torch.tensor(penalties, dtype=dtype, device=device),
             prior=prior,
+            user_prior=self._make_user_prior(ratings, pattern),
         )
 
     def _continue_from_fit(self, vectors, ids, side):

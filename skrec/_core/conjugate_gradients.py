@@ -1,9 +1,12 @@
-"""Ridge regressions of many rows, solved together by conjugate gradients.
+"""Many linear systems, solved together by conjugate gradients.
 
-The problems are those of `ridge`.
+`improve_rows` solves the ridge regressions of `ridge`; `solve_columns` solves systems
+that are large, one for each column.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,8 +14,8 @@ from torch import Tensor
 from .ridge import refuse_singular
 from .sparse import Pattern, sddmm, spmm
 
-TOLERANCE = 2e-4
-_MAX_STEPS = 100
+TOLERANCE, COLUMN_TOLERANCE = 2e-4, 1e-3
+_MAX_STEPS, _MAX_COLUMN_STEPS = 100, 1000
 
 
 def improve_rows(
@@ -102,6 +105,57 @@ def improve_rows(
         direction = torch.addcmul(scaled, _ratio(new_rho, rho), direction)
         rho = new_rho
     return x @ basis.T
+
+
+def solve_columns(
+    times: Callable[[Tensor], Tensor],
+    right: Tensor,
+    diagonal: Tensor,
+    start: Tensor,
+    *,
+    tolerance: float = COLUMN_TOLERANCE,
+) -> Tensor:
+    """Solve a positive definite system for each column.
+
+    Parameters
+    ----------
+    times : callable
+        Multiplies each column of a tensor by its matrix.
+
+    right : Tensor of shape (n, k)
+        The right-hand sides.
+
+    diagonal : Tensor of shape (n, k)
+        The diagonals of the matrices.
+
+    start : Tensor of shape (n, k)
+        Where to start.
+
+    tolerance : float
+        What the residual must not exceed in any column, as a part of its right-hand
+        side.
+
+    Returns
+    -------
+    solution : Tensor of shape (n, k)
+    """
+    x = start
+    residual = right - times(x)
+    goal = tolerance * torch.linalg.vector_norm(right, dim=0)
+    direction = residual / diagonal
+    rho = (residual * direction).sum(0)
+    for _ in range(_MAX_COLUMN_STEPS):
+        if bool((torch.linalg.vector_norm(residual, dim=0) <= goal).all()):
+            break
+        image = times(direction)
+        size = _ratio(rho, (direction * image).sum(0)).T
+        x = x + size * direction
+        residual = residual - size * image
+        scaled = residual / diagonal
+        new_rho = (residual * scaled).sum(0)
+        direction = scaled + _ratio(new_rho, rho).T * direction
+        rho = new_rho
+    return x
 
 
 def _ratio(a, b):

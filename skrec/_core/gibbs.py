@@ -12,14 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .conjugate_gradients import solve_columns
 from .normal_rows import condition, implicit_values, parts
 from .sparse import sddmm, spmm
 
 # The precision of a prior mean, relative to that of the vectors.
 _MEAN_STRENGTH = 2.0
-# Conjugate gradients: the tolerance, relative to the right-hand side, and most steps.
-_TOLERANCE = 1e-3
-_MAX_STEPS = 1000
 
 
 class Side:
@@ -126,9 +124,7 @@ class Side:
 
         right = spmm(transposed, features, targets)
         right += penalty.sqrt() * _normal(start, rng)
-        solution = conjugate_gradients(
-            times, right, self.diagonal + penalty, start @ basis
-        )
+        solution = solve_columns(times, right, self.diagonal + penalty, start @ basis)
         # solution = links @ root @ rotation
         rotated = rotation @ solution.T
         return torch.linalg.solve_triangular(root.T, rotated, upper=True).T
@@ -232,49 +228,6 @@ def draw_wishart(df: float, inverse_scale: np.ndarray, rng) -> np.ndarray:
     bartlett[np.diag_indices(k)] = np.sqrt(rng.chisquare(df - np.arange(k)))
     half = np.linalg.solve(np.linalg.cholesky(inverse_scale).T, bartlett)
     return half @ half.T
-
-
-def conjugate_gradients(
-    times, right: Tensor, diagonal: Tensor, start: Tensor
-) -> Tensor:
-    """Solve a symmetric system for each column, with Jacobi's preconditioner.
-
-    Parameters
-    ----------
-    times : callable
-        Multiplies each column of a tensor by its matrix.
-
-    right : Tensor of shape (n, k)
-        The right-hand sides.
-
-    diagonal : Tensor of shape (n, k)
-        The diagonals of the matrices.
-
-    start : Tensor of shape (n, k)
-        Where to start.
-
-    Returns
-    -------
-    solution : Tensor of shape (n, k)
-    """
-    x = start
-    residual = right - times(x)
-    goal = _TOLERANCE * torch.linalg.vector_norm(right, dim=0)
-    direction = residual / diagonal
-    rho = (residual * direction).sum(0)
-    for _ in range(_MAX_STEPS):
-        if bool((torch.linalg.vector_norm(residual, dim=0) <= goal).all()):
-            break
-        image = times(direction)
-        size = rho / (direction * image).sum(0).clamp(min=torch.finfo(rho.dtype).tiny)
-        x = x + size * direction
-        residual = residual - size * image
-        scaled = residual / diagonal
-        new_rho = (residual * scaled).sum(0)
-        ratio = new_rho / rho.clamp(min=torch.finfo(rho.dtype).tiny)
-        direction = scaled + ratio * direction
-        rho = new_rho
-    return x
 
 
 def _normal(like: Tensor, rng) -> Tensor:
