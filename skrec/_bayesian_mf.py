@@ -78,7 +78,8 @@ class BayesianMFRegressor(BaseRecommender):
     Parameters
     ----------
     n_factors : int, default=10
-        The number of factors k.
+        The number of factors k. More are more accurate where ratings are many: on
+        MovieLens 1M 24 are, on MovieLens 100K they are not.
 
     implicit : bool, default=False
         Whether to draw a vector to a mean that depends on who has rated what, whatever
