@@ -126,6 +126,10 @@ class CDLRegressor(BaseBagOfWordsFactorization):
         :class:`~sklearn.feature_extraction.text.TfidfVectorizer` with
         ``use_idf=False``.
 
+    memory : str or object with the joblib.Memory interface, default=None
+        Where to keep what the vectorizer makes of the texts, so that a search over
+        other parameters computes it once.
+
     max_iter : int, default=40
         The largest number of iterations, in each of which all users and all items are
         solved for and the network is trained on the items.
@@ -321,6 +325,7 @@ class CDLRegressor(BaseBagOfWordsFactorization):
         batch_size=256,
         learning_rate_init=0.001,
         vectorizer=None,
+        memory=None,
         max_iter=40,
         tol=1e-4,
         early_stopping=False,
@@ -346,6 +351,7 @@ class CDLRegressor(BaseBagOfWordsFactorization):
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.vectorizer = vectorizer
+        self.memory = memory
         self.max_iter = max_iter
         self.tol = tol
         self.early_stopping = early_stopping

@@ -86,6 +86,10 @@ class ConvMFRegressor(BaseTextFactorization):
         fitted transformer maps words to them. None means a
         :class:`skrec.text.SequenceVectorizer`.
 
+    memory : str or object with the joblib.Memory interface, default=None
+        Where to keep what the vectorizer makes of the texts, so that a search over
+        other parameters computes it once.
+
     word_vectors : path, mapping, pair or KeyedVectors, default=None
         Pre-trained word vectors to start from (ConvMF+): anything that
         :func:`skrec.text.load_word_vectors` takes. They are brought to the scale of
@@ -307,6 +311,7 @@ class ConvMFRegressor(BaseTextFactorization):
         batch_size=256,
         learning_rate_init=0.002,
         vectorizer=None,
+        memory=None,
         word_vectors=None,
         item_weight=None,
         max_iter=40,
@@ -337,6 +342,7 @@ class ConvMFRegressor(BaseTextFactorization):
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.vectorizer = vectorizer
+        self.memory = memory
         self.word_vectors = word_vectors
         self.item_weight = item_weight
         self.max_iter = max_iter

@@ -145,6 +145,10 @@ class CTRRegressor(BaseBagOfWordsFactorization):
         frequent words, without English stop words and words in more than half of the
         texts.
 
+    memory : str or object with the joblib.Memory interface, default=None
+        Where to keep what the vectorizer makes of the texts, so that a search over
+        other parameters computes it once.
+
     max_iter : int, default=200
         The largest number of iterations, in each of which all users and then all items
         are solved for.
@@ -332,6 +336,7 @@ class CTRRegressor(BaseBagOfWordsFactorization):
         refine=True,
         lda_max_iter=10,
         vectorizer=None,
+        memory=None,
         max_iter=200,
         tol=1e-4,
         early_stopping=False,
@@ -352,6 +357,7 @@ class CTRRegressor(BaseBagOfWordsFactorization):
         self.refine = refine
         self.lda_max_iter = lda_max_iter
         self.vectorizer = vectorizer
+        self.memory = memory
         self.max_iter = max_iter
         self.tol = tol
         self.early_stopping = early_stopping

@@ -12,7 +12,7 @@ import torch
 from sklearn.base import _fit_context, clone
 from sklearn.callback import with_callbacks
 from sklearn.utils._param_validation import HasMethods
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, check_memory
 
 from ._base import PRIOR_RATINGS
 from ._core.device import resolve_device
@@ -26,8 +26,8 @@ from .text import ItemTexts
 class BaseTextFactorization(BaseFactorization):
     """Base of the factorizations with an item prior that reads texts.
 
-    A subclass has the parameters `vectorizer` and `fit_biases`, says what texts become
-    (`_default_vectorizer`, `_check_documents`), makes the prior of them
+    A subclass has the parameters `vectorizer`, `memory` and `fit_biases`, says what
+    texts become (`_default_vectorizer`, `_check_documents`), makes the prior of them
     (`_make_text_prior`), keeps what it has learned (`_describe_text_prior`), and reads
     further texts with that (`_read`).
     """
@@ -43,6 +43,7 @@ class BaseTextFactorization(BaseFactorization):
         **BaseFactorization._parameter_constraints,
         "fit_biases": ["boolean"],
         "vectorizer": [HasMethods(["fit_transform", "transform"]), None],
+        "memory": [None, str, HasMethods(["cache"])],
     }
 
     # Texts belong to these estimators: with metadata routing they come unasked.
@@ -84,8 +85,8 @@ class BaseTextFactorization(BaseFactorization):
 
     def _fit_vectorizer(self, texts):
         """The fitted vectorizer, and the documents that it makes of the texts."""
-        vectorizer = self._new_vectorizer()
-        return vectorizer, vectorizer.fit_transform(texts)
+        fit_transform = check_memory(self.memory).cache(_fit_transform)
+        return fit_transform(self._new_vectorizer(), texts)
 
     def _new_vectorizer(self):
         if self.vectorizer is None:
@@ -369,6 +370,11 @@ class BaseBagOfWordsFactorization(BaseTextFactorization):
         documents.eliminate_zeros()
         documents.sort_indices()
         return documents
+
+
+def _fit_transform(vectorizer, texts):
+    """The fitted vectorizer and what it makes of texts, for a cache of both."""
+    return vectorizer, vectorizer.fit_transform(texts)
 
 
 def _has_words(documents) -> np.ndarray:

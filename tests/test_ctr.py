@@ -19,7 +19,7 @@ def fit_on(data, texts=None, **params):
 
 
 def test_items_are_drawn_to_what_the_topic_model_makes_of_their_texts(data):
-    model = fit_on(data, dtype="float64")
+    model = fit_on(data, refine=False, dtype="float64")
     words = CountVectorizer(max_features=8000, max_df=0.5, stop_words="english")
     counts = words.fit_transform(data.item_texts)
     seed = np.random.RandomState(0).randint(np.iinfo(np.int32).max)

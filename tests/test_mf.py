@@ -179,7 +179,7 @@ def test_warm_start_goes_on_where_the_last_fit_ended(cls, R, fit):
     model = fit(make(cls, warm_start=True), R)
     before = model.loss_curve_[-1]
     fit(model, R)
-    assert model.loss_curve_[0] < before * 1.02
+    assert model.loss_curve_[0] < before * 1.05
     assert model.n_iter_ < 20
 
 

@@ -4,6 +4,7 @@ import joblib
 import numpy as np
 import pytest
 from sklearn import config_context
+from sklearn.base import clone
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.metrics import root_mean_squared_error
 from sklearn.model_selection import GridSearchCV, GroupKFold
@@ -199,3 +200,16 @@ def test_texts_are_routed_unasked(bag_cls, pairs, texts):
         search.fit(X, y, item_texts=ItemTexts(texts))
     assert search.best_estimator_.text_factors_.any()
     assert search.best_params_ == {"lambda_u": 1.0}
+
+
+def test_texts_are_split_into_words_once_for_a_search(cls, pairs, texts, tmp_path):
+    plain = make(cls, **PARAMS[cls]).set_params(max_iter=2, tol=1e9, n_iter_no_change=1)
+    kept = clone(plain).set_params(memory=str(tmp_path))
+    for lambda_u in (1.0, 2.0):
+        models = [m.set_params(lambda_u=lambda_u) for m in (plain, kept)]
+        a, b = (m.fit(*pairs, item_texts=texts).item_factors_ for m in models)
+        np.testing.assert_array_equal(a, b)
+    assert len(list(tmp_path.rglob("output.pkl"))) == 1
+    kept.set_params(vectorizer=clone(kept.vectorizer_).set_params(max_features=20))
+    kept.fit(*pairs, item_texts=texts)
+    assert len(list(tmp_path.rglob("output.pkl"))) == 2
