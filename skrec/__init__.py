@@ -5,6 +5,7 @@ from ._bayesian_mf import BayesianMFRegressor
 from ._cdl import CDLRegressor
 from ._convmf import ConvMFRegressor
 from ._ctr import CTRRegressor
+from ._llorma import LLORMARegressor
 from ._mf import BiasedMFRegressor, PMFRegressor
 from ._rbm import RBMRegressor
 from ._svdpp import SVDppRegressor
@@ -18,6 +19,7 @@ __all__ = [
     "CDLRegressor",
     "CTRRegressor",
     "ConvMFRegressor",
+    "LLORMARegressor",
     "PMFRegressor",
     "RBMRegressor",
     "SVDppRegressor",

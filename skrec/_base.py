@@ -565,16 +565,21 @@ class EpochReports:
 
     fitted : callable
         Returns the attributes that the estimator would have if it stopped now.
+
+    n_epochs : int or None
+        The largest number of epochs. None means `max_iter`.
     """
 
-    def __init__(self, estimator, X, y, metadata, fitted):
+    def __init__(self, estimator, X, y, metadata, fitted, n_epochs=None):
         self.estimator = estimator
         self.arguments = {"estimator": estimator, "X": X, "y": y}
         given = {name: value for name, value in metadata.items() if value is not None}
         if given:
             self.arguments["metadata"] = given
         self.arguments["reconstruction_attributes"] = fitted
-        self.fit = estimator._init_callback_context(max_subtasks=estimator.max_iter)
+        self.fit = estimator._init_callback_context(
+            max_subtasks=n_epochs or estimator.max_iter
+        )
         self.fit.call_on_fit_task_begin(**self.arguments)
 
     def begin_epoch(self) -> None:

@@ -25,7 +25,7 @@ from ._core.device import (
 from ._core.rbm import Cases, Machine, all_levels
 from ._core.softmax import SoftmaxSolutions, solve_softmax_rows
 from ._core.sparse import Pattern
-from ._core.training import SCHEDULES, History, Stopping, train
+from ._core.training import SCHEDULES, History, PenalisedLoss, Stopping, train
 from ._ids import positions_of
 from ._ratings import Ratings
 
@@ -39,18 +39,20 @@ _MAX_SEED = np.iinfo(np.int32).max
 _BIAS_PENALTY, _SMALLEST_PENALTY = 1.0, 1e-3
 
 
-class _Objective:
-    """What `train` needs of a machine: gradients by contrastive divergence."""
+class _ContrastiveDivergence(PenalisedLoss):
+    """A loss whose gradient the machine estimates by samples."""
 
-    def __init__(self, machine, alpha, n_gibbs, persistent, generator):
-        self.machine, self.alpha = machine, alpha
-        self.options = n_gibbs, persistent, generator
-        self.parameters = list(machine.parameters())
+    def __init__(self, machine: Machine, alpha: float, options: tuple):
+        super().__init__(
+            machine.contrast, list(machine.parameters()), [machine.weights], alpha
+        )
+        self.options = options
 
-    def __call__(self, cases: Cases, share: float = 1.0) -> float:
-        loss = self.machine.contrast(cases, *self.options)
-        weights = self.machine.weights
-        weights.grad.add_(weights.detach(), alpha=share * self.alpha)
+    def __call__(self, batch, share: float = 1.0) -> float:
+        """Set the gradients, with `share` of the penalty."""
+        loss = self.loss(batch, *self.options)
+        for weights in self.weights:
+            weights.grad.add_(weights.detach(), alpha=share * self.penalty)
         return loss
 
 
@@ -67,10 +69,10 @@ class RBMRegressor(BaseRecommender):
         Whether the cases are items (I-RBM) or users (U-RBM, as in the paper). Items are
         usually more accurate, users cheaper to predict new rows of.
 
-    n_hidden : int, default=100
+    n_hidden : int, default=500
         The number F of hidden units.
 
-    alpha : float, default=10.0
+    alpha : float, default=8.0
         The penalty on the squared weights W, on the scale of the log-likelihood summed
         over all ratings. Biases are not penalised.
 
@@ -91,7 +93,7 @@ class RBMRegressor(BaseRecommender):
     learning_rate_init : float, default=0.003
         The first step size of Adam, whose moments are the momentum of the steps.
 
-    max_iter : int, default=100
+    max_iter : int, default=40
         The largest number of epochs.
 
     tol : float, default=1e-5
@@ -256,14 +258,14 @@ class RBMRegressor(BaseRecommender):
         self,
         *,
         kind="item",
-        n_hidden=100,
-        alpha=10.0,
+        n_hidden=500,
+        alpha=8.0,
         n_gibbs=1,
         persistent=False,
         batch_size=500,
         learning_rate="linear",
         learning_rate_init=0.003,
-        max_iter=100,
+        max_iter=40,
         tol=1e-5,
         early_stopping=False,
         validation_fraction=0.1,
@@ -409,7 +411,9 @@ array} of shape (n_users, n_items)
         noise = make_generator(random_state.randint(_MAX_SEED), rows.inputs.device)
         batches = [_cases(b, machine) for b in rows.cut(self.batch_size, order)]
         return train(
-            _Objective(machine, self.alpha, self.n_gibbs, self.persistent, noise),
+            _ContrastiveDivergence(
+                machine, self.alpha, (self.n_gibbs, self.persistent, noise)
+            ),
             batches,
             [len(batch.levels) / rows.pattern.nnz for batch in batches],
             Stopping(self.max_iter, self.tol, self.n_iter_no_change),
@@ -463,12 +467,12 @@ array} of shape (n_users, n_items)
         else:
             (h, _), at, (W, b), unit = users[:2], row, items, item
         device = inference_device(self.device)
-        h, W, b = (as_tensor(a, device=device) for a in (h, W, b))
-        W = W.view(*b.shape, h.shape[1])
+        hidden, bias = as_tensor(h, device=device), as_tensor(b, device=device)
+        weights = as_tensor(W, device=device).view(*bias.shape, hidden.shape[1])
         ratings = np.empty(len(row))
-        for part in _parts(len(row), W[:1].numel()):
+        for part in _parts(len(row), W.shape[1]):
             v = unit[part]
-            sums = torch.einsum("nf,nlf->nl", h[at[part]], W[v]) + b[v]
+            sums = torch.einsum("nf,nlf->nl", hidden[at[part]], weights[v]) + bias[v]
             ratings[part] = self._expected(sums)
         return ratings
 

@@ -1,0 +1,247 @@
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.metrics import r2_score
+from sklearn.model_selection import GridSearchCV, KFold
+from test_autorec import Interrupt
+from test_rbm import without_one
+
+from skrec import LLORMARegressor
+from skrec._factorization import Alternation
+from skrec.model_selection import ratings_to_samples
+
+
+def make(**params):
+    defaults = {
+        "n_models": 4, "n_factors": 3, "lambda_u": 3.0, "lambda_v": 2.0,
+        "bandwidth": 1.5, "random_state": 0, "device": "cpu",
+    }  # fmt: skip
+    return LLORMARegressor(**(defaults | params))
+
+
+@pytest.fixture(scope="module")
+def pairs(R):
+    return ratings_to_samples(R)
+
+
+@pytest.fixture(scope="module")
+def model(R):
+    return make().fit(R)
+
+
+def kernel(vectors, anchor, bandwidth):
+    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(anchor)
+    angles = np.arccos(np.clip(vectors @ anchor / lengths, -1, 1))
+    return np.where(angles < bandwidth, 1 - (angles / bandwidth) ** 2, 0)
+
+
+def formula(model):
+    """All predictions, as the Notes write them."""
+    preliminary = model.user_factors_ @ model.item_factors_.T
+    preliminary += model.user_biases_[:, None] + model.item_biases_
+    total, weight = np.zeros_like(preliminary), np.zeros_like(preliminary)
+    local = model.local_user_factors_, model.local_item_factors_
+    for U, V, a, b in zip(
+        *local, model.user_kernels_, model.item_kernels_, strict=True
+    ):
+        near = np.outer(a, b)
+        weight += near
+        total += near * (U[:, :-1] @ V[:, :-1].T + U[:, -1:] + V[:, -1])
+    sums = np.where(weight > 0, total / np.where(weight > 0, weight, 1), preliminary)
+    return np.clip(sums + model.intercept_, *model.rating_range_)
+
+
+def test_kernels_are_those_of_the_angles_to_the_anchors(model):
+    for t, (u, i) in enumerate(
+        zip(model.anchor_users_, model.anchor_items_, strict=True)
+    ):
+        users = kernel(model.user_factors_, model.user_factors_[u], 1.5)
+        items = kernel(model.item_factors_, model.item_factors_[i], 1.5)
+        np.testing.assert_allclose(model.user_kernels_[t], users, atol=1e-3)
+        np.testing.assert_allclose(model.item_kernels_[t], items, atol=1e-3)
+
+
+def test_anchors_are_among_the_ratings(model, R):
+    assert (R[model.anchor_users_, model.anchor_items_] > 0).all()
+
+
+def test_predictions_are_weighted_means(model, R, pairs):
+    X, _ = pairs
+    expected = formula(model)
+    np.testing.assert_allclose(model.predict(X), expected[X[:, 0], X[:, 1]], atol=1e-4)
+    everyone = model._predict_dense(model._users_of_fit(np.arange(R.shape[0])))
+    np.testing.assert_allclose(everyone, expected, atol=1e-4)
+
+
+def test_what_is_near_no_anchor_gets_the_preliminary_model(R, pairs):
+    model = make(bandwidth=0.3, n_models=1).fit(R)
+    X, _ = pairs
+    far = (model.user_kernels_[0][X[:, 0]] * model.item_kernels_[0][X[:, 1]]) == 0
+    assert far.sum() > 100
+    preliminary = model.user_factors_ @ model.item_factors_.T + model.intercept_
+    preliminary += model.user_biases_[:, None] + model.item_biases_
+    expected = np.clip(preliminary[X[far, 0], X[far, 1]], *model.rating_range_)
+    np.testing.assert_allclose(model.predict(X[far]), expected, atol=1e-5)
+
+
+def test_local_users_solve_weighted_ridge_regressions(R):
+    """Each vector of a user against numpy.linalg.solve, items held fixed."""
+    model = make(tol=1e-9, max_iter=3000, dtype="float64", n_models=2).fit(R)
+    penalty = 0.4 * 3.0
+    for t in range(2):
+        for u in np.flatnonzero(model.user_kernels_[t] > 0)[:10]:
+            row = R[[u]].tocsr()
+            k = model.item_kernels_[t][row.indices]
+            V = model.local_item_factors_[t][row.indices]
+            Z = np.column_stack([V[:, :-1], np.ones(len(V))])
+            targets = row.data - model.intercept_ - V[:, -1]
+            A = Z.T @ (k[:, None] * Z) + penalty * np.eye(4)
+            expected = np.linalg.solve(A, Z.T @ (k * targets))
+            found = model.local_user_factors_[t][u]
+            np.testing.assert_allclose(found, expected, atol=5e-3)
+
+
+def test_a_converged_user_is_found_again_by_folding_in(R, pairs):
+    model = make(tol=1e-9, max_iter=3000, dtype="float64").fit(R)
+    np.testing.assert_allclose(model.predict(R), formula(model), atol=0.02)
+    np.testing.assert_allclose(model.transform(R), model.user_factors_, atol=1e-2)
+
+
+@pytest.mark.parametrize("bandwidth", [0.8, 1.5, 3.0])
+def test_the_score_of_a_matrix_leaves_each_rating_out(R, bandwidth):
+    model = make(bandwidth=bandwidth, dtype="float64").fit(R)
+    rows = R[:12].tocsr()
+    predicted = [model.predict(others)[0, i] for others, i in without_one(rows)]
+    np.testing.assert_allclose(model._predict_left_out(rows), predicted, atol=1e-5)
+    assert model.score(rows) == pytest.approx(r2_score(rows.data, predicted))
+
+
+def test_both_forms_give_the_same_model_bit_for_bit(R, pairs):
+    a, b = make().fit(R), make().fit(*pairs)
+    for name in ("user_factors_", "local_item_factors_", "loss_curve_"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    np.testing.assert_array_equal(a.predict(R), b.predict(R))
+
+
+def test_predictions_beat_the_means_of_items(pairs):
+    X, y = pairs
+    is_test = np.random.default_rng(0).random(len(y)) < 0.2
+    model = make().fit(X[~is_test], y[~is_test])
+    means = model.item_means_[np.searchsorted(model.items_, X[is_test, 1])]
+    baseline = r2_score(y[is_test], means)
+    assert model.score(X[is_test], y[is_test]) > baseline + 0.05
+
+
+def test_weight_zero_equals_absence(pairs):
+    X, y = pairs
+    weights = np.where(np.arange(len(y)) % 5 == 0, 0.0, 1.0)
+    a = make().fit(X, y, sample_weight=weights)
+    b = make().fit(X[weights > 0], y[weights > 0])
+    np.testing.assert_allclose(a.predict(X), b.predict(X), atol=1e-3)
+
+
+def test_a_large_weight_draws_the_prediction_to_its_rating(pairs):
+    X, y = pairs
+    weights = np.ones(len(y))
+    weights[5] = 1e4
+    plain, weighted = (
+        abs(make().fit(X, y, sample_weight=w).predict(X[[5]])[0] - y[5])
+        for w in (None, weights)
+    )
+    assert weighted < min(plain, 0.1)
+
+
+def test_early_stopping_keeps_the_best_number_of_models(pairs):
+    model = make(n_models=30, early_stopping=True, tol=1e-3).fit(*pairs)
+    scores = model.validation_scores_
+    assert model.n_iter_ == len(scores) <= 30
+    n_kept = int((model.user_kernels_ > 0).any(axis=1).sum())
+    assert n_kept == int(np.argmax(scores))
+
+
+def test_an_interrupt_between_models_keeps_those_before(R):
+    model = make().set_callbacks(Interrupt(1))
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(R)
+    assert model.n_iter_ == 2
+    np.testing.assert_array_equal((model.user_kernels_ > 0).any(1), [1, 0, 0, 0])
+    assert np.isfinite(model.predict(R)).all()
+
+
+@pytest.mark.parametrize("n_sweeps", [2, 60])
+def test_an_interrupt_within_a_model_keeps_those_before(R, monkeypatch, n_sweeps):
+    improve, calls = Alternation.improve_items, []
+
+    def interrupted(self):
+        calls.append(None)
+        if len(calls) == n_sweeps:
+            raise KeyboardInterrupt
+        improve(self)
+
+    monkeypatch.setattr(Alternation, "improve_items", interrupted)
+    model = make(tol=0.0, max_iter=20)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(R)
+    assert model.n_iter_ == (0 if n_sweeps == 2 else 3 - (60 % 20 == 0))
+    assert (model.user_kernels_ > 0).any(1).sum() == max(0, model.n_iter_ - 1)
+    assert np.isfinite(model.predict(R)).all()
+    assert model.score(R) > 0 or n_sweeps == 2
+
+
+@pytest.mark.parametrize(
+    ("params", "match"),
+    [
+        ({"n_models": 0}, "n_models"),
+        ({"bandwidth": 0.0}, "bandwidth"),
+        ({"local_penalty": 0.0}, "local_penalty"),
+        ({"lambda_u": 0.0}, "lambda_u"),
+        ({"lambda_v": -1.0}, "lambda_v"),
+        ({"device": "tpu"}, "device"),
+    ],
+)
+def test_bad_parameters_are_refused(R, params, match):
+    with pytest.raises(ValueError, match=match):
+        make().set_params(**params).fit(R)
+
+
+def test_a_model_comes_back_as_it_was(model, R, pairs):
+    copy = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(copy.predict(R), model.predict(R))
+    np.testing.assert_array_equal(copy.predict(pairs[0]), model.predict(pairs[0]))
+    assert copy.score(R) == model.score(R)
+
+
+@pytest.mark.parametrize("form", ["matrix", "pairs"])
+def test_grid_search(R, pairs, form):
+    search = GridSearchCV(
+        clone(make()), {"lambda_u": [3.0, 1e5]},
+        cv=KFold(2, shuffle=True, random_state=0),
+    )  # fmt: skip
+    search.fit(*((R,) if form == "matrix" else pairs))
+    assert search.best_params_ == {"lambda_u": 3.0}
+    assert search.best_estimator_.recommend([0], n_items=3).shape == (3, 3)
+
+
+def test_unseen_users_and_items_get_means(model):
+    ratings = model.predict([[0, 999], [999, 0], [999, 999]])
+    means = model.user_means_[0], model.item_means_[0], model.global_mean_
+    np.testing.assert_allclose(ratings, means)
+
+
+def test_transform_gives_the_preliminary_factors(model, pairs):
+    X, _ = pairs
+    np.testing.assert_array_equal(model.transform(X), model.user_factors_[X[:, 0]])
+    assert len(model.get_feature_names_out()) == 3
+
+
+def test_a_single_rating_can_be_fitted():
+    model = make().fit([["ann", "up"]], [4.0])
+    assert model.predict([["ann", "up"], ["bob", "up"]]) == pytest.approx([4.0, 4.0])
+
+
+@pytest.mark.gpu
+def test_a_gpu_fits_what_the_cpu_fits(R, pairs):
+    scores = [make(device=d).fit(R).score(*pairs) for d in ("cpu", "cuda")]
+    assert scores[0] == pytest.approx(scores[1], abs=0.02)
