@@ -212,7 +212,8 @@ class RBMRegressor(BaseRecommender):
     are the softmax regression of its levels on the hidden units of the items, drawn to
     the mean of the fitted users (W with the penalty `alpha`, b with 1), found by
     Newton's method; there each rating is left out by one Newton step from the solution
-    (approximate leave-one-out), in time cubic in n_levels * n_hidden for each row.
+    (approximate leave-one-out). A step of either takes time cubic in n_levels times the
+    number of hidden units, or times that of the row's ratings where these are fewer.
 
     References
     ----------
@@ -541,8 +542,8 @@ array} of shape (n_users, n_items)
         bias = self.user_biases_[is_known].mean(0)
         mean = self.user_factors_[is_known].mean(0).reshape(len(bias), -1)
         prior = np.column_stack([mean, bias]).astype(np.float64)
-        penalty = np.full(prior.shape, max(self._alpha, _SMALLEST_PENALTY))
-        penalty[:, -1] = _BIAS_PENALTY
+        penalty = np.full(prior.shape[1], max(self._alpha, _SMALLEST_PENALTY))
+        penalty[-1] = _BIAS_PENALTY
         return solve_softmax_rows(
             as_tensor(rows.indptr, device=device),
             as_tensor(rows.indices, device=device),

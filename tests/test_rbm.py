@@ -153,7 +153,7 @@ def test_persistent_chains_go_on(generator, rng):
 
 def test_softmax_regressions_are_those_of_a_general_solver(rng):
     Z = rng.standard_normal((12, 3))
-    prior, penalty = rng.standard_normal((4, 3)), rng.random((4, 3)) + 0.5
+    prior, penalty = rng.standard_normal((4, 3)), rng.random(3) + 0.5
     indptr, indices = np.array([0, 2, 2, 10]), np.array([1, 3, *range(4, 12)])
     levels = rng.integers(4, size=10)
 

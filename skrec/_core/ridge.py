@@ -169,17 +169,18 @@ def refuse_singular(counts, penalties, n_unknowns):
 
 
 def row_buckets(
-    indptr: Tensor, per_rating: int, per_row: int = 0
+    indptr: Tensor, per_rating: int, per_row: Callable[[int], int] = lambda width: 0
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Rows of similar size, the places of their entries and which places are real.
 
-    The numbers that are needed for each rating and for each row limit the rows.
+    The numbers that are needed for each rating, and for each row of so many ratings,
+    limit the rows.
     """
     counts, order = torch.sort(indptr.diff(), stable=True)
     start = int(torch.searchsorted(counts, 1))
     while start < len(order):
         width = int(counts[start] * 1.25) + 4
-        size = max(1, _BUCKET_SIZE // (width * per_rating + per_row))
+        size = max(1, _BUCKET_SIZE // (width * per_rating + per_row(width)))
         end = min(int(torch.searchsorted(counts, width, right=True)), start + size)
         rows = order[start:end]
         place = torch.arange(int(counts[end - 1]), device=indptr.device)

@@ -3,9 +3,9 @@
 Row i has ratings, each at one of L levels, of some items, whose features are the rows
 of Z, and solves
 
-    min_W  sum_j -log softmax(W z_j)[level_j] + 1/2 sum penalty * (W - prior)^2
+    min_W  sum_j -log softmax(W z_j)[level_j] + 1/2 sum_f penalty_f ||W_f - prior_f||^2
 
-where penalty and prior are matrices of W's shape.
+over the columns f of W.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def solve_softmax_rows(
     features : Tensor of shape (n_items, k)
         The features of the items.
 
-    penalty : Tensor of shape (n_levels, k)
-        The penalty of each coefficient, positive.
+    penalty : Tensor of shape (k,)
+        The penalty of each feature's coefficients, positive.
 
     prior : Tensor of shape (n_levels, k)
         What W is drawn to.
@@ -77,17 +77,29 @@ def solve_softmax_rows(
     solutions : SoftmaxSolutions
     """
     n_levels, k = prior.shape
+    scale = penalty.sqrt()
+    features, base = features / scale, prior * scale  # with these the penalty is 1
     coef = prior.expand(len(indptr) - 1, n_levels, k).clone()
     left_out = features.new_zeros(len(indices), n_levels) if leave_one_out else None
-    eye = torch.eye(n_levels, dtype=torch.bool, device=features.device)
-    for rows, entries, mask in row_buckets(indptr, n_levels * k, (n_levels * k) ** 2):
+    eye = torch.eye(n_levels, dtype=features.dtype, device=features.device)
+
+    def per_row(width):
+        return (n_levels * min(width, k)) ** 2
+
+    for rows, entries, mask in row_buckets(indptr, n_levels * k, per_row):
         Z = features[indices[entries]] * mask.unsqueeze(-1)
         target = eye[levels[entries]] * mask.unsqueeze(-1)
-        problem = _Problem(Z, target.to(Z.dtype), mask, penalty, prior)
-        W = problem.solve(coef[rows])
-        coef[rows] = W
+        offset = Z @ base.T
+        basis = None
+        if Z.shape[1] < k:
+            # The solution lies in the span of the ratings' features.
+            basis, triangle = torch.linalg.qr(Z.mT)
+            Z = triangle.mT
+        problem = _Problem(Z, target, mask, offset)
+        D = problem.solve()
         if left_out is not None:
-            left_out[entries[mask]] = problem.leave_one_out(W)[mask]
+            left_out[entries[mask]] = problem.leave_one_out(D)[mask]
+        coef[rows] += (D if basis is None else D @ basis.mT) / scale
     return SoftmaxSolutions(coef, left_out)
 
 
@@ -105,47 +117,49 @@ class _Problem(NamedTuple):
     mask : Tensor of shape (n_rows, n), dtype bool
         Where there are ratings.
 
-    penalty, prior : Tensor
-        As for `solve_softmax_rows`.
+    offset : Tensor of shape (n_rows, n, n_levels)
+        The logits at the prior, which D is the distance from.
     """
 
     Z: Tensor
     target: Tensor
     mask: Tensor
-    penalty: Tensor
-    prior: Tensor
+    offset: Tensor
 
-    def solve(self, W: Tensor) -> Tensor:
-        """The solutions of shape (n_rows, n_levels, k), found from W on."""
-        loss = self.loss(W)
+    def solve(self) -> Tensor:
+        """The solutions D of shape (n_rows, n_levels, k)."""
+        D = self.Z.new_zeros(len(self.Z), self.offset.shape[2], self.Z.shape[2])
+        loss = self.loss(D)
         for _ in range(_MAX_STEPS):
-            p = self.probabilities(W)
-            grad = (p - self.target).mT @ self.Z + self.penalty * (W - self.prior)
+            p = self.probabilities(D)
+            grad = (p - self.target).mT @ self.Z + D
             step = torch.cholesky_solve(
                 grad.flatten(1).unsqueeze(-1), self.factor(p)
-            ).view_as(W)
+            ).view_as(D)
             size = torch.ones_like(loss)
             for _ in range(_MAX_HALVINGS):
-                tried = W - size.view(-1, 1, 1) * step
+                tried = D - size.view(-1, 1, 1) * step
                 new_loss = self.loss(tried)
                 rose = new_loss > loss
                 if not rose.any():
                     break
                 size = torch.where(rose, size / 2, size)
-            W = torch.where((new_loss <= loss).view(-1, 1, 1), tried, W)
+            D = torch.where((new_loss <= loss).view(-1, 1, 1), tried, D)
             settled = loss - new_loss <= _TOLERANCE * loss
             loss = torch.minimum(loss, new_loss)
             if settled.all():
                 break
-        return W
+        return D
 
-    def loss(self, W: Tensor) -> Tensor:
-        log_p = torch.log_softmax(self.Z @ W.mT, -1)
-        distance = (self.penalty * (W - self.prior).square()).sum((1, 2))
-        return distance / 2 - (log_p * self.target).sum((1, 2))
+    def loss(self, D: Tensor) -> Tensor:
+        log_p = torch.log_softmax(self.logits(D), -1)
+        return D.square().sum((1, 2)) / 2 - (log_p * self.target).sum((1, 2))
 
-    def probabilities(self, W: Tensor) -> Tensor:
-        return torch.softmax(self.Z @ W.mT, -1) * self.mask.unsqueeze(-1)
+    def logits(self, D: Tensor) -> Tensor:
+        return self.Z @ D.mT + self.offset
+
+    def probabilities(self, D: Tensor) -> Tensor:
+        return torch.softmax(self.logits(D), -1) * self.mask.unsqueeze(-1)
 
     def factor(self, p: Tensor) -> Tensor:
         """The Cholesky factor of the Hessian, of a square of n_levels * k."""
@@ -158,17 +172,17 @@ class _Problem(NamedTuple):
                 block = self.Z.mT @ (curvature.unsqueeze(-1) * self.Z)
                 A[:, a, :, b] = A[:, b, :, a] = block
         A = A.view(n_rows, n_levels * k, n_levels * k)
-        A.diagonal(dim1=1, dim2=2).add_(self.penalty.flatten())
+        A.diagonal(dim1=1, dim2=2).add_(1)
         return torch.linalg.cholesky(A)
 
-    def leave_one_out(self, W: Tensor) -> Tensor:
+    def leave_one_out(self, D: Tensor) -> Tensor:
         """The logits of each rating after a Newton step without it.
 
-        With the Hessian A, the curvature D = diag(p) - p p' and the gradient g of the
+        With the Hessian A, the curvature C = diag(p) - p p' and the gradient g of the
         rating's own loss at its logits, and M = (I x z)' A^-1 (I x z), the step moves
-        these by M (I - D M)^-1 g.
+        these by M (I - C M)^-1 g.
         """
-        p = self.probabilities(W)
+        p = self.probabilities(D)
         n_rows, n, n_levels = p.shape
         inverse = torch.cholesky_inverse(self.factor(p))
         inverse = inverse.view(n_rows, n_levels, -1, n_levels, self.Z.shape[2])
@@ -177,8 +191,8 @@ class _Problem(NamedTuple):
             for b in range(a + 1):
                 product = (self.Z @ inverse[:, a, :, b] * self.Z).sum(-1)
                 M[..., a, b] = M[..., b, a] = product
-        D = torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
+        curvature = torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
         eye = torch.eye(n_levels, dtype=p.dtype, device=p.device)
         gradient = (p - self.target).unsqueeze(-1)
-        moved = M @ torch.linalg.solve(eye - D @ M, gradient)
-        return self.Z @ W.mT + moved.squeeze(-1)
+        moved = M @ torch.linalg.solve(eye - curvature @ M, gradient)
+        return self.logits(D) + moved.squeeze(-1)
