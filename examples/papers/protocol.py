@@ -1,4 +1,4 @@
-"""What the scripts for the tables of the papers share: cells, and how they are run.
+"""What the tables of both papers share: what a table is, and how its cells are run.
 
 A cell is one number of a table: a system on one split. Its result is written as soon as
 it is there, so that a script that was interrupted goes on where it stopped.
@@ -6,91 +6,86 @@ it is there, so that a script that was interrupted goes on where it stopped.
 
 import json
 import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
 import torch
-from sklearn.metrics import root_mean_squared_error
-from sklearn.model_selection import (
-    GridSearchCV,
-    ParameterGrid,
-    ShuffleSplit,
-    train_test_split,
-)
-
-from skrec.datasets import fetch_movielens, load_netflix
-
-DATASETS = ("ml-100k-u1", "ml-1m", "ml-10m", "netflix")
+from sklearn.base import BaseEstimator, clone
 
 
-def load(dataset):
-    """Ratings as (X, y), or None where the data are not to be had."""
-    try:
-        if dataset == "netflix":
-            return load_netflix(return_X_y=True)
-        version = dataset.split("-")[1]
-        return fetch_movielens(version, download_if_missing=False, return_X_y=True)
-    except OSError:
-        return None
+@dataclass
+class Line:
+    """A line of a table: a system, what is searched, and the published figure."""
+
+    name: str
+    estimator: BaseEstimator
+    grid: dict[str, list] = field(default_factory=dict)
+    paper: float | None = None
+    # Further arguments of the table's `measure`.
+    options: dict[str, Any] = field(default_factory=dict)
 
 
-def split(dataset, seed):
-    """Training and test ratings: the canonical split u1, or 90 % and 10 % at random."""
-    if dataset == "ml-100k-u1":
-        movielens = fetch_movielens("100k", download_if_missing=False)
-        X, y = movielens.data.to_numpy(), movielens.target.to_numpy()
-        train, test = movielens.splits["u1"]
-        return X[train], X[test], y[train], y[test]
-    X, y = load(dataset)
-    return train_test_split(
-        X.to_numpy(), y.to_numpy(), test_size=0.1, random_state=seed
-    )
+@dataclass
+class Table:
+    """A table or a figure.
 
+    Attributes
+    ----------
+    title : str
+        What it shows.
 
-def tune_and_test(estimator, grid, dataset, seed):
-    """Choose parameters on a tenth of the training ratings, then measure on the test.
+    datasets : tuple of str
+        The data sets that it exists for.
 
-    Returns
-    -------
-    result : dict
-        "rmse" on the test ratings, the "params" chosen, and "validation", the RMSE of
-        each candidate. A grid of one candidate leaves nothing to choose.
+    measure : callable
+        Called with an estimator, a grid, a data set, a seed and options; returns a dict
+        that JSON can hold, with the key "rmse".
+
+    lines : callable
+        Called with a data set, returns the lines.
+
+    axis : str or None
+        What the names of the lines are numbers of, if they are; draws a curve.
     """
-    X_train, X_test, y_train, y_test = split(dataset, seed)
-    if len(ParameterGrid(grid)) == 1:
-        (params,) = ParameterGrid(grid)
-        model = estimator.set_params(**params).fit(X_train, y_train)
-        return {"rmse": root_mean_squared_error(y_test, model.predict(X_test))}
-    search = GridSearchCV(
-        estimator,
-        grid,
-        scoring="neg_root_mean_squared_error",
-        cv=ShuffleSplit(1, test_size=0.1, random_state=seed),
-    )
-    search.fit(X_train, y_train)
-    rmse = root_mean_squared_error(y_test, search.predict(X_test))
-    scores = -search.cv_results_["mean_test_score"]
-    return {
-        "rmse": rmse,
-        "params": {name: repr(value) for name, value in search.best_params_.items()},
-        "validation": [
-            [repr(params), score]
-            for params, score in zip(search.cv_results_["params"], scores, strict=True)
-        ],
-    }
+
+    title: str
+    datasets: tuple[str, ...]
+    measure: Callable[..., dict]
+    lines: Callable[[str], Iterable[Line]]
+    axis: str | None = None
 
 
-def run_cells(run, cells, path, n_jobs):
+def seeded(estimator, seed, quick):
+    """The estimator, and each in a mean, seeded; short trainings if `quick`."""
+    estimator = clone(estimator)
+    parts = [part for _, part in getattr(estimator, "estimators", [("", estimator)])]
+    for i, part in enumerate(parts):
+        part.set_params(random_state=100 * seed + i)
+        if quick:
+            part.set_params(max_iter=min(part.max_iter, 10))
+    return estimator
+
+
+def key_of(line, dataset, seed, quick):
+    """What decides a cell's result, so that equal lines of two tables are one cell."""
+    system = " ".join(repr(line.estimator).split())
+    length = "quick" if quick else "full"
+    how = [line.grid, line.options, dataset, f"seed {seed}", length]
+    return " | ".join([system, *map(str, how)])
+
+
+def run_cells(cells, path, n_jobs):
     """Run cells that have no result yet, each in a process of its own.
 
     Parameters
     ----------
-    run : callable
-        Called with the arguments of a cell; returns what JSON can hold.
-
     cells : dict of str to tuple
-        The arguments of each cell, by a key that says all that decides its result.
+        What to call for each cell, its arguments and its options, by a key that says
+        all that decides the result.
 
     path : path-like
         The JSON file of the results, with those of earlier runs.
@@ -108,10 +103,10 @@ def run_cells(run, cells, path, n_jobs):
     missing = [cell for cell in cells.items() if cell[0] not in results]
     n_threads = max(1, (os.cpu_count() or 1) // n_jobs)
     parallel = joblib.Parallel(n_jobs, return_as="generator_unordered")
-    calls = (joblib.delayed(_run_one)(run, *cell, n_threads) for cell in missing)
+    calls = (joblib.delayed(_run_one)(key, *cell, n_threads) for key, cell in missing)
     for done, (cell, result) in enumerate(parallel(calls), 1):
         results[cell] = result
-        _write_atomically(path, json.dumps(results, indent=1))
+        write_atomically(path, json.dumps(results, indent=1))
         print(f"[{done}/{len(missing)}] {cell}: {result['rmse']:.4f}", flush=True)
     return results
 
@@ -124,13 +119,14 @@ def summarise(values):
     return f"{np.mean(values):.4f}{spread} ({len(values)})"
 
 
-def _run_one(run, key, arguments, n_threads):
-    torch.set_num_threads(n_threads)
-    return key, run(*arguments)
-
-
-def _write_atomically(path, text):
+def write_atomically(path, text):
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text)
     os.replace(temporary, path)
+
+
+def _run_one(key, measure, arguments, options, n_threads):
+    torch.set_num_threads(n_threads)
+    return key, measure(*arguments, **options)

@@ -1,0 +1,146 @@
+"""Run the tables and figures of the AutoRec and the ConvMF papers.
+
+    python examples/papers/run.py --table autorec-1 --budget quick   # minutes
+    python examples/papers/run.py --table convmf-3 --seeds 3
+    python examples/papers/run.py                    # everything: days on two cores
+
+Prints ours beside the published figures, and writes a PNG and the results as JSON to
+the folder `results`, each as soon as it is there: a run that was interrupted goes on
+from them. Data sets are read from the folder SKREC_DATA; where it has none the table
+says so. `--budget quick` takes one seed and a few iterations: it shows that all runs,
+not what comes out. The protocols stand at the top of autorec.py and convmf.py.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import autorec
+import convmf
+import figures
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from protocol import key_of, run_cells, seeded, summarise, write_atomically
+
+TABLES = autorec.TABLES | convmf.TABLES
+NAMES = [*TABLES, *figures.FIGURES]
+LOADERS = {"autorec": autorec.load, "convmf": convmf.load_raw}
+
+
+def is_here(name, dataset):
+    try:
+        LOADERS[name.split("-")[0]](dataset)
+    except OSError:
+        return False
+    return True
+
+
+def datasets_of(name, wanted):
+    datasets = TABLES[name].datasets if name in TABLES else convmf.DATASETS
+    return [d for d in datasets if wanted is None or d in wanted]
+
+
+def cells_of(name, dataset, seeds, quick):
+    """The calls of all cells of a table, by their keys."""
+    table = TABLES[name]
+    return {
+        key_of(line, dataset, seed, quick): (
+            table.measure,
+            (seeded(line.estimator, seed, quick), line.grid, dataset, seed),
+            line.options,
+        )
+        for line in table.lines(dataset)
+        for seed in seeds
+    }
+
+
+def tabulate(name, dataset, results, seeds, quick):
+    """A table as published and as found."""
+    lines = []
+    for line in TABLES[name].lines(dataset):
+        keys = [key_of(line, dataset, seed, quick) for seed in seeds]
+        found = [results[key]["rmse"] for key in keys if key in results]
+        lines.append([line.name, line.paper, summarise(found), found])
+    return pd.DataFrame(lines, columns=["system", "paper", "here", "rmse"])
+
+
+def draw(name, table, axes):
+    """RMSEs with their spread, and the published ones."""
+    means = table["rmse"].map(lambda rmse: np.mean(rmse) if rmse else np.nan)
+    spread = table["rmse"].map(lambda rmse: np.std(rmse, ddof=1) if rmse[1:] else 0)
+    if TABLES[name].axis is not None:
+        x = table["system"].astype(float)
+        axes.errorbar(x, means, spread, marker="o", color="#4477aa")
+        axes.set(xlabel=TABLES[name].axis, ylabel="RMSE")
+        return
+    places = np.arange(len(table))
+    axes.errorbar(means, places, xerr=spread, fmt="o", color="#4477aa", label="here")
+    published = table["paper"].astype(float)
+    if published.notna().any():
+        axes.plot(published, places, "x", color="#ee6677", label="paper")
+        axes.legend()
+    axes.set_yticks(places, labels=table["system"])
+    axes.invert_yaxis()
+    axes.set(xlabel="RMSE")
+
+
+def save(draw_on, title, path):
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    draw_on(axes)
+    axes.set_title(title)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def show_table(name, dataset, options, seeds, quick):
+    path = options.results / "cells.json"
+    cells = cells_of(name, dataset, seeds, quick) if is_here(name, dataset) else {}
+    results = run_cells(cells, path, options.n_jobs)
+    table = tabulate(name, dataset, results, seeds, quick)
+    title = f"{TABLES[name].title} ({dataset})"
+    print(f"\n{title}. RMSE, mean ± deviation over (number of) seeds")
+    shown = table.drop(columns="rmse").assign(paper=table["paper"].fillna("-"))
+    print(shown.to_string(index=False), flush=True)
+    stem = options.results / f"{name}-{dataset}-{options.budget}"
+    write_atomically(stem.with_suffix(".json"), table.to_json(orient="records"))
+    if cells:
+        save(lambda axes: draw(name, table, axes), title, stem.with_suffix(".png"))
+
+
+def show_figure(name, dataset, options, quick):
+    title = figures.FIGURES[name].__doc__.splitlines()[0]
+    if not is_here(name, dataset):
+        print(f"\n{title} ({dataset}): not measured here")
+        return
+    table, draw_on = figures.FIGURES[name](dataset, quick)
+    print(f"\n{title} ({dataset})\n{table.to_string()}", flush=True)
+    stem = options.results / f"{name}-{dataset}-{options.budget}"
+    records = json.loads(table.reset_index().to_json(orient="records"))
+    write_atomically(stem.with_suffix(".json"), json.dumps(records, indent=1))
+    save(draw_on, title, stem.with_suffix(".png"))
+
+
+def main(options):
+    mpl.use("agg")
+    quick = options.budget == "quick"
+    seeds = range(1 if quick else options.seeds)
+    for name in options.table:
+        for dataset in datasets_of(name, options.dataset):
+            if name in TABLES:
+                show_table(name, dataset, options, seeds, quick)
+            else:
+                show_figure(name, dataset, options, quick)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    every = sorted({*autorec.DATASETS, *convmf.DATASETS})
+    parser.add_argument("--table", nargs="+", choices=NAMES, default=NAMES)
+    parser.add_argument("--dataset", nargs="+", choices=every)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--budget", choices=["quick", "full"], default="full")
+    parser.add_argument("--n-jobs", type=int, default=2, help="cells at a time")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    main(parser.parse_args())
