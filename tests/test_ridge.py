@@ -277,3 +277,16 @@ def test_too_few_ratings_without_penalty_are_refused(problem):
         improve_rows(
             to_pattern(problem), ratings, factors, torch.zeros(len(SIZES)), start
         )
+
+
+def test_rows_that_are_done_take_no_further_steps(rng):
+    """They would be made of rounding errors, and grow without bounds."""
+    factors = torch.tensor(rng.standard_normal((40, 12)) * 30.0 ** -np.arange(12))
+    pattern = Pattern(torch.tensor([0, 40, 42]), torch.arange(42) % 40, (2, 40))
+    ratings = torch.tensor(rng.standard_normal(42))
+    ratings[40:] *= 1e-20
+    found = improve_rows(
+        pattern, ratings.float(), factors.float(), torch.tensor([1e-6, 1.0]),
+        torch.zeros(2, 12), tolerance=1e-6,
+    )  # fmt: skip
+    assert 0 < abs(found[1]).max() < 1e-19

@@ -94,10 +94,13 @@ def improve_rows(
     direction = scale * residual
     rho = (residual * direction).sum(1)
     for _ in range(_MAX_STEPS):
-        if bool((torch.linalg.vector_norm(residual, dim=1) <= goal).all()):
+        # A row that is done stays as it is: further steps would be made of rounding
+        # errors, and may become as large as you please.
+        is_open = torch.linalg.vector_norm(residual, dim=1) > goal
+        if not bool(is_open.any()):
             break
         image = times(direction)
-        size = _ratio(rho, (direction * image).sum(1))
+        size = _ratio(rho * is_open, (direction * image).sum(1))
         x.addcmul_(size, direction)
         residual.addcmul_(size, image, value=-1)
         scaled = scale * residual
@@ -145,10 +148,11 @@ def solve_columns(
     direction = residual / diagonal
     rho = (residual * direction).sum(0)
     for _ in range(_MAX_COLUMN_STEPS):
-        if bool((torch.linalg.vector_norm(residual, dim=0) <= goal).all()):
+        is_open = torch.linalg.vector_norm(residual, dim=0) > goal
+        if not bool(is_open.any()):
             break
         image = times(direction)
-        size = _ratio(rho, (direction * image).sum(0)).T
+        size = _ratio(rho * is_open, (direction * image).sum(0)).T
         x = x + size * direction
         residual = residual - size * image
         scaled = residual / diagonal
