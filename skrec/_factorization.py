@@ -28,7 +28,7 @@ from ._core.training import Stopping, iterate
 from ._ids import positions_of
 
 # The standard deviation of the initial factors.
-_INITIAL_STD = 0.1
+INITIAL_STD = 0.1
 
 
 class ItemPrior:
@@ -378,7 +378,7 @@ class BaseFactorization(BaseRecommender):
         for ids, side in [(ratings.users, "user"), (ratings.items, "item")]:
             size = len(ids), self.n_factors + self._has_biases()
             vectors = torch.empty(size, dtype=dtype)
-            vectors.normal_(0, _INITIAL_STD, generator=generator)
+            vectors.normal_(0, INITIAL_STD, generator=generator)
             if self._has_biases():
                 vectors[:, -1] = 0
             if self.warm_start and hasattr(self, "user_factors_"):

@@ -15,11 +15,22 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from ._base import EpochReports
-from ._core.device import as_tensor, inference_device, resolve_device
+from ._core.device import (
+    as_tensor,
+    inference_device,
+    make_generator,
+    resolve_device,
+)
 from ._core.ridge import positive_penalty, solve_rows
 from ._core.sparse import Pattern, spmm
 from ._core.training import Stopping, iterate
-from ._factorization import Alternation, BaseFactorization, products, with_ones
+from ._factorization import (
+    INITIAL_STD,
+    Alternation,
+    BaseFactorization,
+    products,
+    with_ones,
+)
 from ._ratings import row_numbers
 
 # Predictions that are held at once for all items.
@@ -72,20 +83,20 @@ class LLORMARegressor(BaseFactorization):
 
     Parameters
     ----------
-    n_models : int, default=30
+    n_models : int, default=50
         The number q of anchors and of local models.
 
-    n_factors : int, default=10
+    n_factors : int, default=15
         The number of factors k of each model, and of the preliminary one.
 
-    lambda_u : float, default=20.0
+    lambda_u : float, default=40.0
         The penalty on the squared length of a user's vector in the preliminary model,
         on the scale of half the sum of squared errors.
 
     lambda_v : float, default=5.0
         The same for the distance of an item's vector from the mean item.
 
-    local_penalty : float, default=0.4
+    local_penalty : float, default=0.3
         What the penalties of the local models are, as a part of the former. Their
         ratings count less than 1 each, and errors of single models average out.
 
@@ -207,8 +218,9 @@ n_items, n_factors + 1)
               + \frac{\lambda_V}{2} \sum_i K_t(i)
               \left((c_i - \bar{c})^2 + \|v_i - \bar{v}\|^2\right)
 
-    from the preliminary model on, by the alternation of `BiasedMFRegressor`; vectors,
-    w and lambda are its own, the latter scaled by `local_penalty`. The mean by
+    by the alternation of `BiasedMFRegressor`, from random factors and the preliminary
+    model's biases on; its vectors are its own, w is the weight of each rating, and the
+    penalties are scaled by `local_penalty`. The mean by
     K_t(u) K_t(i) of what the models predict is the prediction, and where no model has
     a weight it is the preliminary model's. The paper has no biases, and its penalties
     do not depend on the kernels; that they do keeps a user's vector apart from how near
@@ -260,11 +272,11 @@ n_items, n_factors + 1)
     def __init__(
         self,
         *,
-        n_models=30,
-        n_factors=10,
-        lambda_u=20.0,
+        n_models=50,
+        n_factors=15,
+        lambda_u=40.0,
         lambda_v=5.0,
-        local_penalty=0.4,
+        local_penalty=0.3,
         bandwidth=2.0,
         fit_intercept=True,
         max_iter=50,
@@ -535,6 +547,8 @@ class _Fitting:
         self.preliminary = estimator._make_alternation(
             training, self.intercept, prior, random_state, device
         )
+        seed = random_state.randint(np.iinfo(np.int32).max)
+        self.generator = make_generator(seed)
         users, items = self.preliminary.users, self.preliminary.items
         n_models = estimator.n_models
         self.local = _Local(
@@ -575,7 +589,11 @@ class _Fitting:
         return products(pattern, self.preliminary.users, self.preliminary.items, True)
 
     def _fit_local(self, t, anchor):
-        """Fit model t to the ratings near its anchor, from the preliminary one on."""
+        """Fit model t to the ratings near its anchor.
+
+        Its factors start at random: models that all start from the preliminary one err
+        alike, and their mean gains less.
+        """
         params, local = self.estimator, self.local
         sides = self.preliminary.users, self.preliminary.items
         kernels = [
@@ -583,7 +601,10 @@ class _Fitting:
             for v, place in zip(sides, anchor, strict=True)
         ]
         for vectors, kernel, place in zip(sides, kernels, (0, 1), strict=True):
+            factors = torch.empty(vectors[:, :-1].shape, dtype=vectors.dtype)
+            factors.normal_(0, INITIAL_STD, generator=self.generator)
             local[place][t].copy_(vectors)
+            local[place][t][:, :-1].copy_(factors)
             local[place + 2][t].copy_(kernel)
         pattern, *_ = self.data
         near = local.weights(t, pattern)

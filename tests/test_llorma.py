@@ -16,7 +16,8 @@ from skrec.model_selection import ratings_to_samples
 def make(**params):
     defaults = {
         "n_models": 4, "n_factors": 3, "lambda_u": 3.0, "lambda_v": 2.0,
-        "bandwidth": 1.5, "random_state": 0, "device": "cpu",
+        "bandwidth": 1.5, "local_penalty": 0.4, "random_state": 0,
+        "device": "cpu",
     }  # fmt: skip
     return LLORMARegressor(**(defaults | params))
 
