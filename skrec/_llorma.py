@@ -96,7 +96,7 @@ class LLORMARegressor(BaseFactorization):
     lambda_v : float, default=5.0
         The same for the distance of an item's vector from the mean item.
 
-    local_penalty : float, default=0.3
+    local_penalty : float, default=0.2
         What the penalties of the local models are, as a part of the former. Their
         ratings count less than 1 each, and errors of single models average out.
 
@@ -276,7 +276,7 @@ n_items, n_factors + 1)
         n_factors=15,
         lambda_u=40.0,
         lambda_v=5.0,
-        local_penalty=0.3,
+        local_penalty=0.2,
         bandwidth=2.0,
         fit_intercept=True,
         max_iter=50,
