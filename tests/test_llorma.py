@@ -171,8 +171,10 @@ def test_an_interrupt_between_models_keeps_those_before(R):
     assert np.isfinite(model.predict(R)).all()
 
 
-@pytest.mark.parametrize("n_sweeps", [2, 60])
-def test_an_interrupt_within_a_model_keeps_those_before(R, monkeypatch, n_sweeps):
+@pytest.mark.parametrize(("n_sweeps", "n_models"), [(2, 0), (60, 2)])
+def test_an_interrupt_within_a_model_keeps_those_before(
+    R, monkeypatch, n_sweeps, n_models
+):
     improve, calls = Alternation.improve_items, []
 
     def interrupted(self):
@@ -185,10 +187,9 @@ def test_an_interrupt_within_a_model_keeps_those_before(R, monkeypatch, n_sweeps
     model = make(tol=0.0, max_iter=20)
     with pytest.raises(KeyboardInterrupt):
         model.fit(R)
-    assert model.n_iter_ == (0 if n_sweeps == 2 else 3 - (60 % 20 == 0))
-    assert (model.user_kernels_ > 0).any(1).sum() == max(0, model.n_iter_ - 1)
+    assert model.n_iter_ == n_models
+    assert (model.user_kernels_ > 0).any(1).sum() == max(0, n_models - 1)
     assert np.isfinite(model.predict(R)).all()
-    assert model.score(R) > 0 or n_sweeps == 2
 
 
 @pytest.mark.parametrize(
