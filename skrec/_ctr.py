@@ -11,9 +11,11 @@ from sklearn.decomposition import LatentDirichletAllocation
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.utils._param_validation import Interval
 
+from ._core.device import as_tensor
 from ._core.sparse import Pattern
 from ._core.topics import improve_proportions, log_likelihood
 from ._factorization import ItemPrior
+from ._ids import positions_of
 from ._text_factorization import BaseBagOfWordsFactorization
 
 
@@ -92,6 +94,11 @@ class TopicPrior(ItemPrior):
     def penalty(self):
         return self.unrefined - self._log_likelihood() if self.refine else 0.0
 
+    def resume(self, texts, proportions) -> None:
+        """Go on from proportions of some texts that were refined before."""
+        self.proportions[texts] = as_tensor(proportions).to(self.proportions)
+        self._spread()
+
     def _log_likelihood(self) -> float:
         values = log_likelihood(*self.words, self.proportions, self.topics)
         return float(values.double().sum())
@@ -168,9 +175,9 @@ class CTRRegressor(BaseBagOfWordsFactorization):
         Iterations without improvement after which to stop.
 
     warm_start : bool, default=False
-        Start from the factors of the last fit, if there was one, and keep its topics:
-        `vectorizer_` and `lda_` stay as they are. Users and items are matched by id;
-        new ones start at random.
+        Start from the factors and proportions of the last fit, if there was one, and
+        keep its topics: `vectorizer_` and `lda_` stay as they are. Users and items are
+        matched by id; new ones start at random.
 
     clip : bool, default=True
         Keep predictions inside the range of the training ratings.
@@ -384,16 +391,22 @@ class CTRRegressor(BaseBagOfWordsFactorization):
                 max_iter=self.lda_max_iter,
                 random_state=random_state.randint(np.iinfo(np.int32).max),
             ).fit(documents)
-        return TopicPrior(
+        is_rated = np.bincount(ratings.indices, minlength=len(ratings.items)) > 0
+        prior = TopicPrior(
             lda,
             documents,
             items,
-            np.bincount(ratings.indices, minlength=len(ratings.items)) > 0,
+            is_rated,
             has_biases=self.fit_biases,
             refine=self.refine,
             dtype=getattr(torch, self.dtype),
             device=device,
         )
+        if self._continues() and self.refine:
+            old = positions_of(ratings.items[items], self.items_, "item")
+            known = is_rated[items] & (old >= 0) & self._has_text[old]
+            prior.resume(np.flatnonzero(known), self.text_factors_[old[known]])
+        return prior
 
     def _describe_text_prior(self, prior):
         return {"lda_": None if prior is None else prior.lda}

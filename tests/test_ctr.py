@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from sklearn.decomposition import LatentDirichletAllocation
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import CountVectorizer
 
 from skrec import CTRRegressor
@@ -73,6 +74,16 @@ def test_items_without_ratings_keep_the_proportions_of_the_topic_model(data):
     found = model.lda_.transform(model.vectorizer_.transform(data.item_texts))
     np.testing.assert_allclose(model.text_factors_[:3], found[:3], rtol=1e-5)
     assert abs(model.text_factors_[3:] - found[3:]).max() > 1e-3
+
+
+def test_warm_start_goes_on_with_refined_proportions(data):
+    model = fit_on(data, warm_start=True)
+    before, proportions = model.loss_curve_[-1], model.text_factors_
+    model.set_params(max_iter=1, tol=1e9, n_iter_no_change=1)
+    with pytest.warns(ConvergenceWarning):
+        model.fit(data.R, item_texts=data.item_texts)
+    assert model.loss_curve_[0] < before * 1.001
+    np.testing.assert_allclose(model.text_factors_, proportions, atol=0.05)
 
 
 def test_the_mean_bias_is_that_of_the_rated_items(data):

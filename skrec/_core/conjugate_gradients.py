@@ -16,6 +16,8 @@ from .sparse import Pattern, sddmm, spmm
 
 TOLERANCE, COLUMN_TOLERANCE = 2e-4, 1e-3
 _MAX_STEPS, _MAX_COLUMN_STEPS = 100, 1000
+# The part of the goal below which a system takes no further steps.
+_DONE = 0.01
 
 
 def improve_rows(
@@ -94,11 +96,12 @@ def improve_rows(
     direction = scale * residual
     rho = (residual * direction).sum(1)
     for _ in range(_MAX_STEPS):
-        # A row that is done stays as it is: further steps would be made of rounding
-        # errors, and may become as large as you please.
-        is_open = torch.linalg.vector_norm(residual, dim=1) > goal
-        if not bool(is_open.any()):
+        errors = torch.linalg.vector_norm(residual, dim=1)
+        if bool((errors <= goal).all()):
             break
+        # A row that is far beyond its goal stays as it is: further steps would be made
+        # of rounding errors, and may become as large as you please.
+        is_open = errors > _DONE * goal
         image = times(direction)
         size = _ratio(rho * is_open, (direction * image).sum(1))
         x.addcmul_(size, direction)
@@ -148,9 +151,10 @@ def solve_columns(
     direction = residual / diagonal
     rho = (residual * direction).sum(0)
     for _ in range(_MAX_COLUMN_STEPS):
-        is_open = torch.linalg.vector_norm(residual, dim=0) > goal
-        if not bool(is_open.any()):
+        errors = torch.linalg.vector_norm(residual, dim=0)
+        if bool((errors <= goal).all()):
             break
+        is_open = errors > _DONE * goal
         image = times(direction)
         size = _ratio(rho * is_open, (direction * image).sum(0)).T
         x = x + size * direction
