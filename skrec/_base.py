@@ -224,8 +224,11 @@ DataFrame} of shape (n_ratings, 2)
         check_is_fitted(self)
         if is_matrix(X):
             rows = check_rating_matrix(X, n_items=len(self.items_))
-            return self._users_of_rows(rows).factors
-        return self._users_of_fit(self._positions(X)[0]).factors
+            users = self._users_of_rows(rows)
+        else:
+            users = self._users_of_fit(self._positions(X)[0])
+        # What a subclass keeps behind them is for its predictions.
+        return users.factors[:, : self._n_features_out]
 
     def fit_transform(self, X, y=None, **fit_params):
         """Fit and return the factors of users.

@@ -260,6 +260,7 @@ n_items, n_factors + 1)
         "lambda_u": [Interval(Real, 0, None, closed="neither")],
         "lambda_v": [Interval(Real, 0, None, closed="neither")],
     }
+    _parameter_constraints.pop("warm_start")
 
     local_user_factors_: np.ndarray
     local_item_factors_: np.ndarray
@@ -398,12 +399,6 @@ array} of shape (n_users, n_items)
             "item_kernels_": item_kernels,
             "_anchor_factors": described["user_factors_"][anchors[:, 0]],
         }
-
-    def transform(self, X):
-        # The factors of the preliminary model; the others follow them.
-        return super().transform(X)[:, : self._n_features_out]
-
-    transform.__doc__ = BaseFactorization.transform.__doc__
 
     def _users_of_fit(self, positions):
         users = super()._users_of_fit(positions)
