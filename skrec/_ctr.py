@@ -390,7 +390,9 @@ class CTRRegressor(BaseBagOfWordsFactorization):
                 self.n_factors,
                 max_iter=self.lda_max_iter,
                 random_state=random_state.randint(np.iinfo(np.int32).max),
-            ).fit(documents)
+            )
+            # Arrays, whatever the configuration says of transformers.
+            lda.set_output(transform="default").fit(documents)
         is_rated = np.bincount(ratings.indices, minlength=len(ratings.items)) > 0
         prior = TopicPrior(
             lda,
