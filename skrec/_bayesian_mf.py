@@ -242,7 +242,17 @@ n_samples)
     _divergence_remedy = "Use dtype='float64', or smaller weights"
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **BaseRecommender._parameter_constraints,
+        **{
+            name: BaseRecommender._parameter_constraints[name]
+            for name in [
+                "max_iter",
+                "clip",
+                "device",
+                "dtype",
+                "random_state",
+                "verbose",
+            ]
+        },
         "n_factors": [Interval(Integral, 1, None, closed="left")],
         "implicit": ["boolean"],
         "burn_in": [Interval(Integral, 0, None, closed="left")],
