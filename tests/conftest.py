@@ -7,8 +7,18 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
-from skrec import AutoRecRegressor, ConvMFRegressor
+from skrec import (
+    AutoRecRegressor,
+    BayesianMFRegressor,
+    CDLRegressor,
+    ConvMFRegressor,
+    CTRRegressor,
+    LLORMARegressor,
+    RBMRegressor,
+    SVDppRegressor,
+)
 from skrec.datasets import make_ratings
 
 
@@ -67,8 +77,23 @@ def small(cls, **params):
             "max_iter": 15,
             "input_dropout": 0.0,
         }
+    elif issubclass(cls, RBMRegressor):
+        sizes = {"n_hidden": 4, "alpha": 1.0, "learning_rate_init": 0.3}
+        sizes |= {"max_iter": 40}
+    elif issubclass(cls, BayesianMFRegressor):
+        sizes = {"n_factors": 2, "max_iter": 8, "burn_in": 1, "thinning": 3}
     else:
         sizes = {"n_factors": 2, "lambda_u": 1.0, "lambda_v": 1.0, "max_iter": 5}
+    if issubclass(cls, SVDppRegressor):
+        sizes |= {"lambda_y": 1.0}
+    if issubclass(cls, LLORMARegressor):
+        sizes |= {"n_models": 2}
+    # Few texts have words that are in more than half of them.
+    if issubclass(cls, CTRRegressor):
+        sizes |= {"lda_max_iter": 2, "vectorizer": CountVectorizer()}
+    if issubclass(cls, CDLRegressor):
+        sizes |= {"hidden_layer_sizes": (4,), "learning_rate_init": 0.01}
+        sizes |= {"vectorizer": TfidfVectorizer(use_idf=False)}
     if issubclass(cls, ConvMFRegressor):
         sizes |= {"embedding_dim": 4, "n_filters": 4, "hidden_dim": 4}
         sizes |= {"window_sizes": (1, 2), "lambda_w": 0.1, "learning_rate_init": 0.01}

@@ -29,11 +29,18 @@ from sklearn.utils.validation import (
 
 from skrec import (
     AutoRecRegressor,
+    BayesianMFRegressor,
     BiasedMFRegressor,
+    CDLRegressor,
     ConvMFRegressor,
+    CTRRegressor,
+    LLORMARegressor,
     PMFRegressor,
+    RBMRegressor,
+    SVDppRegressor,
 )
 from skrec._ratings import _check_target, _check_weights
+from skrec._text_factorization import BaseTextFactorization
 from skrec.datasets import make_ratings
 from skrec.model_selection import ratings_to_samples
 from skrec.text import ItemTexts, SequenceVectorizer
@@ -44,7 +51,14 @@ RECOMMENDERS = [
     small(AutoRecRegressor, kind="user"),
     small(PMFRegressor),
     small(BiasedMFRegressor),
+    small(SVDppRegressor),
+    small(BayesianMFRegressor),
+    small(LLORMARegressor),
+    small(RBMRegressor),
+    small(RBMRegressor, kind="user"),
     small(ConvMFRegressor),
+    small(CTRRegressor),
+    small(CDLRegressor),
 ]
 VECTORIZERS = [SequenceVectorizer()]
 
@@ -227,12 +241,47 @@ class TabularBiasedMF(ReadsTables, BiasedMFRegressor):
     pass
 
 
-class TabularConvMF(ReadsTables, ConvMFRegressor):
+class TabularSVDpp(ReadsTables, SVDppRegressor):
+    pass
+
+
+class TabularBayesianMF(ReadsTables, BayesianMFRegressor):
+    pass
+
+
+class TabularLLORMA(ReadsTables, LLORMARegressor):
+    pass
+
+
+class RoundsRatings:
+    """Rounds the ratings to the levels of a scale."""
+
+    def fit(self, X, y=None, **params):
+        return super().fit(X, None if y is None else np.rint(4 * y) / 4, **params)
+
+
+class TabularRBM(ReadsTables, RoundsRatings, RBMRegressor):
+    pass
+
+
+class ReadsTablesAndTexts(ReadsTables):
     """Has texts of some of the items."""
 
     def fit(self, X, y=None, *, sample_weight=None):
         texts = {i: f"number{i} {['even', 'odd'][i % 2]} x{i % 3}" for i in range(9)}
         return super().fit(X, y, sample_weight=sample_weight, item_texts=texts)
+
+
+class TabularConvMF(ReadsTablesAndTexts, ConvMFRegressor):
+    pass
+
+
+class TabularCTR(ReadsTablesAndTexts, CTRRegressor):
+    pass
+
+
+class TabularCDL(ReadsTablesAndTexts, CDLRegressor):
+    pass
 
 
 class TabularVectorizer(SequenceVectorizer):
@@ -271,7 +320,14 @@ TABULAR = [
     small(TabularAutoRec, kind="user"),
     small(TabularPMF),
     small(TabularBiasedMF),
+    small(TabularSVDpp),
+    small(TabularBayesianMF),
+    small(TabularLLORMA),
+    small(TabularRBM),
+    small(TabularRBM, kind="user"),
     small(TabularConvMF),
+    small(TabularCTR),
+    small(TabularCDL),
 ]
 
 
@@ -349,7 +405,7 @@ def test_names_of_columns_are_kept_and_compared(recommender, frame, R):
 def test_factors_have_names(recommender, R):
     model = clone(recommender).fit(R).set_output(transform="pandas")
     prefix = type(model).__name__.lower()
-    names = [f"{prefix}{i}" for i in range(model.item_factors_.shape[1])]
+    names = [f"{prefix}{i}" for i in range(model.user_factors_.shape[1])]
     assert model.get_feature_names_out().tolist() == names
     assert model.transform(R).columns.tolist() == names
 
@@ -387,11 +443,11 @@ def item_texts():
 
 @pytest.fixture(scope="module", params=RECOMMENDERS, ids=ids)
 def fit(request, item_texts):
-    """Fits one of the recommenders, ConvMF with texts."""
+    """Fits one of the recommenders, with texts where it takes them."""
 
     def fit(X, **params):
         model = clone(request.param).set_params(**params)
-        if isinstance(model, ConvMFRegressor):
+        if isinstance(model, BaseTextFactorization):
             return model.fit(X, item_texts=item_texts)
         return model.fit(X)
 
@@ -448,7 +504,9 @@ def test_rows_may_come_in_any_order_and_number(fit, R):
 def test_a_second_fit_gives_the_same_model(fit, R, item_texts):
     model = fit(R)
     expected = model.predict(R)
-    params = {"item_texts": item_texts} if isinstance(model, ConvMFRegressor) else {}
+    params = (
+        {"item_texts": item_texts} if isinstance(model, BaseTextFactorization) else {}
+    )
     np.testing.assert_array_equal(model.fit(R, **params).predict(R), expected)
 
 
