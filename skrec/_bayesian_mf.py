@@ -131,9 +131,11 @@ class BayesianMFRegressor(BaseRecommender):
     user_biases_, item_biases_ : ndarray of shape (n_users,) and (n_items,)
         The mean biases.
 
-    user_bias_samples_, item_bias_samples_ : ndarray of shape (n_users or n_items, \
-n_samples)
-        The biases in each sample.
+    user_bias_samples_ : ndarray of shape (n_users, n_samples)
+        The bias of each user in each sample.
+
+    item_bias_samples_ : ndarray of shape (n_items, n_samples)
+        The same of the items.
 
     user_prior_means_ : ndarray of shape (n_samples, n_factors + 1)
         The prior mean of a user's factors and bias in each sample.

@@ -160,9 +160,11 @@ class LLORMARegressor(BaseFactorization):
     user_biases_, item_biases_ : ndarray of shape (n_users,) and (n_items,)
         Its biases.
 
-    local_user_factors_, local_item_factors_ : ndarray of shape (n_models, n_users or \
-n_items, n_factors + 1)
-        The vectors of the local models, each a bias behind its factors.
+    local_user_factors_ : ndarray of shape (n_models, n_users, n_factors + 1)
+        The users' vectors in the local models, each a bias behind its factors.
+
+    local_item_factors_ : ndarray of shape (n_models, n_items, n_factors + 1)
+        The same of the items.
 
     user_kernels_, item_kernels_ : ndarray of shape (n_models, n_users or n_items)
         How near each is to the anchors, from 0 to 1. Zeros for a model that was not
