@@ -196,6 +196,7 @@ class ReadsTables:
             if sample_weight is not None:
                 weights = _check_weights(sample_weight, y)
             pairs, where = np.unique(pairs.to_numpy(), axis=0, return_inverse=True)
+            where = where.ravel()  # NumPy 2.0.0 gives it a second axis
             sample_weight = np.bincount(where, weights)
             # Where no weight is left, any rating will do.
             weights = np.where(sample_weight[where] > 0, weights, 1)
