@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import scipy
 import scipy.sparse as sp
 from conftest import small
 from sklearn.base import RegressorMixin, clone
@@ -21,6 +22,7 @@ from sklearn.utils.estimator_checks import (
     estimator_checks_generator,
     parametrize_with_checks,
 )
+from sklearn.utils.fixes import parse_version
 from sklearn.utils.validation import (
     _check_n_features,
     check_array,
@@ -364,6 +366,10 @@ def test_further_checks_on_a_table(estimator, check):
     check(type(estimator).__name__, estimator)
 
 
+@pytest.mark.skipif(
+    parse_version(scipy.__version__) < parse_version("1.14"),
+    reason="scikit-learn's array API support needs SciPy 1.14",
+)
 def test_nothing_changes_with_the_array_api_on():
     """What the checks skip unless a variable is set before SciPy is imported."""
     code = (
