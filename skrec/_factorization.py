@@ -275,7 +275,10 @@ class BaseFactorization(BaseRecommender):
         return {}
 
     def _make_prior(self, ratings, random_state, device) -> ItemPrior:
-        """The item prior, where `_alternate` is not given another."""
+        """The item prior, where `_alternate` is not given another.
+
+        Zero without biases, as PMF has it, and otherwise the mean item.
+        """
         if not self._has_biases():
             return ItemPrior()
         is_rated = torch.zeros(len(ratings.items), dtype=torch.bool, device=device)
