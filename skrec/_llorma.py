@@ -21,8 +21,9 @@ from ._core.device import (
     make_generator,
     resolve_device,
 )
+from ._core.normal_rows import condition
 from ._core.ridge import positive_penalty, solve_rows
-from ._core.sparse import Pattern, spmm
+from ._core.sparse import Pattern, sddmm
 from ._core.training import Stopping, iterate
 from ._factorization import (
     INITIAL_STD,
@@ -31,7 +32,6 @@ from ._factorization import (
     products,
     with_ones,
 )
-from ._ratings import row_numbers
 
 # Predictions that are held at once for all items.
 _DENSE_CHUNK = 2**22
@@ -516,21 +516,27 @@ array} of shape (n_users, n_items)
         """Each rating's user in the preliminary model without it, of (nnz, k + 1)."""
         device = inference_device(self.device)
         targets = as_tensor(rows.data - self._offsets(rows), device=device)
-        coef = self._solve_users(rows, rows.data - self._offsets(rows)).coef
         design = as_tensor(self._item_design(), device=device)
         size = design.shape[1]
         pattern = Pattern(as_tensor(rows.indptr), as_tensor(rows.indices), rows.shape)
-        squares = (design.unsqueeze(2) * design.unsqueeze(1)).flatten(1)
-        ones = torch.ones_like(targets)
-        A = spmm(pattern.to(device), ones, squares).view(-1, size, size)
-        A.diagonal(dim1=1, dim2=2).add_(positive_penalty(self._lambda_u, design))
-        row = torch.as_tensor(row_numbers(rows), device=device)
-        z = design[as_tensor(rows.indices, device=device)]
-        inverse = torch.linalg.inv(A)
-        direction = torch.einsum("nij,nj->ni", inverse[row], z)
-        kept = 1 - (direction * z).sum(1)
-        residual = (targets - (z * coef[row]).sum(1)) / kept
-        return coef[row] - residual.unsqueeze(1) * direction
+        pattern = pattern.to(device)
+        eye = torch.eye(size, dtype=design.dtype, device=device)
+        users, cholesky = condition(
+            pattern,
+            targets,
+            design,
+            prior=design.new_zeros(rows.shape[0], size),
+            precision=positive_penalty(self._lambda_u, design) * eye,
+            noise=torch.ones_like(targets),
+        )
+        # What each rating moves its user by, times its error: inv(A) z.
+        inverse = torch.cholesky_inverse(cholesky)
+        moves = torch.stack(
+            [sddmm(pattern, inverse[:, a].contiguous(), design) for a in range(size)], 1
+        )
+        kept = 1 - (moves * design[pattern.col]).sum(1)
+        error = (targets - sddmm(pattern, users, design)) / kept
+        return users[pattern.row] - error.unsqueeze(1) * moves
 
 
 class _Fitting:
