@@ -85,15 +85,16 @@ class BayesianMFRegressor(BaseRecommender):
         Whether to draw a vector to a mean that depends on who has rated what, whatever
         the ratings, as SVD++ does for users [2]_. More accurate, and slower to fit.
 
-    max_iter : int, default=300
+    max_iter : int, default=500
         Sweeps: in each, all vectors and their priors are drawn once.
 
-    burn_in : int, default=50
+    burn_in : int, default=20
         Sweeps before the first sample that is kept.
 
-    thinning : int, default=5
-        From then on the first of so many sweeps is kept. Time and memory of a
-        prediction are proportional to the number of samples kept.
+    thinning : int, default=2
+        From then on the first of so many sweeps is kept. More samples are more
+        accurate; size and time of a prediction are proportional to their number. The
+        vectors of 10,000 users and items with 10 factors take 100 MB by default.
 
     clip : bool, default=True
         Keep predictions inside the range of the training ratings.
@@ -266,9 +267,9 @@ class BayesianMFRegressor(BaseRecommender):
         *,
         n_factors=10,
         implicit=False,
-        max_iter=300,
-        burn_in=50,
-        thinning=5,
+        max_iter=500,
+        burn_in=20,
+        thinning=2,
         clip=True,
         device="auto",
         dtype="float32",

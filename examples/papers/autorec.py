@@ -10,7 +10,6 @@ Filtering. WWW 2015 Companion. https://doi.org/10.1145/2740908.2742726
 """
 
 from protocol import Line, Table
-from sklearn.base import clone
 from sklearn.ensemble import VotingRegressor
 from sklearn.metrics import root_mean_squared_error
 from sklearn.model_selection import (
@@ -36,7 +35,14 @@ DATASETS = ("ml-100k", "ml-1m", "ml-10m", "netflix")
 PLAIN = {"input_scaling": 0.0, "input_dropout": 0.0}
 ITEM = {"batch_size": 512, "learning_rate_init": 0.001, "max_iter": 50}
 LINEAR = {"learning_rate_init": 0.0005}
+# What is searched: the same number of candidates for every system.
 ALPHAS = {"alpha": [100, 200, 300]}
+RBM_ALPHAS = {"alpha": [4, 8, 16]}
+MF_PENALTIES = {"lambda_u": [20, 40, 80]}
+LOCAL_PENALTIES = {"local_penalty": [0.1, 0.2, 0.4]}
+IMPLICIT_PENALTIES = {"lambda_y": [80, 160, 320]}
+FACTORS = {"n_factors": [10, 20, 40]}
+IMPLICIT_FACTORS = {"n_factors": [10, 16, 24]}
 UNITS = (10, 20, 50, 100, 200, 300, 400, 500)
 PAPER = {
     "I-RBM": {"ml-1m": 0.854, "ml-10m": 0.825},
@@ -116,8 +122,8 @@ def line(name, dataset, estimator, grid=None):
 
 
 def rbm(dataset):
-    yield line("I-RBM", dataset, RBMRegressor(kind="item"))
-    yield line("U-RBM", dataset, RBMRegressor(kind="user"))
+    yield line("I-RBM", dataset, RBMRegressor(kind="item"), RBM_ALPHAS)
+    yield line("U-RBM", dataset, RBMRegressor(kind="user"), RBM_ALPHAS)
 
 
 def kinds(dataset):
@@ -139,9 +145,9 @@ def activations(dataset):
 
 
 def systems(dataset):
-    yield line("BiasedMF", dataset, BiasedMFRegressor())
+    yield line("BiasedMF", dataset, BiasedMFRegressor(), MF_PENALTIES)
     yield from rbm(dataset)
-    yield line("LLORMA", dataset, LLORMARegressor())
+    yield line("LLORMA", dataset, LLORMARegressor(), LOCAL_PENALTIES)
     yield line("I-AutoRec", dataset, plain_item(), ALPHAS)
 
 
@@ -166,12 +172,10 @@ def beyond(dataset):
     items = [(f"item{i}", AutoRecRegressor()) for i in range(3)]
     mean = VotingRegressor([*items, ("user", user)])
     yield Line("mean of three item-based and one user-based AutoRec", mean)
-    yield Line("SVD++", SVDppRegressor())
-    # On validation ratings few factors are best for few ratings, and more for more.
-    bayesian = BayesianMFRegressor(n_factors=10 if dataset == "ml-100k" else 24)
-    yield Line("Bayesian MF", bayesian)
-    implicit = clone(bayesian).set_params(implicit=True)
-    yield Line("Bayesian MF with implicit features", implicit)
+    yield Line("SVD++", SVDppRegressor(), IMPLICIT_PENALTIES)
+    yield Line("Bayesian MF", BayesianMFRegressor(), FACTORS)
+    implicit = BayesianMFRegressor(implicit=True)
+    yield Line("Bayesian MF with implicit features", implicit, IMPLICIT_FACTORS)
 
 
 TABLES = {

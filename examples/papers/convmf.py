@@ -42,7 +42,8 @@ BEST = {"ml-1m": (100, 10), "ml-10m": (10, 100), "aiv": (1, 100)}
 RATIOS = (0.2, 0.4, 0.6, 0.8)
 PENALTIES = (1, 10, 100)
 SIZES = (50, 100, 200, 300)
-GRID = {"lambda_u": [10, 40], "lambda_v": [5, 10]}
+# What is searched for every system.
+GRID = {"lambda_u": [10, 40, 100]}
 
 
 def load_raw(dataset):
@@ -136,10 +137,10 @@ def systems(dataset):
     yield line("PMF", dataset, PMFRegressor(), GRID)
     yield line("CTR", dataset, CTRRegressor(), GRID)
     yield line("CDL", dataset, CDLRegressor(), GRID)
-    yield line("ConvMF", dataset, paper_model(dataset))
+    yield line("ConvMF", dataset, paper_model(dataset), GRID)
     if find_vectors():
         pretrained = paper_model(dataset, word_vectors=find_vectors())
-        yield line("ConvMF+", dataset, pretrained)
+        yield line("ConvMF+", dataset, pretrained, GRID)
 
 
 def at_ratios(estimators, **options):
@@ -150,8 +151,8 @@ def at_ratios(estimators, **options):
 
 
 def sparsity(dataset):
-    convmf = paper_model(dataset), {"lambda_u": [30, 100]}
-    yield from at_ratios({"PMF": (PMFRegressor(), GRID), "ConvMF": convmf})
+    systems = {"PMF": (PMFRegressor(), GRID), "ConvMF": (paper_model(dataset), GRID)}
+    yield from at_ratios(systems)
 
 
 def defaults(dataset):

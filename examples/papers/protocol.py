@@ -6,6 +6,7 @@ it is there, so that a script that was interrupted goes on where it stopped.
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,10 @@ import joblib
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import ConvergenceWarning
+
+# What makes a training short.
+SHORT = {"max_iter": 10, "burn_in": 0, "n_models": 5}
 
 
 @dataclass
@@ -66,7 +71,9 @@ def seeded(estimator, seed, quick):
     for i, part in enumerate(parts):
         part.set_params(random_state=100 * seed + i)
         if quick:
-            part.set_params(max_iter=min(part.max_iter, 10))
+            params = part.get_params()
+            names = SHORT.keys() & params
+            part.set_params(**{name: min(params[name], SHORT[name]) for name in names})
     return estimator
 
 
@@ -78,7 +85,7 @@ def key_of(line, dataset, seed, quick):
     return " | ".join([system, *map(str, how)])
 
 
-def run_cells(cells, path, n_jobs):
+def run_cells(cells, path, n_jobs, quick=False):
     """Run cells that have no result yet, each in a process of its own.
 
     Parameters
@@ -93,6 +100,9 @@ def run_cells(cells, path, n_jobs):
     n_jobs : int
         Cells at a time. They share the cores.
 
+    quick : bool
+        Whether trainings are too short to converge, and need not warn of it.
+
     Returns
     -------
     results : dict
@@ -103,7 +113,9 @@ def run_cells(cells, path, n_jobs):
     missing = [cell for cell in cells.items() if cell[0] not in results]
     n_threads = max(1, (os.cpu_count() or 1) // n_jobs)
     parallel = joblib.Parallel(n_jobs, return_as="generator_unordered")
-    calls = (joblib.delayed(_run_one)(key, *cell, n_threads) for key, cell in missing)
+    calls = (
+        joblib.delayed(_run_one)(key, *cell, n_threads, quick) for key, cell in missing
+    )
     for done, (cell, result) in enumerate(parallel(calls), 1):
         results[cell] = result
         write_atomically(path, json.dumps(results, indent=1))
@@ -127,6 +139,9 @@ def write_atomically(path, text):
     os.replace(temporary, path)
 
 
-def _run_one(key, measure, arguments, options, n_threads):
+def _run_one(key, measure, arguments, options, n_threads, quick):
     torch.set_num_threads(n_threads)
-    return key, measure(*arguments, **options)
+    with warnings.catch_warnings():
+        if quick:
+            warnings.simplefilter("ignore", ConvergenceWarning)
+        return key, measure(*arguments, **options)

@@ -7,8 +7,9 @@
 Prints ours beside the published figures, and writes a PNG and the results as JSON to
 the folder `results`, each as soon as it is there: a run that was interrupted goes on
 from them. Data sets are read from the folder SKREC_DATA; where it has none the table
-says so. `--budget quick` takes one seed and a few iterations: it shows that all runs,
-not what comes out. The protocols stand at the top of autorec.py and convmf.py.
+says so. `--budget quick` takes one seed, one candidate of each search and a few
+iterations: it shows that all runs, not what comes out. The protocols stand at the top
+of autorec.py and convmf.py.
 """
 
 import argparse
@@ -48,12 +49,22 @@ def cells_of(name, dataset, seeds, quick):
     return {
         key_of(line, dataset, seed, quick): (
             table.measure,
-            (seeded(line.estimator, seed, quick), line.grid, dataset, seed),
+            (
+                seeded(line.estimator, seed, quick),
+                first_of(line.grid) if quick else line.grid,
+                dataset,
+                seed,
+            ),
             line.options,
         )
         for line in table.lines(dataset)
         for seed in seeds
     }
+
+
+def first_of(grid):
+    """The first candidate of a grid alone."""
+    return {name: values[:1] for name, values in grid.items()}
 
 
 def tabulate(name, dataset, results, seeds, quick):
@@ -96,12 +107,18 @@ def save(draw_on, title, path):
 
 def show_table(name, dataset, options, seeds, quick):
     path = options.results / "cells.json"
-    cells = cells_of(name, dataset, seeds, quick) if is_here(name, dataset) else {}
-    results = run_cells(cells, path, options.n_jobs)
+    cells = {}
+    if is_here(name, dataset):
+        cells = cells_of(name, dataset, seeds, quick)
+    else:
+        print(f"\n{dataset} is not in the folder SKREC_DATA.")
+    results = run_cells(cells, path, options.n_jobs, quick)
     table = tabulate(name, dataset, results, seeds, quick)
     title = f"{TABLES[name].title} ({dataset})"
     print(f"\n{title}. RMSE, mean ± deviation over (number of) seeds")
-    shown = table.drop(columns="rmse").assign(paper=table["paper"].fillna("-"))
+    shown = table.drop(columns="rmse").assign(
+        paper=table["paper"].astype(object).fillna("-")
+    )
     print(shown.to_string(index=False), flush=True)
     stem = options.results / f"{name}-{dataset}-{options.budget}"
     write_atomically(stem.with_suffix(".json"), table.to_json(orient="records"))
@@ -112,7 +129,7 @@ def show_table(name, dataset, options, seeds, quick):
 def show_figure(name, dataset, options, quick):
     title = figures.FIGURES[name].__doc__.splitlines()[0]
     if not is_here(name, dataset):
-        print(f"\n{title} ({dataset}): not measured here")
+        print(f"\n{title}: {dataset} is not in the folder SKREC_DATA.")
         return
     table, draw_on = figures.FIGURES[name](dataset, quick)
     print(f"\n{title} ({dataset})\n{table.to_string()}", flush=True)
