@@ -37,7 +37,7 @@ ITEM = {"batch_size": 512, "learning_rate_init": 0.001, "max_iter": 50}
 LINEAR = {"learning_rate_init": 0.0005}
 # What is searched: the same number of candidates for every system.
 ALPHAS = {"alpha": [100, 200, 300]}
-RBM_ALPHAS = {"alpha": [4, 8, 16]}
+RBM_ALPHAS = {"alpha": [8, 16, 32]}
 MF_PENALTIES = {"lambda_u": [20, 40, 80]}
 LOCAL_PENALTIES = {"local_penalty": [0.1, 0.2, 0.4]}
 IMPLICIT_PENALTIES = {"lambda_y": [80, 160, 320]}

@@ -54,7 +54,8 @@ class Table:
         Called with a data set, returns the lines.
 
     axis : str or None
-        What the names of the lines are numbers of, if they are; draws a curve.
+        For curves: what the number is that each line's name begins with. What follows
+        it after a comma is the name of the curve.
     """
 
     title: str

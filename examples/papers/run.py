@@ -27,6 +27,8 @@ from protocol import key_of, run_cells, seeded, summarise, write_atomically
 
 TABLES = autorec.TABLES | convmf.TABLES
 NAMES = [*TABLES, *figures.FIGURES]
+# An axis that spans as many times its least value is logarithmic.
+_LOG_FROM = 20
 LOADERS = {"autorec": autorec.load, "convmf": convmf.load_raw}
 
 
@@ -79,28 +81,54 @@ def tabulate(name, dataset, results, seeds, quick):
 
 def draw(name, table, axes):
     """RMSEs with their spread, and the published ones."""
-    means = table["rmse"].map(lambda rmse: np.mean(rmse) if rmse else np.nan)
-    spread = table["rmse"].map(lambda rmse: np.std(rmse, ddof=1) if rmse[1:] else 0)
-    if TABLES[name].axis is not None:
-        x = table["system"].astype(float)
-        axes.errorbar(x, means, spread, marker="o", color="#4477aa")
-        axes.set(xlabel=TABLES[name].axis, ylabel="RMSE")
-        return
-    places = np.arange(len(table))
-    axes.errorbar(means, places, xerr=spread, fmt="o", color="#4477aa", label="here")
-    published = table["paper"].astype(float)
-    if published.notna().any():
-        axes.plot(published, places, "x", color="#ee6677", label="paper")
-        axes.legend()
-    axes.set_yticks(places, labels=table["system"])
+    shown = pd.DataFrame(
+        {
+            "system": table["system"],
+            "mean": table["rmse"].map(lambda rmse: np.mean(rmse) if rmse else np.nan),
+            "spread": table["rmse"].map(lambda x: np.std(x, ddof=1) if x[1:] else 0),
+            "paper": table["paper"].astype(float),
+        }
+    )
+    if TABLES[name].axis is None:
+        draw_points(shown, axes)
+    else:
+        draw_curves(shown, TABLES[name].axis, axes)
+    axes.legend()
+
+
+def draw_points(shown, axes):
+    at = np.arange(len(shown))
+    axes.errorbar(shown["mean"], at, xerr=shown["spread"], fmt="o", label="here")
+    axes.plot(shown["paper"], at, "x", label="paper")
+    axes.set_yticks(at, labels=shown["system"])
     axes.invert_yaxis()
     axes.set(xlabel="RMSE")
+
+
+def draw_curves(shown, axis, axes):
+    """Each line is named after its place on the axis and, maybe, a curve."""
+    names = shown["system"].str.partition(", ")
+    shown = shown.assign(x=names[0].astype(float), curve=names[2])
+    for curve, part in shown.groupby("curve", sort=False):
+        here, *_ = axes.errorbar(
+            part["x"],
+            part["mean"],
+            part["spread"],
+            marker="o",
+            label=f"{curve} here".strip(),
+        )
+        if part["paper"].notna().any():
+            label = f"{curve} paper".strip()
+            axes.plot(part["x"], part["paper"], "x", c=here.get_color(), label=label)
+    if shown["x"].max() >= _LOG_FROM * shown["x"].min():
+        axes.set_xscale("log")
+    axes.set(xlabel=axis, ylabel="RMSE")
 
 
 def save(draw_on, title, path):
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     draw_on(axes)
-    axes.set_title(title)
+    figure.suptitle(title)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -127,7 +155,7 @@ def show_table(name, dataset, options, seeds, quick):
 
 
 def show_figure(name, dataset, options, quick):
-    title = figures.FIGURES[name].__doc__.splitlines()[0]
+    title = figures.FIGURES[name].__doc__.splitlines()[0].rstrip(".")
     if not is_here(name, dataset):
         print(f"\n{title}: {dataset} is not in the folder SKREC_DATA.")
         return
