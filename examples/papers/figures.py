@@ -14,6 +14,7 @@ from skrec.inspection import filter_phrases, phrase_values
 from skrec.text import ItemTexts
 
 LIMITS = (1, 5, 10, 20, 50, 100, 200, 500)
+N_OTHERS = 20
 
 
 def skewness(dataset, quick):
@@ -38,48 +39,44 @@ def skewness(dataset, quick):
 
 
 def phrases(dataset, quick):
-    """Table 5: the phrases that filters capture, and what one word is worth.
+    """Table 5: the phrases that filters capture, and what one word of them is worth.
 
-    The filters are those whose largest values stand out most; the word left out of each
-    phrase in turn is the one that matters most.
+    The filters are those whose largest values stand out most. Each word of a phrase in
+    turn gives way to others, drawn at random; shown is the one that costs most.
     """
     X, y, texts = convmf.load(dataset)
     model = seeded(ConvMFRegressor(), 0, quick).fit(X, y, item_texts=ItemTexts(texts))
     found = filter_phrases(model, texts)
     first = found.groupby(["window", "filter"])["value"].transform("first")
     found = found[first >= first.drop_duplicates().nlargest(5).min()]
+    vocabulary = model.vectorizer_.get_feature_names_out()
+    others = np.random.default_rng(0).choice(vocabulary, N_OTHERS, replace=False)
     lines = []
     for row in found.itertuples():
         words = row.phrase.split()
-        values = phrase_values(model, [row.phrase, *_without_each(words)])
-        values = values[row.window, row.filter].to_numpy()
-        most = int(np.argmin(values[1:]))
-        lines.append(
-            {
-                "window": row.window,
-                "filter": row.filter,
-                "phrase": row.phrase,
-                "value": values[0],
-                "without": words[most],
-                "value without": values[1 + most],
-            }
-        )
-    table = pd.DataFrame(lines)
+        changed = [
+            " ".join([*words[:i], other, *words[i + 1 :]])
+            for i in range(len(words))
+            for other in others
+        ]
+        values = phrase_values(model, changed)[row.window, row.filter].to_numpy()
+        means = values.reshape(-1, N_OTHERS).mean(axis=1)
+        worst = int(means.argmin())
+        line = [row.window, row.filter, row.phrase, row.value, words[worst]]
+        lines.append([*line, means[worst]])
+    columns = ["window", "filter", "phrase", "value", "word", "with other words"]
+    table = pd.DataFrame(lines, columns=columns)
 
     def draw(axes):
-        names = table["phrase"] + " | without " + table["without"]
-        axes.barh(names, table["value"], color="#4477aa", label="the phrase")
-        axes.barh(names, table["value without"], color="#ccbb44", label="without")
+        names = table["phrase"] + " | " + table["word"]
+        axes.barh(names, table["value"], label="the phrase")
+        label = f"with {N_OTHERS} other words in place of the one behind the line"
+        axes.barh(names, table["with other words"], label=label)
         axes.invert_yaxis()
         axes.set(xlabel="value of the filter")
-        axes.legend()
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
 
     return table, draw
-
-
-def _without_each(words):
-    """The phrase without each of its words in turn."""
-    return [" ".join(words[:i] + words[i + 1 :]) for i in range(len(words))]
 
 
 FIGURES = {"convmf-fig3": skewness, "convmf-5": phrases}
