@@ -18,8 +18,10 @@ from skrec.model_selection import ratings_to_samples
 
 
 def make(**params):
-    defaults = {"n_factors": 3, "max_iter": 30, "burn_in": 10, "random_state": 0}
-    return BayesianMFRegressor(**(defaults | params))
+    sweeps = {"max_iter": 30, "burn_in": 10, "thinning": 5}
+    return BayesianMFRegressor(
+        **({"n_factors": 3, "random_state": 0} | sweeps | params)
+    )
 
 
 @pytest.fixture(scope="module")
