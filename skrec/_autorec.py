@@ -404,14 +404,13 @@ array} of shape (n_users, n_items)
         metadata = {"sample_weight": sample_weight, "item_texts": item_texts}
         reports = EpochReports(self, X, y, metadata, fitted)
         history = self._train(network, rows, held_out, random_state, reports)
-        for name, value in (fitted() | {"device_": str(device)}).items():
-            setattr(self, name, value)
         self._conclude(
+            fitted() | {"device_": str(device)},
             history,
+            reports,
             settles=self.solver != "adam" or self.learning_rate == "constant",
             stacklevel=5,
         )
-        reports.end()
         return self
 
     def _check_fit(self, X, y, sample_weight, item_texts=None):
@@ -493,14 +492,7 @@ array} of shape (n_users, n_items)
 
     def _orient(self, ratings: Ratings, transform: InputTransform, device) -> Rows:
         """Ratings as rows of the network's input: users or items."""
-        pattern = Pattern(
-            torch.tensor(ratings.indptr), torch.tensor(ratings.indices), ratings.shape
-        )
-        dtype = getattr(torch, self.dtype)
-        values = torch.tensor(ratings.values, dtype=dtype)
-        weights = None
-        if ratings.weights is not None:
-            weights = torch.tensor(ratings.weights, dtype=dtype)
+        pattern, values, weights = self._to_tensors(ratings, 0.0, torch.device("cpu"))
         rows = Rows(pattern, values, values, weights)
         if self.kind == "item":
             rows = rows.arrange(pattern.transposed, pattern.order)
@@ -632,10 +624,8 @@ array} of shape (n_users, n_items)
         )
 
     def _tensors(self, rows) -> tuple[Pattern, torch.Tensor]:
-        device = inference_device(self.device)
-        pattern = Pattern(as_tensor(rows.indptr), as_tensor(rows.indices), rows.shape)
-        values = as_tensor(rows.data).to(getattr(torch, self.dtype))
-        return pattern.to(device), values.to(device)
+        pattern, dtype = self._pattern(rows), getattr(torch, self.dtype)
+        return pattern, as_tensor(rows.data).to(pattern.col.device, dtype)
 
 
 def _keep_rows(rows: Rows, generator: torch.Generator) -> torch.Tensor:

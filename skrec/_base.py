@@ -410,11 +410,13 @@ shape (n_users,)
         is_held_out = random_state.permutation(ratings.n_ratings) < n_held_out
         return ratings.select(~is_held_out), ratings.select(is_held_out)
 
-    def _conclude(self, history, *, settles: bool, stacklevel: int):
-        """Store the course of the training; warn, or raise its interrupt again.
+    def _conclude(self, fitted, history, reports, *, settles: bool, stacklevel: int):
+        """Store what was fitted; warn, or raise the interrupt of the training again.
 
         `stacklevel` is the distance from here to whoever called `fit`.
         """
+        for name, value in fitted.items():
+            setattr(self, name, value)
         self.n_iter_ = len(history.loss_curve)
         self.loss_curve_ = history.loss_curve
         self.validation_scores_ = history.validation_scores
@@ -434,6 +436,25 @@ shape (n_users,)
             )
         if message is not None:
             warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)
+        reports.end()
+
+    def _to_tensors(self, ratings: Ratings, offset: float, device, scale=1.0):
+        """Pattern, ratings less the offset on a scale, and weights."""
+        dtype = getattr(torch, self.dtype)
+        pattern = Pattern(
+            torch.tensor(ratings.indptr), torch.tensor(ratings.indices), ratings.shape
+        ).to(device)
+        values = (ratings.values - offset) / scale
+        values = torch.tensor(values, dtype=dtype, device=device)
+        weights = None
+        if ratings.weights is not None:
+            weights = torch.tensor(ratings.weights, dtype=dtype, device=device)
+        return pattern, values, weights
+
+    def _pattern(self, rows) -> Pattern:
+        """Where rows have ratings, on the device of predictions."""
+        pattern = Pattern(as_tensor(rows.indptr), as_tensor(rows.indices), rows.shape)
+        return pattern.to(inference_device(self.device))
 
     def _positions(self, X):
         """Where the users and items of pairs stand in the model; -1 for unseen ones."""

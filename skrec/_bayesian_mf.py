@@ -17,7 +17,6 @@ from ._base import BaseRecommender, EpochReports
 from ._core.device import as_tensor, inference_device, resolve_device
 from ._core.gibbs import GibbsSampler
 from ._core.normal_rows import condition, implicit_means, leave_out, parts
-from ._core.sparse import Pattern
 from ._core.training import Stopping, iterate
 from ._ratings import Ratings, check_rating_matrix, is_matrix, select_entries
 
@@ -65,6 +64,11 @@ n_factors + 1)
             None if users.links is None else users.links.cpu().numpy() * scale,
             scale**2 / float(sampler.noise),
         )
+
+    def without(self) -> _Sample:
+        """The same with vectors of zeros, which predict the mean."""
+        zeros = np.zeros_like(self.users), np.zeros_like(self.items)
+        return self._replace(users=zeros[0], items=zeros[1])
 
 
 class BayesianMFRegressor(BaseRecommender):
@@ -207,9 +211,10 @@ class BayesianMFRegressor(BaseRecommender):
     injecting noise into a ridge regression [3]_, their precision matrices have a
     Wishart prior.
 
-    All rows of a half step are drawn together: their precision matrices are one product
-    of the sparse ratings with the products of the others' entries. Time and memory of a
-    sweep are proportional to the number of ratings times that of factors squared.
+    All rows of a half step are drawn together, or as many as fit in memory: their
+    precision matrices are one product of the sparse ratings with the products of the
+    others' entries. The time of a sweep is proportional to the number of ratings times
+    that of factors squared.
 
     A row of a matrix in `predict` is a user who is known by that row alone. In each
     sample, the mean of the user's vector given the row and the sample's items and
@@ -336,10 +341,13 @@ array} of shape (n_users, n_items)
         scale = known["rating_std_"] or 1.0
         sampler = self._make_sampler(ratings, known["intercept_"], scale, device)
         samples: list[_Sample] = []
+        swept = False
 
         def step(epoch, keep):
+            nonlocal swept
             error = sampler.sweep() * scale**2
             keep()
+            swept = True
             is_due = (
                 epoch >= self.burn_in and (epoch - self.burn_in) % self.thinning == 0
             )
@@ -348,7 +356,8 @@ array} of shape (n_users, n_items)
             return error
 
         def fitted():
-            return known | _describe(samples or [_Sample.take(sampler, scale)])
+            last = _Sample.take(sampler, scale)
+            return known | _describe(samples or [last if swept else last.without()])
 
         reports = EpochReports(self, X, y, {"sample_weight": sample_weight}, fitted)
         history = iterate(
@@ -359,10 +368,8 @@ array} of shape (n_users, n_items)
             end_epoch=reports.end_epoch,
             may_settle=False,
         )
-        for name, value in (fitted() | {"device_": str(device)}).items():
-            setattr(self, name, value)
-        self._conclude(history, settles=False, stacklevel=5)
-        reports.end()
+        state = fitted() | {"device_": str(device)}
+        self._conclude(state, history, reports, settles=False, stacklevel=5)
         return self
 
     def predict(self, X, return_std=False):
@@ -407,18 +414,11 @@ array} of shape (n_rows, n_items)
         return ratings, self._std_of_rows(rows)
 
     def _make_sampler(self, ratings, offset, scale, device) -> GibbsSampler:
-        dtype = getattr(torch, self.dtype)
-        pattern = Pattern(
-            torch.tensor(ratings.indptr), torch.tensor(ratings.indices), ratings.shape
-        ).to(device)
-        values = (ratings.values - offset) / scale
-        weights = ratings.weights
-        if weights is not None:
-            weights = torch.tensor(weights, dtype=dtype, device=device)
+        pattern, values, weights = self._to_tensors(ratings, offset, device, scale)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         return GibbsSampler(
             pattern,
-            torch.tensor(values, dtype=dtype, device=device),
+            values,
             weights,
             self.n_factors,
             np.random.default_rng(seed),
@@ -492,10 +492,6 @@ array} of shape (n_rows, n_items)
         std[np.diff(informative.indptr) == 0] = self.rating_std_
         std[:, ~self._is_rated] = self.rating_std_
         return std
-
-    def _pattern(self, rows) -> Pattern:
-        pattern = Pattern(as_tensor(rows.indptr), as_tensor(rows.indices), rows.shape)
-        return pattern.to(inference_device(self.device))
 
     def _centred(self, rows) -> Tensor:
         return self._tensor(rows.data - self.intercept_)

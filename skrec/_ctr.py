@@ -281,8 +281,9 @@ class CTRRegressor(BaseBagOfWordsFactorization):
     :class:`~sklearn.decomposition.LatentDirichletAllocation`. An iteration solves for
     all users, then for all items, and with `refine` takes a step of expectation
     maximisation towards the best theta on the simplex, for items with ratings. None of
-    the three raises the objective. The last sum is counted from where it begins, so
-    that it is 0 without `refine`.
+    the three raises the objective if all rated items have texts; those without are
+    drawn to the mean of the others' topics. The last sum is counted from where it
+    begins, so that it is 0 without `refine`.
 
     The scale of theta is fixed, so that here, unlike in `PMFRegressor`, `lambda_u` and
     `lambda_v` matter each for itself: the larger `lambda_v`, the more texts count. The

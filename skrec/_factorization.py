@@ -22,6 +22,7 @@ from ._core.device import (
     make_generator,
     resolve_device,
 )
+from ._core.normal_rows import with_ones
 from ._core.ridge import positive_penalty, solve_rows
 from ._core.sparse import Pattern, sddmm
 from ._core.training import Stopping, iterate
@@ -221,11 +222,6 @@ class _Side(NamedTuple):
     weights: Tensor | None
 
 
-def with_ones(vectors: Tensor) -> Tensor:
-    """The factors, with 1 in the place of the bias: what the other side's meet."""
-    return torch.cat([vectors[:, :-1], torch.ones_like(vectors[:, -1:])], 1)
-
-
 def products(pattern, users, items, has_biases) -> Tensor:
     """The sums that predict the entries of a pattern, less the intercept."""
     if not has_biases:
@@ -341,10 +337,8 @@ class BaseFactorization(BaseRecommender):
             begin_epoch=reports.begin_epoch,
             end_epoch=reports.end_epoch,
         )
-        for name, value in (fitted() | {"device_": str(device)}).items():
-            setattr(self, name, value)
-        self._conclude(history, settles=prior.settles, stacklevel=6)
-        reports.end()
+        state = fitted() | {"device_": str(device)}
+        self._conclude(state, history, reports, settles=prior.settles, stacklevel=6)
         return self
 
     def _refuse_singular(self, ratings):
@@ -361,18 +355,6 @@ class BaseFactorization(BaseRecommender):
                     f"{'user' if name == 'lambda_u' else 'item'}, as many as unknowns, "
                     f"but there is one of {counts.min()}: use {name} > 0."
                 )
-
-    def _to_tensors(self, ratings, offset, device):
-        """Pattern, ratings less the offset, and weights."""
-        dtype = getattr(torch, self.dtype)
-        pattern = Pattern(
-            torch.tensor(ratings.indptr), torch.tensor(ratings.indices), ratings.shape
-        ).to(device)
-        values = torch.tensor(ratings.values - offset, dtype=dtype, device=device)
-        weights = ratings.weights
-        if weights is not None:
-            weights = torch.tensor(weights, dtype=dtype, device=device)
-        return pattern, values, weights
 
     def _make_alternation(self, ratings, offset, prior, random_state, device):
         generator = make_generator(random_state.randint(np.iinfo(np.int32).max))

@@ -21,7 +21,7 @@ from ._core.device import (
     make_generator,
     resolve_device,
 )
-from ._core.normal_rows import condition
+from ._core.normal_rows import condition, with_ones
 from ._core.ridge import positive_penalty, solve_rows
 from ._core.sparse import Pattern, sddmm
 from ._core.training import Stopping, iterate
@@ -30,7 +30,6 @@ from ._factorization import (
     Alternation,
     BaseFactorization,
     products,
-    with_ones,
 )
 
 # Predictions that are held at once for all items.
@@ -371,10 +370,8 @@ array} of shape (n_users, n_items)
             end_epoch=reports.end_epoch,
             may_settle=False,
         )
-        for name, value in (fitted() | {"device_": str(device)}).items():
-            setattr(self, name, value)
-        self._conclude(history, settles=False, stacklevel=5)
-        reports.end()
+        state = fitted() | {"device_": str(device)}
+        self._conclude(state, history, reports, settles=False, stacklevel=5)
         return self
 
     def _has_biases(self):
@@ -472,13 +469,13 @@ array} of shape (n_users, n_items)
     def _leave_one_out(self, rows):
         device = inference_device(self.device)
         preliminary = self._leave_out_preliminary(rows).cpu()
-        kernels = self._kernels_of_users(preliminary[:, :-1])
         item = self._item_vectors(device).cpu().double()[rows.indices]
         fallback = (preliminary[:, :-1] * item[:, :-1]).sum(1)
         fallback += preliminary[:, -1] + item[:, -1]
         total, weight = torch.zeros_like(fallback), torch.zeros_like(fallback)
         for t in range(len(self.local_item_factors_)):
-            near = kernels[:, t] * as_tensor(self.item_kernels_[t, rows.indices])
+            near = self._kernels_of_users(preliminary[:, :-1], [t]).squeeze(1)
+            near *= as_tensor(self.item_kernels_[t, rows.indices])
             left_out = self._solve_local(t, rows, leave_one_out=True).left_out.cpu()
             offset = as_tensor(self.local_item_factors_[t, rows.indices, -1])
             # NaN where no other rating of the row is near: its vector is zero then.
@@ -486,10 +483,11 @@ array} of shape (n_users, n_items)
             weight += near
         return _average(total, weight, fallback).numpy() + self.intercept_
 
-    def _kernels_of_users(self, factors: Tensor) -> Tensor:
+    def _kernels_of_users(self, factors: Tensor, models=slice(None)) -> Tensor:
         """How near users are to the anchors, of shape (n_users, n_models)."""
-        anchors = as_tensor(self._anchor_factors).to(factors)
-        fitted = torch.tensor((self.user_kernels_ > 0).any(axis=1)).to(factors)
+        anchors = as_tensor(self._anchor_factors[models]).to(factors)
+        fitted = (self.user_kernels_[models] > 0).any(axis=1)
+        fitted = torch.tensor(fitted).to(factors)
         return _kernel(factors, anchors, self._bandwidth) * fitted
 
     def _solve_local(self, t, rows, leave_one_out=False):
@@ -518,8 +516,7 @@ array} of shape (n_users, n_items)
         targets = as_tensor(rows.data - self._offsets(rows), device=device)
         design = as_tensor(self._item_design(), device=device)
         size = design.shape[1]
-        pattern = Pattern(as_tensor(rows.indptr), as_tensor(rows.indices), rows.shape)
-        pattern = pattern.to(device)
+        pattern = self._pattern(rows)
         eye = torch.eye(size, dtype=design.dtype, device=device)
         users, cholesky = condition(
             pattern,
@@ -546,7 +543,6 @@ class _Fitting:
         self.estimator, self.training = estimator, training
         self.intercept, self.device = known["intercept_"], device
         prior = estimator._make_prior(training, random_state, device)
-        self.is_rated = prior.is_rated
         self.preliminary = estimator._make_alternation(
             training, self.intercept, prior, random_state, device
         )
@@ -562,8 +558,11 @@ class _Fitting:
         )
         self.data = estimator._to_tensors(training, self.intercept, device)
         self.blend = torch.zeros_like(self.data[1]), torch.zeros_like(self.data[1])
+        self.held_out = None
         if held_out is not None:
             self.held_out = estimator._to_tensors(held_out, self.intercept, device)
+            values = self.held_out[1]
+            self.held_out_blend = torch.zeros_like(values), torch.zeros_like(values)
 
     def parameters(self) -> list[Tensor]:
         return [*self.preliminary.parameters(), *self.local]
@@ -576,6 +575,8 @@ class _Fitting:
         else:
             self._fit_local(epoch - 1, anchors[epoch - 1])
             self.local.add(epoch - 1, pattern, *self.blend)
+            if self.held_out is not None:
+                self.local.add(epoch - 1, self.held_out[0], *self.held_out_blend)
         keep()
         error = ratings - _average(*self.blend, self._fallback(pattern))
         weighted = error if weights is None else error * weights
@@ -583,8 +584,9 @@ class _Fitting:
 
     def validate(self) -> float:
         """R² of the predictions of held-out ratings."""
+        assert self.held_out is not None
         pattern, ratings, weights = self.held_out
-        predicted = self.local.blend(pattern, self._fallback(pattern))
+        predicted = _average(*self.held_out_blend, self._fallback(pattern))
         weights = None if weights is None else weights.cpu()
         return r2_score(ratings.cpu(), predicted.cpu(), sample_weight=weights)
 

@@ -200,11 +200,12 @@ class RBMRegressor(BaseRecommender):
               p(v_i = k | h) \propto \exp\Big(b_{ik} + \sum_f h_f W_{ikf}\Big)
 
     and the prediction is the mean of the levels under p(v | h), with p(h = 1 | v) in
-    the place of h. Only rated units take part, so that time and memory of an epoch are
-    proportional to the number of ratings times that of levels times that of hidden
-    units. In the negative part of the gradient, and along the chain, visible units are
-    probabilities and hidden units samples, whose last ones are probabilities too. A
-    rating that is no level, as may be in new rows, counts as the nearest one.
+    the place of h. Only rated units take part: the time of an epoch is proportional to
+    the number of ratings times that of levels times that of hidden units, its memory to
+    the size of W and to the number of ratings times that of levels. In the negative
+    part of the gradient, and along the chain, visible units are probabilities and
+    hidden units samples, whose last ones are probabilities too. A rating that is no
+    level, as may be in new rows, counts as the nearest one.
 
     A row of a matrix in `predict` is a user who is known by that row alone. With
     ``kind="user"`` it gets its hidden units, and `score` of a matrix without y predicts
@@ -354,23 +355,16 @@ array} of shape (n_users, n_items)
                 _validation_score, machine, rows, targets, known["levels_"]
             )
         history = self._train(machine, rows, random_state, validate, reports)
-        for name, value in (fitted() | {"device_": str(device)}).items():
-            setattr(self, name, value)
+        state = fitted() | {"device_": str(device)}
         settles = self.learning_rate == "constant"
-        self._conclude(history, settles=settles, stacklevel=5)
-        reports.end()
+        self._conclude(state, history, reports, settles=settles, stacklevel=5)
         return self
 
     def _orient(self, ratings: Ratings, levels, device) -> Rows:
         """Levels and ratings in rows, which are users or items."""
-        pattern = Pattern(
-            torch.tensor(ratings.indptr), torch.tensor(ratings.indices), ratings.shape
-        )
-        weights = None
-        if ratings.weights is not None:
-            weights = torch.tensor(ratings.weights, dtype=getattr(torch, self.dtype))
+        pattern, values, weights = self._to_tensors(ratings, 0.0, torch.device("cpu"))
         places = torch.as_tensor(_nearest(levels, ratings.values))
-        rows = Rows(pattern, places, torch.tensor(ratings.values), weights)
+        rows = Rows(pattern, places, values, weights)
         if self.kind == "item":
             rows = rows.arrange(pattern.transposed, pattern.order)
         return rows.to(device)
@@ -528,10 +522,8 @@ array} of shape (n_users, n_items)
 
     def _seen_by(self, rows) -> tuple[Pattern, torch.Tensor]:
         """What the machine sees of rows of ratings."""
-        device = inference_device(self.device)
-        pattern = Pattern(as_tensor(rows.indptr), as_tensor(rows.indices), rows.shape)
-        levels = torch.as_tensor(_nearest(self.levels_, rows.data), device=device)
-        return pattern.to(device), levels
+        pattern, levels = self._pattern(rows), _nearest(self.levels_, rows.data)
+        return pattern, torch.as_tensor(levels, device=pattern.col.device)
 
     def _solve_users(self, rows, leave_one_out=False) -> SoftmaxSolutions:
         """Weights of new users, drawn to the mean of the fitted ones."""

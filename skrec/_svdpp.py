@@ -310,13 +310,12 @@ class SVDppRegressor(_MatrixFactorization):
     def _problems(self, rows):
         """The ridge regressions of new users, some at a time; see `condition`."""
         device = inference_device(self.device)
-        pattern = Pattern(as_tensor(rows.indptr), as_tensor(rows.indices), rows.shape)
         vectors = as_tensor(self._item_design(), device=device)
         links = as_tensor(self.item_links_.astype(np.float64), device=device)
         targets = as_tensor(rows.data - self._offsets(rows), device=device)
         eye = torch.eye(vectors.shape[1], dtype=vectors.dtype, device=device)
         precision = positive_penalty(self._lambda_u, vectors) * eye
-        for _, part, entries in parts(pattern.to(device), vectors.shape[1] ** 2):
+        for _, part, entries in parts(self._pattern(rows), vectors.shape[1] ** 2):
             problem = {
                 "pattern": part,
                 "ratings": targets[entries],

@@ -9,13 +9,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._convmf import ConvMFRegressor
 from ._core.device import as_tensor
-from ._core.text_cnn import TextCNN
+from ._core.text_cnn import TextCNN, cut_texts
+from ._text_prior import INFERENCE_BATCH
 from .text import ItemTexts
 
 __all__ = ["filter_phrases", "phrase_values"]
-
-# Texts whose windows are held at once.
-_CHUNK = 256
 
 
 def phrase_values(model, phrases):
@@ -58,13 +56,9 @@ def phrase_values(model, phrases):
     network = _network(model)
     phrases = list(phrases)
     sequences = torch.as_tensor(model.vectorizer_.transform(phrases).astype(np.int64))
-    values = torch.cat(
-        [
-            torch.relu(_window_values(network, i, sequences).amax(1) + bias)
-            for i, bias in enumerate(network.filter_biases)
-        ],
-        1,
-    )
+    order = torch.arange(len(phrases))
+    batches = cut_texts(sequences, order, INFERENCE_BATCH, _longest(network))
+    values = torch.cat([network.features(batch) for batch in batches])
     return pd.DataFrame(values.numpy(), pd.Index(phrases), _columns(network))
 
 
@@ -142,27 +136,21 @@ def _columns(network) -> pd.MultiIndex:
     return pd.MultiIndex.from_tuples(pairs, names=["window", "filter"])
 
 
-def _window_values(network, i, sequences):
-    """The values of filters in all windows, of shape (n_texts, n_windows, n_filters).
-
-    Windows begin at each place and may end in the padding.
-    """
-    filters = network.filters[i]
-    padded = torch.nn.functional.pad(sequences, (0, len(filters)))
-    tables = network.vectors @ filters
-    length = sequences.shape[1]
-    return sum(table[padded[:, o : o + length]] for o, table in enumerate(tables))
+def _longest(network) -> int:
+    return max(len(filters) for filters in network.filters)
 
 
 def _distinct_windows(network, i, sequences):
     """Windows that differ, one of the texts that each is in, and their values."""
-    size = len(network.filters[i])
-    padded = torch.nn.functional.pad(sequences, (0, size - 1))
-    windows = padded.unfold(1, size, 1)
+    filters = network.filters[i]
+    # The network sees windows that end in the padding, as far as there is any.
+    padding = max(0, _longest(network) - sequences.shape[1])
+    padded = torch.nn.functional.pad(sequences, (0, padding))
+    windows = padded.unfold(1, len(filters), 1)
     text, place = (windows[:, :, 0] != 0).nonzero(as_tuple=True)
     windows, inverse = torch.unique(windows[text, place], dim=0, return_inverse=True)
     first = torch.zeros(len(windows), dtype=torch.int64)
     first[inverse.flip(0)] = text.flip(0)
-    parts = windows.split(_CHUNK * _CHUNK)
-    values = [_window_values(network, i, part)[:, 0] for part in parts]
-    return windows, first.numpy(), torch.cat(values)
+    tables = network.vectors @ filters
+    values = sum(table[windows[:, o]] for o, table in enumerate(tables))
+    return windows, first.numpy(), values

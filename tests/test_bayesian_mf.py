@@ -286,6 +286,17 @@ def test_an_interrupt_within_a_sweep_keeps_the_last_one(R, monkeypatch):
     np.testing.assert_array_equal(model.item_factors_, expected.item_factors_)
 
 
+def test_an_interrupt_within_the_first_sweep_leaves_the_mean(pairs, monkeypatch):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(GibbsSampler, "_draw_noise", interrupted)
+    model, (X, y) = make(), pairs
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, y)
+    np.testing.assert_allclose(model.predict(X), y.mean())
+
+
 def test_a_failed_draw_warns_and_keeps_the_samples_so_far(R, monkeypatch):
     draw, calls = GibbsSampler._draw_noise, []
 

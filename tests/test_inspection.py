@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 
 from skrec import BiasedMFRegressor, ConvMFRegressor
 from skrec.datasets import make_ratings
 from skrec.inspection import filter_phrases, phrase_values
+from skrec.text import SequenceVectorizer
 
 WINDOWS = (2, 3)
 
@@ -72,6 +74,30 @@ def test_phrases_have_the_highest_values_of_all_windows(model, data):
             for o in range(len(words) - window + 1)
         ]
         assert part["value"].max() >= max(every) - 1e-5
+
+
+def test_texts_that_are_cut_have_no_windows_beyond_their_end(data):
+    cut = SequenceVectorizer(max_words=5)
+    model = ConvMFRegressor(
+        n_filters=4, window_sizes=WINDOWS, embedding_dim=5, vectorizer=cut, max_iter=3,
+        learning_rate_init=0.05, lambda_w=0.1, random_state=0,
+    )  # fmt: skip
+    model.fit(data.R, item_texts=data.item_texts)
+    values = phrase_values(model, data.item_texts)
+    phrases = filter_phrases(model, data.item_texts, n_phrases=1)
+    for i, window in enumerate(WINDOWS):
+        for n in range(4):
+            largest = []
+            for text in data.item_texts:
+                words = known_words(model, text)[:5]
+                whole = range(len(words) - window + 1)
+                assert len(words) == 5
+                largest.append(
+                    max(value(model, words[o : o + window], i, n) for o in whole)
+                )
+            np.testing.assert_allclose(values[window, n], largest, atol=1e-5)
+            found = phrases.query("window == @window and filter == @n")["value"]
+            assert found.item() == pytest.approx(max(largest), abs=1e-5)
 
 
 def test_what_has_no_filters_is_refused(data):

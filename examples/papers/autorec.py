@@ -10,6 +10,7 @@ Filtering. WWW 2015 Companion. https://doi.org/10.1145/2740908.2742726
 """
 
 from protocol import Line, Table
+from sklearn.base import clone
 from sklearn.ensemble import VotingRegressor
 from sklearn.metrics import root_mean_squared_error
 from sklearn.model_selection import (
@@ -87,7 +88,7 @@ def measure(estimator, grid, dataset, seed):
     X_train, X_test, y_train, y_test = split(dataset, seed)
     if len(ParameterGrid(grid)) == 1:
         (params,) = ParameterGrid(grid)
-        model = estimator.set_params(**params).fit(X_train, y_train)
+        model = clone(estimator).set_params(**params).fit(X_train, y_train)
         return {"rmse": root_mean_squared_error(y_test, model.predict(X_test))}
     search = GridSearchCV(
         estimator,

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from protocol import Line, Table
+from sklearn.base import clone
 from sklearn.metrics import root_mean_squared_error
 from sklearn.model_selection import ParameterGrid
 
@@ -49,8 +50,7 @@ BEST = {"ml-1m": (100, 10), "ml-10m": (10, 100), "aiv": (1, 100)}
 RATIOS = (0.2, 0.4, 0.6, 0.8)
 PENALTIES = (1, 10, 100)
 SIZES = (50, 100, 200, 300)
-# What is searched for every system.
-GRID = {"lambda_u": [10, 40, 100]}
+USER_PENALTIES = (10, 40, 100)
 
 
 def load_raw(dataset):
@@ -78,6 +78,10 @@ def split(X, ratio, seed):
     order = rng.permutation(len(X))
     firsts = [np.unique(X[order, side], return_index=True)[1] for side in (0, 1)]
     kept = np.unique(np.concatenate(firsts))
+    if len(kept) > round(ratio * len(X)):
+        raise ValueError(
+            f"{ratio:.0%} of the ratings are fewer than one of each user and item."
+        )
     order = np.concatenate([order[kept], np.delete(order, kept)])
     train, rest = np.split(order, [round(ratio * len(X))])
     validation, test = np.array_split(rest, 2)
@@ -102,13 +106,13 @@ def measure(estimator, grid, dataset, seed, ratio=0.8, shuffle=False):
     given = {} if plain else {"item_texts": ItemTexts(texts)}
     found = []
     for params in ParameterGrid(grid):
-        model = estimator.set_params(**params).fit(X[train], y[train], **given)
+        model = clone(estimator).set_params(**params).fit(X[train], y[train], **given)
         errors = [
             root_mean_squared_error(y[part], model.predict(X[part]))
             for part in (validation, test)
         ]
         found.append([*errors, repr(params), model.n_iter_])
-    best = min(found)
+    best = min(found, key=lambda candidate: candidate[0])
     return {"rmse": best[1], "validation": best[0], "params": best[2], "all": found}
 
 
@@ -136,30 +140,37 @@ def find_vectors():
     return str(path) if path.is_file() else None
 
 
-def line(name, dataset, estimator, grid=None):
-    return Line(name, estimator, grid or {}, PAPER[name][dataset])
+def grid(dataset):
+    """What is searched for every system: the paper's choice for ConvMF among others."""
+    return {"lambda_u": sorted({*USER_PENALTIES, BEST[dataset][0]})}
 
 
 def systems(dataset):
-    yield line("PMF", dataset, PMFRegressor(), GRID)
-    yield line("CTR", dataset, CTRRegressor(), GRID)
-    yield line("CDL", dataset, CDLRegressor(), GRID)
-    yield line("ConvMF", dataset, paper_model(dataset), GRID)
+    systems = {"PMF": PMFRegressor(), "CTR": CTRRegressor(), "CDL": CDLRegressor()}
+    systems["ConvMF"] = paper_model(dataset)
     if find_vectors():
-        pretrained = paper_model(dataset, word_vectors=find_vectors())
-        yield line("ConvMF+", dataset, pretrained, GRID)
+        systems["ConvMF+"] = paper_model(dataset, word_vectors=find_vectors())
+    for name, system in systems.items():
+        yield Line(name, system, grid(dataset), PAPER[name][dataset])
 
 
 def at_ratio(ratio, name, system, grid=None, paper=None):
-    how = {"ratio": ratio}
+    how = options_of(ratio)
     return Line(f"{100 * ratio:.0f}, {name}", system, grid or {}, paper, how)
+
+
+def options_of(ratio, shuffle=False):
+    """Those of `measure` that are not its defaults."""
+    options = {} if ratio == 0.8 else {"ratio": ratio}
+    return options | ({"shuffle": True} if shuffle else {})
 
 
 def sparsity(dataset):
     systems = {"PMF": PMFRegressor(), "ConvMF": paper_model(dataset)}
     for ratio in RATIOS:
         for name, system in systems.items():
-            yield at_ratio(ratio, name, system, GRID, SPARSE.get((name, ratio)))
+            paper = SPARSE.get((name, ratio))
+            yield at_ratio(ratio, name, system, grid(dataset), paper)
 
 
 def defaults(dataset):
@@ -178,7 +189,7 @@ def shuffled(dataset):
         for ratio in (0.2, 0.8):
             for shuffle in (False, True):
                 whose = "other items' texts" if shuffle else "own texts"
-                options = {"ratio": ratio} | ({"shuffle": True} if shuffle else {})
+                options = options_of(ratio, shuffle)
                 yield Line(f"{ratio:.0%} {name}, {whose}", system, options=options)
 
 

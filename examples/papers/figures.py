@@ -13,15 +13,19 @@ from skrec import ConvMFRegressor
 from skrec.inspection import filter_phrases, phrase_values
 from skrec.text import ItemTexts
 
-LIMITS = (1, 5, 10, 20, 50, 100, 200, 500)
+LIMITS = (5, 10, 20, 50, 100, 200, 500)
 N_OTHERS = 20
 
 
 def skewness(dataset, quick):
     """Figures 3 and 4: how unevenly the ratings are spread over the items."""
     X, _, _ = convmf.load(dataset)
+    n_users, n_items = (len(np.unique(X[:, side])) for side in (0, 1))
+    print(f"\n{dataset}: {n_users} users, {n_items} items, {len(X)} ratings")
     lines, curves = [], {}
     for ratio in convmf.RATIOS:
+        if ratio * len(X) < n_users + n_items:
+            continue  # too few to keep one of each user and item
         train, _, _ = convmf.split(X, ratio, 0)
         counts = np.unique(X[train, 1], return_counts=True)[1]
         shares = {f"fewer than {n}": np.mean(counts < n) for n in LIMITS}

@@ -15,6 +15,7 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
+from sklearn import config_context
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 
@@ -79,21 +80,25 @@ def seeded(estimator, seed, quick):
 
 
 def key_of(line, dataset, seed, quick):
-    """What decides a cell's result, so that equal lines of two tables are one cell."""
-    system = " ".join(repr(line.estimator).split())
+    """What decides a cell's result, so that equal lines of two tables are one cell.
+
+    All parameters are in it: a result does not outlive the defaults it was found with.
+    """
+    with config_context(print_changed_only=False):
+        system = " ".join(line.estimator.__repr__(N_CHAR_MAX=10**6).split())
     length = "quick" if quick else "full"
     how = [line.grid, line.options, dataset, f"seed {seed}", length]
     return " | ".join([system, *map(str, how)])
 
 
 def run_cells(cells, path, n_jobs, quick=False):
-    """Run cells that have no result yet, each in a process of its own.
+    """Run cells that have no result yet, each in one of several processes.
 
     Parameters
     ----------
     cells : dict of str to tuple
-        What to call for each cell, its arguments and its options, by a key that says
-        all that decides the result.
+        What to call for each cell, its arguments (estimator, grid, data set, seed) and
+        its options, by a key that says all that decides the result.
 
     path : path-like
         The JSON file of the results, with those of earlier runs.
@@ -120,7 +125,11 @@ def run_cells(cells, path, n_jobs, quick=False):
     for done, (cell, result) in enumerate(parallel(calls), 1):
         results[cell] = result
         write_atomically(path, json.dumps(results, indent=1))
-        print(f"[{done}/{len(missing)}] {cell}: {result['rmse']:.4f}", flush=True)
+        _, (estimator, _, dataset, seed), options = cells[cell]
+        which = [" ".join(repr(estimator).split()), dataset, f"seed {seed}"]
+        which += [f"{name} {value}" for name, value in options.items()]
+        progress = f"[{done}/{len(missing)}] {', '.join(which)}"
+        print(f"{progress}: {result['rmse']:.4f}", flush=True)
     return results
 
 

@@ -13,6 +13,7 @@ of autorec.py and convmf.py.
 """
 
 import argparse
+import functools
 import json
 from pathlib import Path
 
@@ -32,9 +33,10 @@ _LOG_FROM = 20
 LOADERS = {"autorec": autorec.load, "convmf": convmf.load_raw}
 
 
-def is_here(name, dataset):
+@functools.cache
+def is_here(paper, dataset):
     try:
-        LOADERS[name.split("-")[0]](dataset)
+        LOADERS[paper](dataset)
     except OSError:
         return False
     return True
@@ -136,7 +138,7 @@ def save(draw_on, title, path):
 def show_table(name, dataset, options, seeds, quick):
     path = options.results / "cells.json"
     cells = {}
-    if is_here(name, dataset):
+    if is_here(name.split("-")[0], dataset):
         cells = cells_of(name, dataset, seeds, quick)
     else:
         print(f"\n{dataset} is not in the folder SKREC_DATA.")
@@ -156,7 +158,7 @@ def show_table(name, dataset, options, seeds, quick):
 
 def show_figure(name, dataset, options, quick):
     title = figures.FIGURES[name].__doc__.splitlines()[0].rstrip(".")
-    if not is_here(name, dataset):
+    if not is_here(name.split("-")[0], dataset):
         print(f"\n{title}: {dataset} is not in the folder SKREC_DATA.")
         return
     table, draw_on = figures.FIGURES[name](dataset, quick)

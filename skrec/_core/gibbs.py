@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .conjugate_gradients import solve_columns
-from .normal_rows import condition, implicit_values, parts
+from .normal_rows import condition, implicit_values, parts, with_ones
 from .sparse import sddmm, spmm
 
 # The precision of a prior mean, relative to that of the vectors.
@@ -187,11 +187,6 @@ class GibbsSampler:
         shape, rate = 1 + len(errors) / 2, 1 + squares / 2
         self.noise.fill_(self.rng.gamma(shape) / rate)
         return squares / float(users.weights.sum())
-
-
-def with_ones(vectors: Tensor) -> Tensor:
-    """The factors, with 1 in the place of the bias: what the other side's meet."""
-    return torch.cat([vectors[:, :-1], torch.ones_like(vectors[:, -1:])], 1)
 
 
 def draw_normal_wishart(vectors: Tensor, rng) -> tuple[Tensor, Tensor]:

@@ -49,6 +49,11 @@ class Posterior(NamedTuple):
         return self.mean + noise.squeeze(-1)
 
 
+def with_ones(vectors: Tensor) -> Tensor:
+    """The factors, with 1 in the place of the bias: what the other side's meet."""
+    return torch.cat([vectors[:, :-1], torch.ones_like(vectors[:, -1:])], 1)
+
+
 def parts(
     pattern: Pattern, width: int
 ) -> Iterator[tuple[slice, Pattern, Tensor | slice]]:
