@@ -72,7 +72,7 @@ class RBMRegressor(BaseRecommender):
     n_hidden : int, default=500
         The number F of hidden units.
 
-    alpha : float, default=8.0
+    alpha : float, default=16.0
         The penalty on the squared weights W, on the scale of the log-likelihood summed
         over all ratings. Biases are not penalised.
 
@@ -261,7 +261,7 @@ class RBMRegressor(BaseRecommender):
         *,
         kind="item",
         n_hidden=500,
-        alpha=8.0,
+        alpha=16.0,
         n_gibbs=1,
         persistent=False,
         batch_size=500,
