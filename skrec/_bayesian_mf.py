@@ -65,10 +65,10 @@ n_factors + 1)
             scale**2 / float(sampler.noise),
         )
 
-    def without(self) -> _Sample:
+    def at_zero(self) -> _Sample:
         """The same with vectors of zeros, which predict the mean."""
-        zeros = np.zeros_like(self.users), np.zeros_like(self.items)
-        return self._replace(users=zeros[0], items=zeros[1])
+        users, items = np.zeros_like(self.users), np.zeros_like(self.items)
+        return self._replace(users=users, items=items)
 
 
 class BayesianMFRegressor(BaseRecommender):
@@ -357,7 +357,7 @@ array} of shape (n_users, n_items)
 
         def fitted():
             last = _Sample.take(sampler, scale)
-            return known | _describe(samples or [last if swept else last.without()])
+            return known | _describe(samples or [last if swept else last.at_zero()])
 
         reports = EpochReports(self, X, y, {"sample_weight": sample_weight}, fitted)
         history = iterate(

@@ -159,7 +159,7 @@ class TextPrior(NetworkPrior):
         )
 
     def _cut(self, order, batch_size):
-        return _to_batches(self.network, self.sequences, order, batch_size)
+        return to_batches(self.network, self.sequences, order, batch_size)
 
     def _loss(self, batch, vectors, weights):
         error = self.network(batch, self.drop, self.drop_words) - vectors
@@ -189,11 +189,11 @@ def read(
     state = {name: as_tensor(array) for name, array in weights.items()}
     network = TextCNN.from_weights(state, device)
     order = torch.arange(len(sequences))
-    batches = _to_batches(network, sequences, order, INFERENCE_BATCH)
+    batches = to_batches(network, sequences, order, INFERENCE_BATCH)
     return compute_outputs(network, batches).cpu().numpy()
 
 
-def _to_batches(network, sequences, order, batch_size) -> list[TextBatch]:
+def to_batches(network, sequences, order, batch_size) -> list[TextBatch]:
     """Texts in this order, in batches for a network."""
     sequences = torch.as_tensor(sequences.astype(np.int64))
     longest = max(len(filters) for filters in network.filters)

@@ -9,8 +9,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._convmf import ConvMFRegressor
 from ._core.device import as_tensor
-from ._core.text_cnn import TextCNN, cut_texts
-from ._text_prior import INFERENCE_BATCH
+from ._core.text_cnn import TextCNN
+from ._text_prior import INFERENCE_BATCH, to_batches
 from .text import ItemTexts
 
 __all__ = ["filter_phrases", "phrase_values"]
@@ -28,8 +28,9 @@ def phrase_values(model, phrases):
     model : ConvMFRegressor
         Fitted with texts.
 
-    phrases : sequence of str
-        Phrases, or whole texts. Words that the model does not know are left out.
+    phrases : sequence of str, or str
+        Phrases, or whole texts, or a single one. Words that the model does not know are
+        left out.
 
     Returns
     -------
@@ -40,7 +41,7 @@ def phrase_values(model, phrases):
     Raises
     ------
     ValueError
-        If the model was fitted without texts.
+        If the model was fitted without texts, or if there is no phrase.
 
     Examples
     --------
@@ -54,10 +55,11 @@ def phrase_values(model, phrases):
     (4, 6)
     """
     network = _network(model)
-    phrases = list(phrases)
-    sequences = torch.as_tensor(model.vectorizer_.transform(phrases).astype(np.int64))
-    order = torch.arange(len(phrases))
-    batches = cut_texts(sequences, order, INFERENCE_BATCH, _longest(network))
+    phrases = [phrases] if isinstance(phrases, str) else list(phrases)
+    if not phrases:
+        raise ValueError("phrases is empty: give one or more.")
+    sequences, order = model.vectorizer_.transform(phrases), torch.arange(len(phrases))
+    batches = to_batches(network, sequences, order, INFERENCE_BATCH)
     values = torch.cat([network.features(batch) for batch in batches])
     return pd.DataFrame(values.numpy(), pd.Index(phrases), _columns(network))
 
@@ -136,15 +138,12 @@ def _columns(network) -> pd.MultiIndex:
     return pd.MultiIndex.from_tuples(pairs, names=["window", "filter"])
 
 
-def _longest(network) -> int:
-    return max(len(filters) for filters in network.filters)
-
-
 def _distinct_windows(network, i, sequences):
     """Windows that differ, one of the texts that each is in, and their values."""
     filters = network.filters[i]
     # The network sees windows that end in the padding, as far as there is any.
-    padding = max(0, _longest(network) - sequences.shape[1])
+    longest = max(len(filters) for filters in network.filters)
+    padding = max(0, longest - sequences.shape[1])
     padded = torch.nn.functional.pad(sequences, (0, padding))
     windows = padded.unfold(1, len(filters), 1)
     text, place = (windows[:, :, 0] != 0).nonzero(as_tuple=True)

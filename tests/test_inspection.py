@@ -100,6 +100,13 @@ def test_texts_that_are_cut_have_no_windows_beyond_their_end(data):
             assert found.item() == pytest.approx(max(largest), abs=1e-5)
 
 
+def test_one_phrase_will_do_but_none_will_not(model, data):
+    text = data.item_texts[0]
+    assert phrase_values(model, text).equals(phrase_values(model, [text]))
+    with pytest.raises(ValueError, match="phrases is empty"):
+        phrase_values(model, [])
+
+
 def test_what_has_no_filters_is_refused(data):
     with pytest.raises(ValueError, match="it has no filters"):
         phrase_values(BiasedMFRegressor().fit(data.R), ["a phrase"])
