@@ -1,14 +1,14 @@
 """Recommenders for scikit-learn: estimators that predict explicit ratings."""
 
-from ._autorec import AutoRecRegressor
-from ._bayesian_mf import BayesianMFRegressor
-from ._cdl import CDLRegressor
-from ._convmf import ConvMFRegressor
-from ._ctr import CTRRegressor
-from ._llorma import LLORMARegressor
-from ._mf import BiasedMFRegressor, PMFRegressor
-from ._rbm import RBMRegressor
-from ._svdpp import SVDppRegressor
+from ._factorization.bayesian import BayesianMFRegressor
+from ._factorization.llorma import LLORMARegressor
+from ._factorization.mf import BiasedMFRegressor, PMFRegressor
+from ._factorization.svdpp import SVDppRegressor
+from ._networks.autorec import AutoRecRegressor
+from ._networks.rbm import RBMRegressor
+from ._texts.cdl import CDLRegressor
+from ._texts.convmf import ConvMFRegressor
+from ._texts.ctr import CTRRegressor
 
 __version__ = "0.1.0"
 

@@ -26,8 +26,8 @@ from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
 from ._core.device import as_tensor, available_memory, inference_device
 from ._core.sparse import Pattern, sddmm
-from ._ids import check_ids, check_matrix_ids, check_pairs, positions_of
-from ._ratings import (
+from ._data.ids import check_ids, check_matrix_ids, check_pairs, positions_of
+from ._data.ratings import (
     Ratings,
     check_matrix_weights,
     check_rating_matrix,
@@ -36,7 +36,7 @@ from ._ratings import (
     row_numbers,
     select_entries,
 )
-from ._text_items import resolve_item_texts
+from ._data.texts import resolve_item_texts
 
 # A mean of few ratings is drawn to the global mean as if this many more had been seen
 # there: about the ratio of the variances within and between the items of MovieLens.

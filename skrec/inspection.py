@@ -7,10 +7,10 @@ import pandas as pd
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from ._convmf import ConvMFRegressor
 from ._core.device import as_tensor
 from ._core.text_cnn import TextCNN
-from ._text_prior import INFERENCE_BATCH, to_batches
+from ._texts.convmf import ConvMFRegressor
+from ._texts.network_prior import INFERENCE_BATCH, to_batches
 from .text import ItemTexts
 
 __all__ = ["filter_phrases", "phrase_values"]

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from ._ids import check_ids, positions_of
-from ._ratings import check_rating_matrix, check_ratings, is_matrix, row_numbers
+from ._data.ids import check_ids, positions_of
+from ._data.ratings import check_rating_matrix, check_ratings, is_matrix, row_numbers
 
 __all__ = ["ratings_to_samples", "samples_to_ratings"]
 

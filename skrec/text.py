@@ -13,8 +13,8 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ._text_items import ItemTexts, check_texts
-from ._text_vectors import WordVectors, load_word_vectors
+from ._data.texts import ItemTexts, check_texts
+from ._data.word_vectors import WordVectors, load_word_vectors
 
 __all__ = ["ItemTexts", "SequenceVectorizer", "WordVectors", "load_word_vectors"]
 

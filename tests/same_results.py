@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
+from conftest import small
 
 import skrec
-from conftest import small
 from skrec.datasets import make_ratings
 from skrec.model_selection import ratings_to_samples
 
@@ -98,7 +98,7 @@ def outputs(cls, change, form, arguments):
     rows = sp.vstack([rows, sp.csr_array((1, n_items))], format="csr")
     target = rows.copy()
     target.data = target.data[::-1].copy()
-    pairs = np.array([[u, i] for u in [*range(0, 80, 7), 1000] for i in range(0, 60)])
+    pairs = np.array([[u, i] for u in [*range(0, 80, 7), 1000] for i in range(60)])
     found = {
         "predict pairs": model.predict(pairs),
         "predict rows": model.predict(rows),

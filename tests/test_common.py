@@ -41,8 +41,8 @@ from skrec import (
     RBMRegressor,
     SVDppRegressor,
 )
-from skrec._ratings import _check_target, _check_weights
-from skrec._text_factorization import BaseTextFactorization
+from skrec._data.ratings import _check_target, _check_weights
+from skrec._texts.base import BaseTextFactorization
 from skrec.datasets import make_ratings
 from skrec.model_selection import ratings_to_samples
 from skrec.text import ItemTexts, SequenceVectorizer

@@ -14,7 +14,7 @@ from test_mf import make
 
 from skrec import BiasedMFRegressor, ConvMFRegressor
 from skrec._core.ridge import solve_rows
-from skrec._text_prior import read
+from skrec._texts.network_prior import read
 from skrec.datasets import make_ratings
 from skrec.model_selection import ratings_to_samples, samples_to_ratings
 from skrec.text import ItemTexts, SequenceVectorizer, WordVectors

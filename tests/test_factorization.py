@@ -4,7 +4,7 @@ import torch
 from conftest import random_sparse
 
 from skrec._core.sparse import Pattern
-from skrec._factorization import Alternation, ItemPrior, MeanPrior
+from skrec._factorization.alternation import Alternation, ItemPrior, MeanPrior
 
 K = 4
 LAMBDA_U = 1.5

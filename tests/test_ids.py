@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 
-from skrec._ids import check_ids, check_matrix_ids, check_pairs, positions_of
+from skrec._data.ids import check_ids, check_matrix_ids, check_pairs, positions_of
 
 TEXT = np.dtypes.StringDType()
 PLAIN = {

@@ -9,7 +9,7 @@ from test_autorec import Interrupt
 from test_rbm import without_one
 
 from skrec import LLORMARegressor
-from skrec._factorization import Alternation
+from skrec._factorization.alternation import Alternation
 from skrec.model_selection import ratings_to_samples
 
 

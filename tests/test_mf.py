@@ -20,7 +20,7 @@ from skrec import (
     CTRRegressor,
     PMFRegressor,
 )
-from skrec._factorization import Alternation
+from skrec._factorization.alternation import Alternation
 from skrec.datasets import make_ratings
 from skrec.model_selection import ratings_to_samples
 from skrec.text import ItemTexts, SequenceVectorizer

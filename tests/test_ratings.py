@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 from sklearn.exceptions import DataConversionWarning
 
-from skrec._ratings import (
+from skrec._data.ratings import (
     Ratings,
     check_matrix_weights,
     check_rating_matrix,

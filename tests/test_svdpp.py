@@ -14,7 +14,7 @@ from test_autorec import Interrupt
 from skrec import BiasedMFRegressor, SVDppRegressor
 from skrec._core import normal_rows
 from skrec._core.sparse import Pattern
-from skrec._svdpp import ImplicitPrior
+from skrec._factorization.svdpp import ImplicitPrior
 from skrec.model_selection import ratings_to_samples
 
 LAMBDAS = {"lambda_u": 2.0, "lambda_v": 3.0, "lambda_y": 4.0}

@@ -23,7 +23,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import estimator_checks, get_tags
 from sklearn.utils.validation import _check_method_params
 
-from skrec._text_items import resolve_item_texts
+from skrec._data.texts import resolve_item_texts
 from skrec.datasets import fetch_movielens, make_ratings
 from skrec.text import (
     ItemTexts,
@@ -627,7 +627,7 @@ class TestLoadWordVectors:
     @pytest.mark.parametrize("name", ["v.bin", "v.bin.gz"])
     @pytest.mark.parametrize("chunk", [1, 7, 2**16])
     def test_binary_files(self, save, monkeypatch, name, end, chunk):
-        monkeypatch.setattr("skrec._text_vectors._CHUNK", chunk)
+        monkeypatch.setattr("skrec._data.word_vectors._CHUNK", chunk)
         words = ["the", "cat", "dog", "\u00e9t\u00e9", "x"]
         content = binary_of(words, VECTORS, end)
         path = save(name, gzip.compress(content) if name.endswith("gz") else content)

@@ -14,18 +14,18 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from ._base import EpochReports
-from ._core.device import (
+from .._base import EpochReports
+from .._core.device import (
     as_tensor,
     inference_device,
     make_generator,
     resolve_device,
 )
-from ._core.normal_rows import condition, with_ones
-from ._core.ridge import positive_penalty, solve_rows
-from ._core.sparse import Pattern, sddmm
-from ._core.training import Stopping, iterate
-from ._factorization import (
+from .._core.normal_rows import condition, with_ones
+from .._core.ridge import positive_penalty, solve_rows
+from .._core.sparse import Pattern, sddmm
+from .._core.training import Stopping, iterate
+from .alternation import (
     INITIAL_STD,
     Alternation,
     BaseFactorization,

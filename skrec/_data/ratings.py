@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import _check_sample_weight
 
-from ._ids import check_pairs, positions_of, refuse_masked
+from .ids import check_pairs, positions_of, refuse_masked
 
 # Each row and each column takes memory, rated or not.
 _MAX_SIZE = 2**31 - 1

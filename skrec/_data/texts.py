@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from ._ids import check_ids, positions_of, refuse_masked, union_of_ids
+from .ids import check_ids, positions_of, refuse_masked, union_of_ids
 
 _ALLOWED = "a mapping or pandas Series from item id to text"
 _CUT = (

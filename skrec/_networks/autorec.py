@@ -14,26 +14,26 @@ from sklearn.metrics import r2_score
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._base import BaseRecommender, EpochReports
-from ._core.batches import InputTransform, Rows, drop
-from ._core.device import (
+from .._base import BaseRecommender, EpochReports
+from .._core.batches import InputTransform, Rows, drop
+from .._core.device import (
     as_tensor,
     inference_device,
     make_generator,
     resolve_device,
 )
-from ._core.networks import (
+from .._core.networks import (
     ACTIVATIONS,
     Autoencoder,
     AutoencoderWeights,
     OutputActivation,
 )
-from ._core.ridge import positive_penalty, solve_rows
-from ._core.sparse import Pattern
-from ._core.training import SCHEDULES, History, PenalisedLoss, Stopping, train
-from ._ids import positions_of
-from ._ratings import Ratings
-from ._text_items import reduce_texts
+from .._core.ridge import positive_penalty, solve_rows
+from .._core.sparse import Pattern
+from .._core.training import SCHEDULES, History, PenalisedLoss, Stopping, train
+from .._data.ids import positions_of
+from .._data.ratings import Ratings
+from .._data.texts import reduce_texts
 
 # Share of the rows that show no rating but only their text, drawn anew in each step.
 _COLD_RATE = 0.1

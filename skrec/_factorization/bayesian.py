@@ -13,12 +13,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from ._base import BaseRecommender, EpochReports
-from ._core.device import as_tensor, inference_device, resolve_device
-from ._core.gibbs import GibbsSampler
-from ._core.normal_rows import condition, implicit_means, leave_out, parts
-from ._core.training import Stopping, iterate
-from ._ratings import Ratings, check_rating_matrix, is_matrix, select_entries
+from .._base import BaseRecommender, EpochReports
+from .._core.device import as_tensor, inference_device, resolve_device
+from .._core.gibbs import GibbsSampler
+from .._core.normal_rows import condition, implicit_means, leave_out, parts
+from .._core.training import Stopping, iterate
+from .._data.ratings import Ratings, check_rating_matrix, is_matrix, select_entries
 
 # Numbers that the standard deviations of pairs are computed from at once.
 _PAIRS_CHUNK = 2**24

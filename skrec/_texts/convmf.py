@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._core.device import as_tensor, inference_device, make_generator
-from ._core.text_cnn import TextCNN
-from ._text_factorization import BaseTextFactorization
-from ._text_prior import TextPrior, read
-from .text import SequenceVectorizer, load_word_vectors
+from .._core.device import as_tensor, inference_device, make_generator
+from .._core.text_cnn import TextCNN
+from ..text import SequenceVectorizer, load_word_vectors
+from .base import BaseTextFactorization
+from .network_prior import TextPrior, read
 
 # The standard deviation of the initial word vectors.
 _WORD_STD = 0.1

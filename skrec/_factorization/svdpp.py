@@ -10,20 +10,20 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from ._core.conjugate_gradients import solve_columns
-from ._core.device import as_tensor, inference_device
-from ._core.normal_rows import (
+from .._core.conjugate_gradients import solve_columns
+from .._core.device import as_tensor, inference_device
+from .._core.normal_rows import (
     condition,
     implicit_means,
     implicit_values,
     leave_out,
     parts,
 )
-from ._core.ridge import positive_penalty
-from ._core.sparse import Pattern, spmm
-from ._factorization import BaseFactorization, ItemPrior
-from ._ids import positions_of
-from ._mf import _MatrixFactorization
+from .._core.ridge import positive_penalty
+from .._core.sparse import Pattern, spmm
+from .._data.ids import positions_of
+from .alternation import BaseFactorization, ItemPrior
+from .mf import _MatrixFactorization
 
 
 class ImplicitPrior(ItemPrior):

@@ -14,19 +14,19 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from ._base import BaseRecommender, EpochReports
-from ._core.conjugate_gradients import improve_rows
-from ._core.device import (
+from .._base import BaseRecommender, EpochReports
+from .._core.conjugate_gradients import improve_rows
+from .._core.device import (
     as_tensor,
     inference_device,
     make_generator,
     resolve_device,
 )
-from ._core.normal_rows import with_ones
-from ._core.ridge import positive_penalty, solve_rows
-from ._core.sparse import Pattern, sddmm
-from ._core.training import Stopping, iterate
-from ._ids import positions_of
+from .._core.normal_rows import with_ones
+from .._core.ridge import positive_penalty, solve_rows
+from .._core.sparse import Pattern, sddmm
+from .._core.training import Stopping, iterate
+from .._data.ids import positions_of
 
 # The standard deviation of the initial factors.
 INITIAL_STD = 0.1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sklearn.base import _fit_context
 from sklearn.callback import with_callbacks
 
-from ._factorization import BaseFactorization
+from .alternation import BaseFactorization
 
 
 class _MatrixFactorization(BaseFactorization):

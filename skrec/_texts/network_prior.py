@@ -8,11 +8,11 @@ from abc import abstractmethod
 import numpy as np
 import torch
 
-from ._core.batches import drop
-from ._core.device import as_tensor, make_generator
-from ._core.text_cnn import TextBatch, TextCNN, cut_texts
-from ._core.training import PenalisedLoss, run_epoch
-from ._factorization import ItemPrior
+from .._core.batches import drop
+from .._core.device import as_tensor, make_generator
+from .._core.text_cnn import TextBatch, TextCNN, cut_texts
+from .._core.training import PenalisedLoss, run_epoch
+from .._factorization.alternation import ItemPrior
 
 # Texts that are read at once when nothing is trained.
 INFERENCE_BATCH = 1024

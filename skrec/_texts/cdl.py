@@ -11,12 +11,12 @@ import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.utils._param_validation import Interval
 
-from ._core.batches import drop
-from ._core.denoising import DenoisingAutoencoder, cut_bags
-from ._core.device import as_tensor, inference_device, make_generator
-from ._core.sparse import Pattern
-from ._text_factorization import BaseBagOfWordsFactorization
-from ._text_prior import INFERENCE_BATCH, NetworkPrior, compute_outputs
+from .._core.batches import drop
+from .._core.denoising import DenoisingAutoencoder, cut_bags
+from .._core.device import as_tensor, inference_device, make_generator
+from .._core.sparse import Pattern
+from .base import BaseBagOfWordsFactorization
+from .network_prior import INFERENCE_BATCH, NetworkPrior, compute_outputs
 
 
 class BagPrior(NetworkPrior):

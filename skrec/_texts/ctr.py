@@ -11,12 +11,12 @@ from sklearn.decomposition import LatentDirichletAllocation
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.utils._param_validation import Interval
 
-from ._core.device import as_tensor
-from ._core.sparse import Pattern
-from ._core.topics import improve_proportions, log_likelihood
-from ._factorization import ItemPrior
-from ._ids import positions_of
-from ._text_factorization import BaseBagOfWordsFactorization
+from .._core.device import as_tensor
+from .._core.sparse import Pattern
+from .._core.topics import improve_proportions, log_likelihood
+from .._data.ids import positions_of
+from .._factorization.alternation import ItemPrior
+from .base import BaseBagOfWordsFactorization
 
 
 class TopicPrior(ItemPrior):

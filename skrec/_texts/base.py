@@ -14,13 +14,13 @@ from sklearn.callback import with_callbacks
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.validation import check_is_fitted, check_memory
 
-from ._base import PRIOR_RATINGS
-from ._core.device import resolve_device
-from ._core.ridge import positive_penalty
-from ._factorization import BaseFactorization, ItemPrior
-from ._ids import positions_of, union_of_ids
-from ._ratings import row_numbers
-from .text import ItemTexts
+from .._base import PRIOR_RATINGS
+from .._core.device import resolve_device
+from .._core.ridge import positive_penalty
+from .._data.ids import positions_of, union_of_ids
+from .._data.ratings import row_numbers
+from .._factorization.alternation import BaseFactorization, ItemPrior
+from ..text import ItemTexts
 
 
 class BaseTextFactorization(BaseFactorization):

@@ -14,20 +14,20 @@ from sklearn.metrics import r2_score
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._base import PRIOR_RATINGS, BaseRecommender, EpochReports
-from ._core.batches import Rows
-from ._core.device import (
+from .._base import PRIOR_RATINGS, BaseRecommender, EpochReports
+from .._core.batches import Rows
+from .._core.device import (
     as_tensor,
     inference_device,
     make_generator,
     resolve_device,
 )
-from ._core.rbm import Cases, Machine, all_levels
-from ._core.softmax import SoftmaxSolutions, solve_softmax_rows
-from ._core.sparse import Pattern
-from ._core.training import SCHEDULES, History, PenalisedLoss, Stopping, train
-from ._ids import positions_of
-from ._ratings import Ratings
+from .._core.rbm import Cases, Machine, all_levels
+from .._core.softmax import SoftmaxSolutions, solve_softmax_rows
+from .._core.sparse import Pattern
+from .._core.training import SCHEDULES, History, PenalisedLoss, Stopping, train
+from .._data.ids import positions_of
+from .._data.ratings import Ratings
 
 # More levels than any rating scale has are measurements, not levels.
 _MAX_LEVELS = 100

@@ -1,0 +1,1 @@
+"""Ratings, ids and texts as users hand them over: checked, and in one form."""

@@ -1,0 +1,1 @@
+"""Recommenders that factorize the matrix of ratings."""

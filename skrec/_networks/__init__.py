@@ -1,0 +1,1 @@
+"""Recommenders that are neural networks over rows of ratings."""

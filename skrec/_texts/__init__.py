@@ -1,0 +1,1 @@
+"""Factorizations whose items have a prior that reads their texts."""
