@@ -1,4 +1,4 @@
-"""Tensors in, tensors out: the kernels that every estimator of skrec shares.
+"""Kernels that take and return tensors, shared by all estimators of skrec.
 
-Nothing in here knows an estimator, prints, chooses a device or seeds a generator.
+No kernel knows an estimator, prints, chooses a device or seeds a generator.
 """

@@ -1,4 +1,4 @@
-"""Rows of ratings as the input and the target of a network, whole or in batches."""
+"""Rows of ratings as inputs and targets of a network, whole or in batches."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from .sparse import Pattern
 
 
 class InputTransform(NamedTuple):
-    """How the ratings of a row become the input of a network.
+    """Transform from the ratings of a row to the input of a network.
+
+    The input is ``(rating - center) / (count / mean_count) ** exponent`` in a row with
+    `count` ratings.
 
     Attributes
     ----------
     center : float
-        What is subtracted from each rating.
+        Center, which is subtracted from each rating.
 
     mean_count : float
-        The mean number of ratings in a row.
+        Mean number of ratings in a row.
 
     exponent : float
-        The power of a row's number of ratings, relative to the mean number, that its
-        input is divided by.
+        Exponent of a row's relative number of ratings.
     """
 
     center: float = 0.0
@@ -31,13 +33,15 @@ class InputTransform(NamedTuple):
     exponent: float = 0.0
 
     def __call__(self, pattern: Pattern, ratings: Tensor) -> Tensor:
-        """The input for all ratings of some rows, of shape (nnz,)."""
+        """Input for all ratings of some rows, of shape (nnz,)."""
         counts = pattern.crow.diff().index_select(0, pattern.row)
-        return (ratings - self.center) * self.scale(counts).to(ratings.dtype)
+        return (ratings - self.center) * self.scale(counts, ratings.dtype)
 
-    def scale(self, counts: Tensor) -> Tensor:
-        """What the ratings in rows of `counts` ratings are multiplied by."""
-        return (counts.clamp(min=1) / self.mean_count).pow(-self.exponent)
+    def scale(self, counts: Tensor, dtype: torch.dtype) -> Tensor:
+        """Factor of the centered ratings in rows with `counts` ratings."""
+        # The clamp is for rows that are empty after a rating is left out.
+        relative = counts.clamp(min=1).to(dtype) / self.mean_count
+        return relative.pow(-self.exponent)
 
 
 class Rows(NamedTuple):
@@ -46,16 +50,16 @@ class Rows(NamedTuple):
     Attributes
     ----------
     pattern : Pattern of shape (n_rows, n_visible)
-        Where there are ratings.
+        Positions of the ratings.
 
     inputs : Tensor of shape (n_ratings,)
-        What the network is fed.
+        Inputs of the network.
 
     targets : Tensor of shape (n_ratings,)
-        What it should return.
+        Targets of the reconstruction.
 
     weights : Tensor of shape (n_ratings,) or None
-        How much each error counts.
+        Weight of each squared error. None means 1 each.
 
     side : Tensor of shape (n_rows, n_side) or None
         Side information of each row, a further input.
@@ -68,17 +72,17 @@ class Rows(NamedTuple):
     side: Tensor | None = None
 
     def arrange(self, pattern: Pattern, order: Tensor) -> Rows:
-        """The entries at `order`, which stand in `pattern`, without side."""
+        """The entries at `order`, with the positions `pattern`, without `side`."""
         weights = None if self.weights is None else self.weights[order]
         return Rows(pattern, self.inputs[order], self.targets[order], weights)
 
     def select(self, selection: Tensor) -> Rows:
-        """Some rows."""
+        """The selected rows."""
         rows = self.arrange(*self.pattern.rows(selection))
         return rows._replace(side=None if self.side is None else self.side[selection])
 
     def to(self, device: torch.device) -> Rows:
-        """The same on another device."""
+        """The same rows on another device."""
         return Rows(
             self.pattern.to(device),
             self.inputs.to(device),
@@ -88,42 +92,45 @@ class Rows(NamedTuple):
         )
 
     def cut(self, batch_size: int | None, generator: torch.Generator) -> list[Rows]:
-        """Cut into batches of rows, drawn once, so that each is transposed only once.
+        """Cut into random batches of rows.
+
+        The batches are drawn only once, so that each is transposed only once.
 
         Parameters
         ----------
         batch_size : int or None
-            Rows in a batch; None takes all in one.
+            Number of rows in a batch. None takes all rows in one batch.
 
         generator : torch.Generator
-            Draws which rows come together. On the CPU.
+            Generator of the assignment of rows to batches, on the CPU.
 
         Returns
         -------
         batches : list of Rows
-            Those that have ratings.
+            Batches that have ratings.
         """
         n_rows = self.pattern.shape[0]
         if batch_size is None or batch_size >= n_rows:
             return [self]
         order = torch.randperm(n_rows, generator=generator).to(self.inputs.device)
+        # A batch without ratings has no loss and no gradient.
         batches = map(self.select, order.split(batch_size))
         return [batch for batch in batches if batch.pattern.nnz]
 
 
 def drop(values: Tensor, rate: float, generator: torch.Generator) -> Tensor:
-    """Set a part of the values to zero and scale up the rest, so that the mean stays.
+    """Set random values to zero and scale up the others, so that the mean stays.
 
     Parameters
     ----------
     values : Tensor
-        Of any shape.
+        Values of any shape.
 
     rate : float
-        The probability of becoming zero, in [0, 1).
+        Probability of becoming zero, in [0, 1).
 
     generator : torch.Generator
-        On the device of the values.
+        Generator on the device of the values.
 
     Returns
     -------
@@ -134,6 +141,7 @@ def drop(values: Tensor, rate: float, generator: torch.Generator) -> Tensor:
     draws = torch.rand(
         values.shape, generator=generator, device=values.device, dtype=values.dtype
     )
+    # Inverted dropout: the expectation of each value stays.
     return values * (draws >= rate) / (1 - rate)
 
 

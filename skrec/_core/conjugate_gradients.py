@@ -1,7 +1,12 @@
 """Many linear systems, solved together by conjugate gradients.
 
-`improve_rows` solves the ridge regressions of `ridge`; `solve_columns` solves systems
-that are large, one for each column.
+`improve_rows` solves the ridge regressions of `ridge`; `solve_columns` solves large
+systems, one for each column. With the preconditioner M, the diagonal of A, and
+rho = residual' M^-1 residual, a step of the solution x of A x = b is
+
+    (1)  x += size * direction,  size = rho / direction' A direction
+    (2)  residual -= size * A direction
+    (3)  direction = M^-1 residual + rho_new / rho_old * direction
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from .sparse import Pattern, sddmm, spmm
 
 TOLERANCE, COLUMN_TOLERANCE = 2e-4, 1e-3
 _MAX_STEPS, _MAX_COLUMN_STEPS = 100, 1000
-# The part of the goal below which a system takes no further steps.
+# A system takes no further steps if its residual is below this fraction of the goal.
 _DONE = 0.01
 
 
@@ -33,32 +38,36 @@ def improve_rows(
 ) -> Tensor:
     """Solve the ridge problems of all rows at once by conjugate gradients.
 
+    The system of a row is its normal equations, with the factors Z of its items and
+    the diagonal matrix C of its weights,
+
+        (4)  (Z' C Z + penalty I) w = Z' C r + penalty * prior
+
     A step is one SDDMM and one SpMM, so that neither Gram matrices nor padding are
-    needed. The objective of no row ends higher than it was at `start`.
+    needed. No row's objective ends higher than at `start`.
 
     Parameters
     ----------
     pattern : Pattern of shape (n_rows, n_items)
-        Which items each row rates.
+        Items rated by each row.
 
     ratings : Tensor of shape (nnz,)
-        The ratings r.
+        Ratings r.
 
     factors : Tensor of shape (n_items, k)
-        The factors of the items.
+        Factors of the items.
 
     penalty : Tensor of shape (n_rows,)
-        The penalty.
+        Penalty.
 
     start : Tensor of shape (n_rows, k)
-        Where to start.
+        Initial coefficients.
 
     weights, prior : Tensor or None
         As for `solve_rows`.
 
     tolerance : float
-        What the residual of the normal equations must not exceed in any row, as a part
-        of their right-hand side.
+        Largest norm of a row's residual, relative to the right-hand side of (4).
 
     Returns
     -------
@@ -71,25 +80,26 @@ def improve_rows(
     """
     refuse_singular(pattern.crow.diff(), penalty, factors.shape[1])
     penalty = penalty.unsqueeze(1)
-    # In the directions that are uncorrelated among all ratings, the system of each row
-    # is nearly diagonal, which is what Jacobi's preconditioner is good for.
+    # In the eigenvectors of the sum of z z' over all ratings, the system of each row is
+    # nearly diagonal, so that its diagonal is a good preconditioner.
     counts = pattern.transposed.crow.diff().to(factors.dtype)
     basis = torch.linalg.eigh(factors.T @ (counts.unsqueeze(1) * factors))[1]
     factors, start = factors @ basis, start @ basis
 
     def times(x):
+        # The matrix of (4), applied as Z' (C (Z x)) + penalty x
         sums = sddmm(pattern, x, factors)
         sums = sums if weights is None else sums * weights
         return torch.addcmul(spmm(pattern, sums, factors), penalty, x)
 
     ones = torch.ones_like(ratings) if weights is None else weights
-    target = spmm(pattern, ratings * ones, factors)
+    target = spmm(pattern, ratings * ones, factors)  # right-hand side of (4)
     if prior is not None:
         target += penalty * (prior @ basis)
-    # A row without ratings and penalty is left as it is.
+    # M^-1; a row with neither ratings nor penalty takes no steps.
     diagonal = spmm(pattern, ones, factors.square()) + penalty
     scale = torch.where(diagonal > 0, 1 / diagonal, 0)
-    # Where the right-hand side is zero, so is the solution, and there is no more to do.
+    # If the right-hand side is zero, so is the solution.
     x = start * target.any(1, keepdim=True)
     residual = target - times(x)
     goal = tolerance * torch.linalg.vector_norm(target, dim=1)
@@ -99,16 +109,16 @@ def improve_rows(
         errors = torch.linalg.vector_norm(residual, dim=1)
         if bool((errors <= goal).all()):
             break
-        # A row that is far beyond its goal stays as it is: further steps would be made
-        # of rounding errors, and may become as large as you please.
+        # A row far below its goal takes no further steps: they would consist of
+        # rounding errors and could grow without bound.
         is_open = errors > _DONE * goal
         image = times(direction)
         size = _ratio(rho * is_open, (direction * image).sum(1))
-        x.addcmul_(size, direction)
-        residual.addcmul_(size, image, value=-1)
+        x.addcmul_(size, direction)  # (1)
+        residual.addcmul_(size, image, value=-1)  # (2)
         scaled = scale * residual
         new_rho = (residual * scaled).sum(1)
-        direction = torch.addcmul(scaled, _ratio(new_rho, rho), direction)
+        direction = torch.addcmul(scaled, _ratio(new_rho, rho), direction)  # (3)
         rho = new_rho
     return x @ basis.T
 
@@ -126,25 +136,25 @@ def solve_columns(
     Parameters
     ----------
     times : callable
-        Multiplies each column of a tensor by its matrix.
+        Function that multiplies each column of a tensor by the matrix of its system.
 
     right : Tensor of shape (n, k)
-        The right-hand sides.
+        Right-hand sides.
 
     diagonal : Tensor of shape (n, k)
-        The diagonals of the matrices.
+        Diagonals of the matrices, which precondition the systems.
 
     start : Tensor of shape (n, k)
-        Where to start.
+        Initial solutions.
 
     tolerance : float
-        What the residual must not exceed in any column, as a part of its right-hand
-        side.
+        Largest norm of a column's residual, relative to its right-hand side.
 
     Returns
     -------
     solution : Tensor of shape (n, k)
     """
+    # x is `start` itself, which belongs to the caller: all updates are out of place.
     x = start
     residual = right - times(x)
     goal = tolerance * torch.linalg.vector_norm(right, dim=0)
@@ -157,15 +167,15 @@ def solve_columns(
         is_open = errors > _DONE * goal
         image = times(direction)
         size = _ratio(rho * is_open, (direction * image).sum(0)).T
-        x = x + size * direction
-        residual = residual - size * image
+        x = x + size * direction  # (1)
+        residual = residual - size * image  # (2)
         scaled = residual / diagonal
         new_rho = (residual * scaled).sum(0)
-        direction = scaled + _ratio(new_rho, rho).T * direction
+        direction = scaled + _ratio(new_rho, rho).T * direction  # (3)
         rho = new_rho
     return x
 
 
 def _ratio(a, b):
-    """The quotients as a column; 0 where b is 0."""
+    """Quotients a / b as a column; 0 where b is 0."""
     return torch.where(b > 0, a / b, 0).unsqueeze(1)

@@ -1,9 +1,11 @@
 """A stacked denoising autoencoder of sparse rows.
 
-The rows are reconstructed whole, zeros included, but the sum of squared errors needs
-only the reconstruction at the entries: with the last hidden layer H, followed by a
-column of ones, and the decoder D, its biases included, the squares of all
-reconstructions sum to the product of ``H' H`` and ``D' D``.
+The rows X are reconstructed whole, zeros included, but the sum of squared errors needs
+the reconstruction only at the entries x of X. With the last hidden layer H, followed by
+a column of ones, and the decoder D, including its biases, the reconstruction is H D':
+
+    (1)  ||X - H D'||^2 = ||H D'||^2 + sum_entries x (x - 2 (H D')_entry)
+    (2)  ||H D'||^2     = sum of the elementwise product of H' H and D' D
 """
 
 from __future__ import annotations
@@ -21,18 +23,18 @@ from .sparse import Pattern, sddmm, spmm
 
 
 class BagBatch(NamedTuple):
-    """Texts as bags of words that are processed together.
+    """Batch of texts as bags of words.
 
     Attributes
     ----------
     texts : Tensor of shape (n_texts,)
-        The number of each text.
+        Index of each text.
 
     pattern : Pattern of shape (n_texts, n_words)
-        Which words the texts have.
+        Words of each text.
 
     values : Tensor of shape (nnz,)
-        How much of them.
+        Value of each word in each text.
     """
 
     texts: Tensor
@@ -48,16 +50,16 @@ def cut_bags(
     Parameters
     ----------
     pattern : Pattern of shape (n_texts, n_words)
-        Which words each text has.
+        Words of each text.
 
     values : Tensor of shape (nnz,)
-        How much of them.
+        Value of each word in each text.
 
     texts : Tensor of shape (n,)
-        Which texts are wanted, in the order of the batches.
+        Indices of the selected texts, in the order of the batches.
 
     batch_size : int
-        Texts in a batch.
+        Number of texts in a batch.
 
     Returns
     -------
@@ -71,31 +73,31 @@ def cut_bags(
 
 
 class DenoisingAutoencoder(torch.nn.Module):
-    """Rows to a code, from which they are reconstructed.
+    """Autoencoder from rows to codes and back.
 
-    Hidden layers are hyperbolic tangents; the code is, too. The reconstruction is
+    The activation of the hidden layers and of the code is tanh. The reconstruction is
     linear.
 
     Parameters
     ----------
     n_words : int
-        Columns of the rows.
+        Number of columns of the rows.
 
     hidden_layer_sizes : sequence of int
-        Units of the layers between a row and its code. Those between the code and the
-        reconstruction are the same in reverse.
+        Numbers of units in the layers between a row and its code. The layers between
+        the code and the reconstruction have the same sizes in reverse order.
 
     n_outputs : int
-        Numbers in a code.
+        Number of units of the code.
 
     generator : torch.Generator
-        Draws the initial weights (Glorot and Bengio 2010). On the CPU.
+        Generator of the initial weights (Glorot and Bengio 2010), on the CPU.
 
     dtype : torch.dtype
-        The precision.
+        Data type of the parameters.
 
     device : torch.device
-        Where to compute.
+        Device of the parameters and of the computation.
     """
 
     def __init__(
@@ -110,9 +112,11 @@ class DenoisingAutoencoder(torch.nn.Module):
         super().__init__()
         self.n_encoders = len(hidden_layer_sizes) + 1
         sizes = [n_words, *hidden_layer_sizes, n_outputs]
+        # The last layer of the decoder is separate: only (1) uses it.
         sizes += [*reversed(hidden_layer_sizes)]
 
         def draw(n_in, n_out):
+            # Glorot and Bengio: variance 2 / (n_in + n_out)
             limit = (6 / (n_in + n_out)) ** 0.5
             weights = torch.empty(n_in, n_out, dtype=dtype)
             return Parameter(weights.uniform_(-limit, limit, generator=generator))
@@ -125,23 +129,25 @@ class DenoisingAutoencoder(torch.nn.Module):
         self.decoder_bias = Parameter(torch.zeros(n_words, dtype=dtype))
         self.to(device)
 
-    def penalised(self) -> list[Tensor]:
-        """All parameters but the biases."""
+    def penalized(self) -> list[Tensor]:
+        """All parameters except the biases."""
         return [*self.layers, self.decoder]
 
     def forward(
         self, batch: BagBatch, corrupt: Callable[[Tensor], Tensor] = keep_all
     ) -> Tensor:
-        """The codes of shape (n_texts, n_outputs); `corrupt` changes the values."""
+        """Codes of shape (n_texts, n_outputs), from values changed by `corrupt`."""
         sums = spmm(batch.pattern, corrupt(batch.values), self.layers[0])
         code = torch.tanh(sums + self.biases[0])
         return self._through(code, 1, self.n_encoders)
 
     def squared_error(self, batch: BagBatch, codes: Tensor) -> Tensor:
-        """The squared distance of all rows from what their codes reconstruct."""
+        """Sum of squared errors (1) of all rows, reconstructed from their codes."""
         hidden = self._through(codes, self.n_encoders, len(self.layers))
+        # H and D with the biases as a further column
         hidden = torch.cat([hidden, torch.ones_like(hidden[:, :1])], 1)
         decoder = torch.cat([self.decoder, self.decoder_bias.unsqueeze(1)], 1)
+        # (2), then the entries of (1): no dense reconstruction is needed.
         squares = ((hidden.T @ hidden) * (decoder.T @ decoder)).sum()
         at_entries = sddmm(batch.pattern, hidden, decoder)
         return squares + torch.dot(batch.values - 2 * at_entries, batch.values)

@@ -1,4 +1,4 @@
-"""Where to compute, and with which random numbers."""
+"""Devices, their memory, and generators."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Turn the `device` parameter of an estimator into a device that is there.
+    """Turn the `device` parameter of an estimator into a device of this machine.
 
     Parameters
     ----------
     device : {"auto", "cpu", "cuda", "cuda:0", ...} or torch.device
-        "auto" takes the GPU where there is one.
+        Device. "auto" takes a GPU if there is one, and the CPU otherwise.
 
     Returns
     -------
@@ -24,60 +24,76 @@ def resolve_device(device: str | torch.device) -> torch.device:
     Raises
     ------
     ValueError
-        If there is no such device on this machine.
+        If this machine has no such device.
     """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError:
+    resolved = _parse_device(device)
+    if not _is_present(resolved):
         raise ValueError(
-            f"device={device!r} names no device; use 'auto', 'cpu', 'cuda' or 'cuda:0'."
-        ) from None
-    if resolved.type not in ("cpu", "cuda"):
-        raise ValueError(
-            f"device={device!r} is not supported: the sparse products run on 'cpu' and "
-            "'cuda' only."
-        )
-    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device={device!r}, but PyTorch sees {torch.cuda.device_count()} CUDA "
-            "devices here; use device='auto' to take a GPU only where there is one."
+            f"device={device!r} is not available: torch.cuda.device_count() is "
+            f"{torch.cuda.device_count()}. Use device='auto' to take a GPU only if one "
+            "is available."
         )
     return resolved
 
 
 def inference_device(device: str | torch.device) -> torch.device:
-    """The device for a fitted model: the one asked for, or the CPU where it is absent.
+    """Device for a fitted model: the requested one, or the CPU if it is absent.
 
-    A model that was fitted on a GPU still predicts on a machine that has none.
+    A model that was fitted on a GPU can predict on a machine without one.
+
+    Raises
+    ------
+    ValueError
+        If `device` is not a supported device on any machine.
     """
+    wanted = _parse_device(device)
+    return wanted if _is_present(wanted) else torch.device("cpu")
+
+
+def _parse_device(device: str | torch.device) -> torch.device:
+    """The device that `device` names, whether this machine has it or not."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return resolve_device(device)
-    except ValueError:
-        return torch.device("cpu")
+        parsed = torch.device(device)
+    except RuntimeError:
+        raise ValueError(
+            f"device={device!r} names no device; use 'auto', 'cpu', 'cuda' or 'cuda:0'."
+        ) from None
+    if parsed.type not in ("cpu", "cuda"):
+        raise ValueError(
+            f"device={device!r} is not supported: the sparse products run on 'cpu' and "
+            "'cuda' only. Use 'auto', 'cpu', 'cuda' or 'cuda:0'."
+        )
+    return parsed
+
+
+def _is_present(device: torch.device) -> bool:
+    return device.type == "cpu" or (device.index or 0) < torch.cuda.device_count()
 
 
 def make_generator(seed: int, device: torch.device | None = None) -> torch.Generator:
-    """A generator of its own for `device` (default: the CPU), seeded with `seed`."""
+    """Make a new generator on `device` (default: the CPU), seeded with `seed`."""
     generator = torch.Generator(device or torch.device("cpu"))
     generator.manual_seed(seed)
     return generator
 
 
 def as_tensor(array: np.ndarray, device: torch.device | None = None) -> torch.Tensor:
-    """A tensor of an array, which is copied if it is read-only, as a memory map is."""
+    """Make a tensor of an array, which is copied if it is read-only (a memory map)."""
     return torch.as_tensor(np.require(array, requirements="W"), device=device)
 
 
-def available_memory() -> float:
-    """Bytes of main memory that are free for use; infinite where it is unknown."""
+def available_memory(device: torch.device | None = None) -> float:
+    """Free memory of `device` (default: the CPU) in bytes; infinite if unknown."""
+    if device is not None and device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             fields = dict(line.split(":") for line in file)
         return float(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):
-        pass  # not Linux, or an old one
+        pass  # not Linux, or a kernel without MemAvailable
     try:
         return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, ValueError):

@@ -1,4 +1,10 @@
-"""The networks: what is computed from the weights, not how the weights are found."""
+"""Autoencoders of sparse rows: the forward computation, without the training.
+
+With the activations g and f, a row r with side information s is encoded and decoded as
+
+    (1)  code_1   = g(V' r + S' s + c_1),  code_i+1 = g(V_i+1' code_i + c_i+1)
+    (2)  rating_j = f(W_j code_last + b_j)
+"""
 
 from __future__ import annotations
 
@@ -10,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .batches import InputTransform, keep_all
+from .chunks import row_chunks
 from .sparse import Pattern, sddmm, spmm
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -23,30 +30,29 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 _OUTER_STD = 0.01
-# Layers between are drawn so much wider where the activation is so much flatter.
+# Scale of the initial weights between hidden layers: the slope of a sigmoid is 1/4.
 _GAINS = {"sigmoid": 4.0}
-# Numbers that leaving one out holds at once.
-_CHUNK = 2**24
 
 
 class OutputActivation:
-    """f, which turns the last sums into ratings.
+    """Activation f in (2), which turns the last sums into ratings.
 
-    A bounded activation maps onto the range of the training ratings.
+    A bounded activation is scaled to the range of the training ratings.
 
     Parameters
     ----------
     name : {"identity", "sigmoid", "tanh", "relu", "elu", "selu"}
-        The activation.
+        Name of the activation.
 
     low, high : float
-        The range of the training ratings.
+        Range of the training ratings.
     """
 
     def __init__(self, name: str, low: float, high: float):
         self.function = ACTIVATIONS[name]
         self.is_identity = name == "identity"
         self.inverse = {"sigmoid": torch.logit, "tanh": torch.atanh}.get(name)
+        # Map the range of a bounded activation, (bottom, 1), to (low, high).
         self.shift, self.scale = 0.0, 1.0
         if self.inverse is not None:
             bottom = 0.0 if name == "sigmoid" else -1.0
@@ -59,34 +65,35 @@ class OutputActivation:
         return self.shift + self.scale * self.function(sums)
 
     def start(self, rating: float) -> float:
-        """A sum at which f is near `rating` and not flat, to start from."""
+        """Initial value of a sum, at which f is near `rating` and not flat."""
         if self.inverse is None:
             return rating
+        # Near the bounds the gradient vanishes. Scale 0: the training ratings are equal.
         unit = (rating - self.shift) / self.scale if self.scale else 0.5
         return self.inverse(torch.tensor(unit).clamp(0.05, 0.95)).item()
 
 
 @dataclass
 class AutoencoderWeights:
-    """The weights of an `Autoencoder`, each in one piece and on the CPU.
+    """Weights of an `Autoencoder`, each in one piece and on the CPU.
 
     Attributes
     ----------
     encoder : list of Tensor
-        V of shape (n_visible, k_1), then one of shape (k_i, k_i+1) for each further
-        hidden layer.
+        Weights V of shape (n_visible, k_1), then weights of shape (k_i, k_i+1) for each
+        further hidden layer.
 
     encoder_biases : list of Tensor of shape (k_i,)
-        The biases of the hidden layers.
+        Biases of the hidden layers.
 
     decoder : Tensor of shape (n_visible, k_last)
-        W.
+        Weights W of the output.
 
     decoder_bias : Tensor of shape (n_visible,)
-        b.
+        Biases b of the output.
 
     side : Tensor of shape (n_side, k_1) or None
-        What side information of a row is multiplied by.
+        Weights S of the side information of a row.
     """
 
     encoder: list[Tensor]
@@ -108,8 +115,9 @@ class AutoencoderWeights:
     ) -> AutoencoderWeights:
         """Draw initial weights.
 
-        The outer layers are drawn from N(0, 0.01^2) as by the authors of AutoRec, and
-        the layers between such that they keep the variance (Glorot and Bengio 2010).
+        The outer layers are drawn from N(0, 0.01^2) as by the authors of AutoRec. The
+        layers between are drawn such that they preserve the variance (Glorot and Bengio
+        2010).
         """
 
         def normal(n_in, n_out, std):
@@ -117,6 +125,7 @@ class AutoencoderWeights:
             return weights.normal_(0.0, std, generator=generator)
 
         sizes = list(hidden_layer_sizes)
+        # Glorot and Bengio: variance 2 / (n_in + n_out)
         gain = _GAINS.get(activation, 1.0)
         between = [
             normal(a, b, gain * (2 / (a + b)) ** 0.5)
@@ -132,21 +141,21 @@ class AutoencoderWeights:
 
 
 class Autoencoder(torch.nn.Module):
-    """An autoencoder of sparse rows that is evaluated at their entries only.
+    """Autoencoder of sparse rows that is evaluated at their entries only.
 
     Parameters
     ----------
     weights : AutoencoderWeights
-        The initial weights, which decide the sizes.
+        Initial weights, which determine the layer sizes.
 
     activation : str
-        g, the activation of the hidden layers, a key of `ACTIVATIONS`.
+        Activation g of the hidden layers, a key of `ACTIVATIONS`.
 
     out_activation : OutputActivation
-        f, the activation of the output.
+        Activation f of the output.
 
     device : torch.device
-        Where to compute.
+        Device of the parameters and of the computation.
     """
 
     def __init__(
@@ -162,6 +171,7 @@ class Autoencoder(torch.nn.Module):
         self.device = device
 
         def parameter(tensor):
+            # A copy, so that the training does not change the caller's tensors.
             return torch.nn.Parameter(tensor.to(device, copy=True))
 
         self.encoder = torch.nn.ParameterList(map(parameter, weights.encoder))
@@ -172,13 +182,13 @@ class Autoencoder(torch.nn.Module):
         self.decoder_bias = parameter(weights.decoder_bias)
         self.side = None if weights.side is None else parameter(weights.side)
 
-    def penalised(self) -> list[Tensor]:
-        """All parameters but the biases."""
+    def penalized(self) -> list[Tensor]:
+        """All parameters except the biases."""
         side = [] if self.side is None else [self.side]
         return [*self.encoder, *side, self.decoder]
 
     def weights(self) -> AutoencoderWeights:
-        """A copy of the present weights."""
+        """Copy of the current weights."""
 
         def copy(tensor):
             return tensor.detach().to("cpu", copy=True)
@@ -198,35 +208,35 @@ class Autoencoder(torch.nn.Module):
         side: Tensor | None = None,
         drop: Callable[[Tensor], Tensor] = keep_all,
     ) -> Tensor:
-        """Compute the codes of sparse rows.
+        """Compute the codes (1) of sparse rows.
 
         Parameters
         ----------
         pattern : Pattern of shape (n_rows, n_visible)
-            Where the rows have entries.
+            Positions of the entries.
 
         values : Tensor of shape (nnz,)
-            The entries.
+            Entries of the rows.
 
         side : Tensor of shape (n_rows, n_side) or None
-            Side information of the rows, where the network has weights for it.
+            Side information of the rows, if the network has weights for it.
 
         drop : callable
-            Applied to the units of every hidden layer: dropout, while training.
+            Dropout during training, applied to the units of every hidden layer.
 
         Returns
         -------
         codes : Tensor of shape (n_rows, k_last)
         """
-        sums = spmm(pattern, values, self.encoder[0])
+        sums = spmm(pattern, values, self.encoder[0])  # V' r in (1)
         if side is not None and self.side is not None:
-            sums = torch.addmm(sums, side, self.side)
+            sums = torch.addmm(sums, side, self.side)  # S' s
         return self.finish(sums, drop)
 
     def finish(
         self, sums: Tensor, drop: Callable[[Tensor], Tensor] = keep_all
     ) -> Tensor:
-        """Compute codes from the sums V r of the first layer."""
+        """Compute codes (1) from the sums V' r + S' s of the first layer."""
         bias, *biases = self.encoder_biases
         code = drop(self.activation(sums + bias))
         for weight, bias in zip(self.encoder[1:], biases, strict=True):
@@ -234,12 +244,13 @@ class Autoencoder(torch.nn.Module):
         return code
 
     def decode(self, pattern: Pattern, codes: Tensor) -> Tensor:
-        """Reconstruct rows from their codes, at the entries of `pattern` only.
+        """Reconstruct rows from their codes (2), at the entries of `pattern` only.
 
         Returns
         -------
         ratings : Tensor of shape (nnz,)
         """
+        # (2), at the entries only
         biases = self.decoder_bias.index_select(0, pattern.col)
         return self.out_activation(sddmm(pattern, codes, self.decoder) + biases)
 
@@ -247,21 +258,24 @@ class Autoencoder(torch.nn.Module):
     def leave_one_out(
         self, pattern: Pattern, ratings: Tensor, transform: InputTransform
     ) -> Tensor:
-        """Reconstruct each rating from the others in its row.
+        """Reconstruct each rating from the other ratings of its row.
 
-        Without rating j, the sums V r of the first layer lack V_j r_j, and the row has
-        one rating less to be scaled by.
+        Without rating j, the sums of the first layer are
+
+            (3)  scale(n - 1) (V' r - V_j r_j)
+
+        for the centered ratings r and the scale of a row of n - 1 ratings.
 
         Parameters
         ----------
         pattern : Pattern of shape (n_rows, n_visible)
-            Where the rows have ratings.
+            Positions of the ratings.
 
         ratings : Tensor of shape (nnz,)
-            The ratings.
+            Ratings of the rows.
 
         transform : InputTransform
-            How they become the input.
+            Transform from ratings to the input of the network.
 
         Returns
         -------
@@ -270,10 +284,10 @@ class Autoencoder(torch.nn.Module):
         V, W = self.encoder[0], self.decoder
         inputs = ratings - transform.center
         sums = spmm(pattern, inputs, V)
-        scales = transform.scale(pattern.crow.diff() - 1).to(ratings.dtype)
+        scales = transform.scale(pattern.crow.diff() - 1, ratings.dtype)
         left_out = torch.empty_like(ratings)
-        entries = torch.arange(pattern.nnz, device=ratings.device)
-        for part in entries.split(max(1, _CHUNK // max(V.shape[1], W.shape[1]))):
+        for part in row_chunks(pattern.nnz, max(V.shape[1], W.shape[1])):
+            # (3), one first layer for each rating; then (1) and (2)
             row, col = pattern.row[part], pattern.col[part]
             without = sums[row] - inputs[part].unsqueeze(1) * V[col]
             codes = self.finish(without * scales[row].unsqueeze(1))

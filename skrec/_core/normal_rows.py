@@ -1,16 +1,19 @@
-"""Normal distributions of many rows, given ratings of what they share.
+"""Normal posterior distributions of many rows, given ratings of shared items.
 
-Row i has ratings r of some items, whose vectors are the rows z_j of a matrix. Its own
-vector w has a normal prior of mean m_i and a precision matrix P that all rows share,
-and each rating has noise of precision c_j around z_j' w, so that w given the ratings is
-normal, too:
+Row i has ratings r of some items, whose vectors are the rows z_j of a matrix. The
+vector w of the row has a normal prior with mean m_i and a precision matrix P that all
+rows share. Each rating has an error of precision c_j around z_j' w. The posterior of w
+is normal, with
 
-    precision A_i = P + sum_j c_j z_j z_j',    mean A_i^-1 (P m_i + sum_j c_j r_j z_j)
+    (1)  precision  A_i = P + sum_j c_j z_j z_j'
+    (2)  mean       A_i^-1 (P m_i + sum_j c_j r_j z_j)
 
 The mean is the ridge regression of the ratings with the penalty (w - m)' P (w - m).
 The matrices A of all rows are one SpMM, of the ratings' pattern with the products of
-the entries of each z. With an implicit prior, m_i = m + sum_j y_j / sqrt(n_i) depends
-on which n_i items the row has rated.
+the entries of each z. With an implicit prior, the mean depends on which n_i items the
+row has rated,
+
+    (3)  m_i = m + sum_j y_j / sqrt(n_i)
 """
 
 from __future__ import annotations
@@ -21,22 +24,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .chunks import row_chunks
 from .sparse import Pattern, sddmm, spmm
-
-# Numbers that are at hand at once, as in the matrices A.
-_CHUNK = 2**24
 
 
 class Posterior(NamedTuple):
-    """The normal distribution of each row's vector.
+    """Posterior distribution of each row's vector.
 
     Attributes
     ----------
     mean : Tensor of shape (n_rows, k)
-        The means. NaN where A is singular to working precision.
+        Means (2), NaN where A is singular to working precision.
 
     cholesky : Tensor of shape (n_rows, k, k)
-        The lower Cholesky factor of each A.
+        Lower Cholesky factor of each A.
     """
 
     mean: Tensor
@@ -44,31 +45,48 @@ class Posterior(NamedTuple):
 
     def draw(self, normal: Tensor) -> Tensor:
         """Turn standard normal numbers of shape (n_rows, k) into vectors."""
+        # L'^-1 times standard normal numbers has the covariance (L L')^-1 = A^-1.
         upper = self.cholesky.mT
-        noise = torch.linalg.solve_triangular(upper, normal.unsqueeze(-1), upper=True)
-        return self.mean + noise.squeeze(-1)
+        moves = torch.linalg.solve_triangular(upper, normal.unsqueeze(-1), upper=True)
+        return self.mean + moves.squeeze(-1)
 
 
 def with_ones(vectors: Tensor) -> Tensor:
-    """The factors, with 1 in the place of the bias: what the other side's meet."""
+    """Vectors with 1 in place of the bias (last entry): features of the other side."""
     return torch.cat([vectors[:, :-1], torch.ones_like(vectors[:, -1:])], 1)
 
 
 def parts(
     pattern: Pattern, width: int
 ) -> Iterator[tuple[slice, Pattern, Tensor | slice]]:
-    """Cut into parts for which `width` numbers a row fit in memory.
+    """Cut a pattern into ranges of rows that fit in memory.
 
-    Each is a range of rows, their pattern, and which entries they have.
+    Parameters
+    ----------
+    pattern : Pattern of shape (n_rows, n_items)
+        Items rated by each row.
+
+    width : int
+        Numbers that are held in memory for each row.
+
+    Yields
+    ------
+    rows : slice
+        Range of rows.
+
+    pattern : Pattern
+        Pattern of these rows.
+
+    entries : Tensor or slice
+        Indices of their entries in the whole pattern.
     """
-    n_rows, size = pattern.shape[0], max(1, _CHUNK // width)
-    if n_rows <= size:
-        yield slice(0, n_rows), pattern, slice(None)
+    chunks = row_chunks(pattern.shape[0], width)
+    if len(chunks) == 1:
+        yield chunks[0], pattern, slice(None)
         return
-    for start in range(0, n_rows, size):
-        end = min(start + size, n_rows)
-        selection = torch.arange(start, end, device=pattern.col.device)
-        yield slice(start, end), *pattern.rows(selection)
+    for rows in chunks:
+        selection = torch.arange(rows.start, rows.stop, device=pattern.col.device)
+        yield rows, *pattern.rows(selection)
 
 
 def condition(
@@ -76,58 +94,62 @@ def condition(
     ratings: Tensor,
     vectors: Tensor,
     prior: Tensor,
-    precision: Tensor,
-    noise: Tensor,
+    prior_precision: Tensor,
+    rating_precisions: Tensor,
 ) -> Posterior:
-    """Find the distribution of each row's vector, given its ratings.
+    """Compute the posterior (1), (2) of each row's vector, given its ratings.
 
     Parameters
     ----------
     pattern : Pattern of shape (n_rows, n_items)
-        Which items each row rates.
+        Items rated by each row.
 
     ratings : Tensor of shape (nnz,)
-        The ratings r.
+        Ratings r.
 
     vectors : Tensor of shape (n_items, k)
-        The vectors z of the items.
+        Vectors z of the items.
 
     prior : Tensor of shape (n_rows, k)
-        The prior means m.
+        Prior means m.
 
-    precision : Tensor of shape (k, k)
-        The prior precision P.
+    prior_precision : Tensor of shape (k, k)
+        Prior precision P.
 
-    noise : Tensor of shape (nnz,)
-        The precision c of each rating.
+    rating_precisions : Tensor of shape (nnz,)
+        Precision c of each rating.
 
     Returns
     -------
     posterior : Posterior
     """
     k = vectors.shape[1]
+    # z z' is symmetric: the SpMM sums its upper triangle, `place` spreads it to k x k.
     a, b = torch.triu_indices(k, k, device=vectors.device)
     place = torch.zeros(k, k, dtype=torch.long, device=vectors.device)
     place[a, b] = place[b, a] = torch.arange(len(a), device=vectors.device)
-    sums = spmm(pattern, noise, vectors[:, a] * vectors[:, b])
-    A = sums[:, place.flatten()].view(-1, k, k) + precision
-    target = spmm(pattern, noise * ratings, vectors) + prior @ precision
+    sums = spmm(pattern, rating_precisions, vectors[:, a] * vectors[:, b])
+    A = sums[:, place.flatten()].view(-1, k, k) + prior_precision  # (1)
+    # The vector in parentheses in (2)
+    target = (
+        spmm(pattern, rating_precisions * ratings, vectors) + prior @ prior_precision
+    )
     cholesky, info = torch.linalg.cholesky_ex(A)
-    mean = torch.cholesky_solve(target.unsqueeze(-1), cholesky).squeeze(-1)
+    mean = torch.cholesky_solve(target.unsqueeze(-1), cholesky).squeeze(-1)  # (2)
     mean[info > 0] = torch.nan
     return Posterior(mean, cholesky)
 
 
 def implicit_means(pattern: Pattern, links: Tensor) -> Tensor:
-    """The sums of the y of each row's items over the root of how many there are.
+    """The sums over j in (3), by which each row's items move its prior mean.
 
     Parameters
     ----------
     pattern : Pattern of shape (n_rows, n_items)
-        Which items each row rates.
+        Items rated by each row.
 
     links : Tensor of shape (n_items, k)
-        The y of the items.
+        Vectors y of the items.
 
     Returns
     -------
@@ -137,7 +159,7 @@ def implicit_means(pattern: Pattern, links: Tensor) -> Tensor:
 
 
 def implicit_values(pattern: Pattern, dtype: torch.dtype) -> Tensor:
-    """One over the root of the number of entries in its row, for each entry."""
+    """For each entry, 1 / sqrt(n) with the number n of entries in its row."""
     return pattern.crow.diff().to(dtype).rsqrt().index_select(0, pattern.row)
 
 
@@ -146,38 +168,53 @@ def leave_out(
     ratings: Tensor,
     vectors: Tensor,
     prior: Tensor,
-    precision: Tensor,
-    noise: Tensor,
+    prior_precision: Tensor,
+    rating_precisions: Tensor,
     links: Tensor | None = None,
 ) -> Tensor:
-    """Predict each rating from the others in its row.
+    """Predict each rating from the other ratings of its row.
 
-    The hat value of rating j is h = c_j z_j' A^-1 z_j, and without it A^-1 z_j becomes
-    A^-1 z_j / (1 - h). An implicit prior mean of n items moves by the sum of all y,
-    times ``1 / sqrt(n - 1) - 1 / sqrt(n)``, less ``y_j / sqrt(n - 1)``.
+    Rating j has the hat value (4). Without the rating, A^-1 z_j becomes (5), by the
+    Sherman-Morrison formula. The prediction of rating j becomes (6).
+
+        (4)  h_j = c_j z_j' A^-1 z_j
+        (5)  A^-1 z_j / (1 - h_j)
+        (6)  (z_j' (mean + A^-1 P d_j) - h_j r_j) / (1 - h_j)
+
+    Here d_j is the change of an implicit prior mean (3) of n items, 0 without links:
+
+        (7)  d_j = (1 / sqrt(n - 1) - 1 / sqrt(n)) sum_i y_i - y_j / sqrt(n - 1)
 
     Parameters
     ----------
-    pattern, ratings, vectors, prior, precision, noise
+    pattern, ratings, vectors, prior, prior_precision, rating_precisions
         As for `condition`.
 
     links : Tensor of shape (n_items, k) or None
-        The y that the prior means contain; a left-out rating leaves these, too.
+        Vectors y that the prior means contain. A left-out rating is removed from these
+        sums, too.
 
     Returns
     -------
     predicted : Tensor of shape (nnz,)
-        Where a row has no other rating: with links anything, else z_j' m.
+        Predictions. In a row with one rating: z_j' m without links, undefined with
+        links.
     """
-    mean, cholesky = condition(pattern, ratings, vectors, prior, precision, noise)
+    mean, cholesky = condition(
+        pattern, ratings, vectors, prior, prior_precision, rating_precisions
+    )
+    # (4), as the SDDMM of the flattened A^-1 and z_j z_j'
     inverse = torch.cholesky_inverse(cholesky)
-    hats = noise * sddmm(pattern, inverse.flatten(1), _outer(vectors, vectors))
+    hats = rating_precisions * sddmm(
+        pattern, inverse.flatten(1), _outer(vectors, vectors)
+    )
     predicted = sddmm(pattern, mean, vectors)
     if links is not None:
+        # (7): `moved` is A^-1 P times the first term, which all ratings of a row share.
         counts = pattern.crow.diff().unsqueeze(1).to(vectors.dtype)
         fewer = (counts - 1).clamp(min=1).rsqrt()
         sums = implicit_means(pattern, links) * (fewer * counts.sqrt() - 1)
-        shrinkage = inverse @ precision
+        shrinkage = inverse @ prior_precision
         moved = (shrinkage @ sums.unsqueeze(-1)).squeeze(-1)
         predicted += sddmm(pattern, moved, vectors) - sddmm(
             pattern,
@@ -185,9 +222,9 @@ def leave_out(
             _outer(vectors, links),
         )
     kept = (1 - hats).clamp(min=torch.finfo(hats.dtype).eps)
-    return (predicted - hats * ratings) / kept
+    return (predicted - hats * ratings) / kept  # (6)
 
 
 def _outer(a, b):
-    """All products of an entry of a and one of b, row by row."""
+    """Outer product of each row of a and the same row of b, flattened."""
     return (a.unsqueeze(2) * b.unsqueeze(1)).flatten(1)

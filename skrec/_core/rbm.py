@@ -1,8 +1,16 @@
 """A restricted Boltzmann machine whose visible units are ratings, most of them missing.
 
-A row (a user or an item) sees some of the visible units. Each of those is a softmax
-over the levels that ratings have. The levels of unit i are the columns from
-``i * n_levels`` on of a longer axis, on which the machine has ordinary sparse rows.
+A row (a user or an item) has ratings at some of the visible units. Each visible unit is
+a softmax over the levels of ratings. Level l of unit i is ``i * n_levels + l`` on a
+longer axis, on which the rows are ordinary sparse rows. With the weights W, the visible
+biases b and the hidden biases c, the model and its gradient are
+
+    (1)  p(h_f = 1 | v) = sigmoid(c_f + sum_i W_{i, v_i, f})
+    (2)  p(v_i = l | h) = softmax_l(b_il + sum_f W_ilf h_f)
+    (3)  d(-log p(v)) / dW = <v h'> in the model - <v h'> in the data
+
+where i runs over the rated units of the row. Contrastive divergence replaces the model
+in (3) by some steps of a Gibbs chain.
 """
 
 from __future__ import annotations
@@ -14,18 +22,18 @@ from torch import Tensor
 
 from .sparse import Pattern, sddmm, spmm
 
-# The standard deviation of the initial weights, as the paper has it.
+# The standard deviation of the initial weights, as in the paper.
 _INITIAL_STD = 0.01
 
 
 def at_levels(pattern: Pattern, levels: Tensor, n_levels: int) -> Pattern:
-    """The entries at the level that each rating has."""
+    """Pattern on the axis of levels, with the level of each rating."""
     shape = pattern.shape[0], pattern.shape[1] * n_levels
     return Pattern(pattern.crow, pattern.col.long() * n_levels + levels, shape)
 
 
 def all_levels(pattern: Pattern, n_levels: int) -> Pattern:
-    """The entries at all levels of each rating."""
+    """Pattern on the axis of levels, with all levels of each rating."""
     shape = pattern.shape[0], pattern.shape[1] * n_levels
     every = torch.arange(n_levels, device=pattern.col.device)
     col = pattern.col.long().unsqueeze(1) * n_levels + every
@@ -33,24 +41,24 @@ def all_levels(pattern: Pattern, n_levels: int) -> Pattern:
 
 
 class Cases:
-    """Rows that a machine learns from.
+    """Rows that a machine is trained on.
 
     Parameters
     ----------
     pattern : Pattern of shape (n_rows, n_visible)
-        Where there are ratings.
+        Positions of the ratings.
 
     levels : Tensor of shape (n_ratings,), dtype int64
-        Which level each has.
+        Level of each rating.
 
     weights : Tensor of shape (n_ratings,) or None
-        How much each counts. None means 1 each.
+        Weight of each rating. None means 1 each.
 
     n_levels : int
-        The number of levels.
+        Number of levels.
 
     dtype : torch.dtype
-        The precision of the machine.
+        Data type of the machine.
     """
 
     def __init__(self, pattern, levels, weights, n_levels, dtype):
@@ -61,25 +69,25 @@ class Cases:
         self.weights = self.ones if weights is None else weights
         sums = torch.zeros(pattern.shape[0], dtype=dtype, device=levels.device)
         sums.index_add_(0, pattern.row, self.weights)
-        # What a row counts: the mean of its ratings' weights.
+        # The weight of a row is the mean weight of its ratings.
         self.row_weights = sums / pattern.crow.diff().clamp(min=1)
-        # Where the chain of each row is, where chains persist.
+        # The hidden units of each row's chain, if chains persist.
         self.chain: Tensor | None = None
 
 
 class Machine(torch.nn.Module):
-    """The machine: p(h|v) and p(v|h), and the gradient that it learns by.
+    """Restricted Boltzmann machine: p(h|v), p(v|h), and the training gradient.
 
     Parameters
     ----------
     weights : Tensor of shape (n_visible * n_levels, n_hidden)
-        W, level by level within each visible unit.
+        Weights W. The levels of a visible unit are consecutive rows.
 
     visible_bias : Tensor of shape (n_visible, n_levels)
-        b.
+        Biases b of the visible units.
 
     hidden_bias : Tensor of shape (n_hidden,)
-        c.
+        Biases c of the hidden units.
     """
 
     def __init__(self, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor):
@@ -90,34 +98,34 @@ class Machine(torch.nn.Module):
 
     @classmethod
     def draw(cls, log_rates: Tensor, n_hidden: int, generator: torch.Generator):
-        """A machine that predicts the rates of the levels, but for small weights.
+        """Draw a machine with small weights that predicts about the given rates.
 
         Parameters
         ----------
         log_rates : Tensor of shape (n_visible, n_levels)
-            The logarithms of the rates at which each visible unit has each level.
+            Logarithms of the relative frequencies of the levels of each visible unit.
 
         n_hidden : int
-            The number of hidden units.
+            Number of hidden units.
 
         generator : torch.Generator
-            On the CPU.
+            Generator of the weights, on the CPU.
         """
         weights = log_rates.new_empty(log_rates.numel(), n_hidden)
         weights.normal_(0, _INITIAL_STD, generator=generator)
         return cls(weights, log_rates.clone(), log_rates.new_zeros(n_hidden))
 
     def hidden(self, pattern: Pattern, levels: Tensor) -> Tensor:
-        """p(h|v) of shape (n_rows, n_hidden), given the level of each rating."""
+        """Probabilities (1) of shape (n_rows, n_hidden), given each rating's level."""
         seen = at_levels(pattern, levels, self.visible_bias.shape[1])
         return self._hidden(seen, self.weights.new_ones(len(levels)))
 
     def _hidden(self, pattern: Pattern, values: Tensor) -> Tensor:
-        """The same for rows on the axis of levels."""
+        """Probabilities (1) for rows on the axis of levels."""
         return torch.sigmoid(spmm(pattern, values, self.weights) + self.hidden_bias)
 
     def log_visible(self, every: Pattern, h: Tensor) -> Tensor:
-        """Log of p(v|h), of shape (n_ratings, n_levels), at the ratings of `every`."""
+        """Log of (2) at the ratings of `every`, of shape (n_ratings, n_levels)."""
         n_levels = self.visible_bias.shape[1]
         unit = every.col[::n_levels] // n_levels
         sums = sddmm(every, h, self.weights).view(-1, n_levels)
@@ -126,14 +134,15 @@ class Machine(torch.nn.Module):
     def leave_one_out(
         self, pattern: Pattern, levels: Tensor
     ) -> Callable[[slice], Tensor]:
-        """Logits of the levels of each rating, given the others in its row.
+        """Logits of the levels of each rating, given the other ratings of its row.
 
-        Without rating j, the sum that the hidden units see lacks its weights.
+        Without a rating, the sum over i in (1) lacks the weights of its level.
 
         Returns
         -------
         left_out : callable
-            Takes a slice of the ratings; returns logits of shape (n, n_levels).
+            Function that takes a slice of the ratings and returns logits of shape
+            (n, n_levels).
         """
         n_visible, n_levels = self.visible_bias.shape
         seen = at_levels(pattern, levels, n_levels)
@@ -143,6 +152,7 @@ class Machine(torch.nn.Module):
 
         def left_out(part):
             row, unit = pattern.row[part], pattern.col[part]
+            # (1) without the rating itself, then the logits of (2) at its unit
             h = torch.sigmoid(sums[row] - self.weights[seen.col[part]])
             return torch.einsum("nf,nlf->nl", h, W[unit]) + self.visible_bias[unit]
 
@@ -157,39 +167,43 @@ class Machine(torch.nn.Module):
         Parameters
         ----------
         cases : Cases
-            The rows.
+            Rows to learn from.
 
         n_gibbs : int
-            Steps of Gibbs sampling.
+            Number of steps of Gibbs sampling.
 
         persistent : bool
-            Whether the chain of each row goes on from where it has been.
+            Whether the chain of each row continues from its last state.
 
         generator : torch.Generator
-            On the device of the machine.
+            Generator of the hidden units, on the device of the machine.
 
         Returns
         -------
         loss : float
-            The weighted sum of -log p(v|h), for the h that was drawn given v.
+            Weighted sum of -log p(v|h), for the h that was drawn given v.
         """
+        # Positive phase: the hidden units given the data
         seen, every = cases.seen, cases.every
         first = self._hidden(seen, cases.ones)
         h = _draw(first, generator)
         log_p = self.log_visible(every, h)
         own = log_p.gather(1, cases.levels.unsqueeze(1)).squeeze(1)
         loss = -float(torch.dot(own, cases.weights))
+        # Negative phase: the chain, which starts at the data or at its last state
         if persistent and cases.chain is not None:
             log_p = self.log_visible(every, cases.chain)
         for step in range(n_gibbs):
             if step:
                 log_p = self.log_visible(every, h)
-            # Probabilities in place of a sample: the same expectation, less noise.
+            # Probabilities instead of a sample have the same expectation and a smaller
+            # variance.
             p = log_p.exp()
             last = self._hidden(every, p.flatten())
             h = _draw(last, generator)
         if persistent:
             cases.chain = h
+        # (3) for W, then the same differences for b and c
         weighted = p * cases.weights.unsqueeze(1)
         self.weights.grad = _statistics(every, weighted.flatten(), last)
         self.weights.grad -= _statistics(seen, cases.weights, first)
@@ -202,11 +216,11 @@ class Machine(torch.nn.Module):
 
 
 def _draw(p: Tensor, generator: torch.Generator) -> Tensor:
-    """1 with probability p, else 0."""
+    """Draw 1 with probability p, else 0."""
     draws = torch.rand(p.shape, generator=generator, dtype=p.dtype, device=p.device)
     return (draws < p).to(p.dtype)
 
 
 def _statistics(pattern: Pattern, values: Tensor, h: Tensor) -> Tensor:
-    """Sums of the products of visible and hidden units, of the shape of W."""
+    """Sums of the products of visible and hidden units (3), with the shape of W."""
     return spmm(pattern.transposed, values[pattern.order.long()], h)

@@ -2,12 +2,12 @@
 
 Row i has ratings r of some items, whose factors are the rows of Z, and solves
 
-    min_w  sum_j c_j (r_j - Z_j w)^2 + penalty_i ||w - prior_i||^2
+    (1)  min_w  sum_j c_j (r_j - Z_j w)^2 + penalty_i ||w - prior_i||^2
 
-with the weights c of the ratings. `solve_rows` does so directly, for all rows of a size
-at once; it may add an intercept that is not penalised, put a nonlinear function around
-the sum, and tell what each rating would have been predicted as without itself.
-`conjugate_gradients.improve_rows` comes near the solution for all rows at once.
+with the weights c of the ratings. `solve_rows` is a direct solver for batches of rows.
+It can add an intercept that is not penalized, apply a nonlinear function to the sum, and
+predict each rating from the other ratings of its row.
+`conjugate_gradients.improve_rows` is an iterative solver for all rows at once.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Numbers in the padded factors of one bucket: 128 MiB in double precision.
-_BUCKET_SIZE = 2**24
-# Gauss-Newton: steps, halvings of a step, and the relative decrease that ends it.
+from .chunks import chunk_length
+
+# Gauss-Newton: steps, halvings of a step, and the relative decrease that stops it.
 _MAX_STEPS = 50
 _MAX_HALVINGS = 10
 _TOLERANCE = 1e-10
@@ -31,24 +31,25 @@ _SMALLEST_PENALTY = 1e-8
 
 
 def positive_penalty(penalty: float, factors: Tensor) -> float:
-    """The penalty, or the smallest with which any row has a unique solution."""
+    """The penalty, or the smallest one that makes the solution of any row unique."""
     smallest = _SMALLEST_PENALTY * float(factors.square().sum(1).max())
     return max(penalty, smallest, torch.finfo(factors.dtype).tiny)
 
 
 class RowSolutions(NamedTuple):
-    """What `solve_rows` found.
+    """Solutions of `solve_rows`.
 
     Attributes
     ----------
     coef : Tensor of shape (n_rows, k)
-        w of each row; zero in a row without ratings.
+        Coefficients w of each row; the prior mean (or 0) in a row without ratings.
 
     intercept : Tensor of shape (n_rows,)
-        b of each row; zero in a row without ratings.
+        Intercept b of each row; 0 in a row without ratings.
 
     left_out : Tensor of shape (nnz,) or None
-        Each rating as predicted by its row's other ratings; NaN where there are none.
+        Prediction of each rating from the other ratings of its row; NaN in a row with
+        one rating.
     """
 
     coef: Tensor
@@ -70,43 +71,43 @@ def solve_rows(
     start: float = 0.0,
     leave_one_out: bool = False,
 ) -> RowSolutions:
-    """Solve the ridge problem of every row directly.
+    """Solve the ridge problem (1) of every row directly.
 
-    All tensors are on one device, and those of floats of one precision.
+    All tensors are on one device, and all floating-point tensors have one dtype.
 
     Parameters
     ----------
     indptr, indices : Tensor of shape (n_rows + 1,) and (nnz,)
-        Which items each row rates, as in the CSR format.
+        Items rated by each row, in the CSR format.
 
     ratings : Tensor of shape (nnz,)
-        The ratings r.
+        Ratings r.
 
     factors : Tensor of shape (n_items, k)
-        The factors of the items.
+        Factors of the items.
 
     penalty : float or Tensor of shape (n_rows,)
-        The penalty. With 0 a row needs at least as many ratings as unknowns.
+        Penalty, not negative. With 0, a row needs at least as many ratings as unknowns.
 
     weights : Tensor of shape (nnz,) or None
-        The weights c, positive. None means 1 each.
+        Weights c, positive. None means 1 each.
 
     prior : Tensor of shape (n_rows, k) or None
-        What w is drawn to. None means 0.
+        Prior mean, which w is shrunk toward. None means 0.
 
     intercept : bool, default=True
-        Whether to add an intercept that is not penalised.
+        Whether to add an intercept that is not penalized.
 
     link : callable or None
-        A function around the sum, elementwise; goes with neither weights nor prior.
-        The problem is solved by Gauss-Newton, and leaving out is exact for the problem
-        linearised at the solution (approximate leave-one-out).
+        Elementwise function of the sum. It cannot be combined with weights or a prior.
+        The problem is solved by Gauss-Newton. Left-out predictions are exact for the
+        problem linearized at the solution (approximate leave-one-out).
 
     start : float, default=0.0
-        The intercept at which Gauss-Newton starts.
+        Intercept at which Gauss-Newton starts.
 
     leave_one_out : bool, default=False
-        Whether to predict each rating from its row's other ratings.
+        Whether to predict each rating from the other ratings of its row.
 
     Returns
     -------
@@ -135,14 +136,16 @@ def solve_rows(
         if link is None:
             if weights is not None:
                 c = torch.where(mask, weights[entries], 0).sqrt()
-            known = torch.einsum("bnk,bk->bn", Z, coef[rows])
+            # (1) becomes (2): scale by the roots of the weights, solve for w - prior.
+            at_prior = torch.einsum("bnk,bk->bn", Z, coef[rows])
             w, b, residual, kept = _solve(
                 Z * c.unsqueeze(-1),
                 c * intercept,
-                (r - known) * c,
+                (r - at_prior) * c,
                 penalties[rows],
                 leave_one_out,
             )
+            # (3), on the scale of the ratings again
             loo = None if kept is None else r - residual / (kept * c)
         else:
             w, b, loo = _gauss_newton(
@@ -151,73 +154,101 @@ def solve_rows(
         coef[rows] += w
         found.intercept[rows] = b
         if found.left_out is not None and loo is not None:
-            alone = mask.sum(1, keepdim=True) == 1
-            found.left_out[entries[mask]] = torch.where(alone, torch.nan, loo)[mask]
+            single = mask.sum(1, keepdim=True) == 1
+            found.left_out[entries[mask]] = torch.where(single, torch.nan, loo)[mask]
     return found
 
 
 def refuse_singular(counts, penalties, n_unknowns):
-    """Refuse a penalty of 0 where there are fewer ratings than unknowns."""
+    """Raise an error if a row has penalty 0 and fewer ratings than unknowns."""
     bad = (penalties == 0) & (counts > 0) & (counts < n_unknowns)
     if bad.any():
         row = int(bad.nonzero()[0])
         raise ValueError(
-            f"The ridge problem of a row is singular: it has {int(counts[row])} "
-            f"ratings for {n_unknowns} unknowns and a penalty of 0. Use a positive "
-            "penalty."
+            f"penalty=0, but row {row} has fewer ratings ({int(counts[row])}) than "
+            f"unknowns ({n_unknowns}), so that its ridge problem is singular. Use a "
+            "positive penalty."
         )
 
 
 def row_buckets(
     indptr: Tensor, per_rating: int, per_row: Callable[[int], int] = lambda width: 0
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Rows of similar size, the places of their entries and which places are real.
+    """Group rows of similar size into buckets.
 
-    The numbers that are needed for each rating, and for each row of so many ratings,
-    limit the rows.
+    Rows without ratings are in no bucket.
+
+    Parameters
+    ----------
+    indptr : Tensor of shape (n_rows + 1,)
+        Beginning of each row, in the CSR format.
+
+    per_rating : int
+        Numbers that are held in memory for each rating.
+
+    per_row : callable
+        Numbers that are held for each row, as a function of its number of ratings.
+
+    Yields
+    ------
+    rows : Tensor of shape (n,)
+        Indices of the rows.
+
+    entries : Tensor of shape (n, width)
+        Indices of their entries, followed by padding.
+
+    mask : Tensor of shape (n, width), dtype bool
+        False at the padding.
     """
     counts, order = torch.sort(indptr.diff(), stable=True)
     start = int(torch.searchsorted(counts, 1))
     while start < len(order):
         width = int(counts[start] * 1.25) + 4
-        size = max(1, _BUCKET_SIZE // (width * per_rating + per_row(width)))
+        size = chunk_length(width * per_rating + per_row(width))
         end = min(int(torch.searchsorted(counts, width, right=True)), start + size)
         rows = order[start:end]
-        place = torch.arange(int(counts[end - 1]), device=indptr.device)
-        mask = place < counts[start:end].unsqueeze(1)
-        yield rows, torch.where(mask, indptr[rows].unsqueeze(1) + place, 0), mask
+        position = torch.arange(int(counts[end - 1]), device=indptr.device)
+        mask = position < counts[start:end].unsqueeze(1)
+        yield rows, torch.where(mask, indptr[rows].unsqueeze(1) + position, 0), mask
         start = end
 
 
 def _solve(Z, c, t, penalty, hats):
-    """Solve ``min ||t - Z w - c b||^2 + penalty ||w||^2`` for a batch of rows.
+    """Solve the standard form of the ridge problem for a batch of rows.
+
+    The problem, and the residual of target j in a fit without it, are
+
+        (2)  min_{w, b}  ||t - Z w - c b||^2 + penalty ||w||^2
+        (3)  residual_j / (1 - h_j)
+
+    with the hat values h, the derivative of each fitted value by its own target.
 
     Parameters
     ----------
     Z : Tensor of shape (n_rows, n, k)
-        Features, zero where a row has fewer than n ratings.
+        Features, zero at the padding of rows with fewer than n ratings.
 
     c, t : Tensor of shape (n_rows, n)
-        The feature of the intercept and the targets, zero at the same places.
+        Feature of the intercept and targets, zero at the padding.
 
     penalty : Tensor of shape (n_rows,)
-        The penalty.
+        Penalty.
 
     hats : bool
-        Whether `kept` is wanted.
+        Whether to compute `kept`.
 
     Returns
     -------
     w, b : Tensor of shape (n_rows, k) and (n_rows,)
-        The solutions.
+        Solutions.
 
     residual : Tensor of shape (n_rows, n)
         ``t - Z w - c b``.
 
     kept : Tensor of shape (n_rows, n) or None
-        One minus the hat values: ``residual / kept`` are the residuals of the targets
-        left out.
+        ``1 - h``, at least the machine epsilon.
     """
+    # The smaller of the two systems; the dual one divides by the penalty.
     is_dual = Z.shape[1] <= Z.shape[2] and bool((penalty > 0).all())
     solve = _solve_dual if is_dual else _solve_primal
     w, b, residual, kept = solve(Z, c, t, penalty, hats)
@@ -227,56 +258,79 @@ def _solve(Z, c, t, penalty, hats):
 
 
 def _solve_dual(Z, c, t, penalty, hats):
-    """Systems of the size of the ratings, for rows with fewer of them than factors.
+    """Solve (2) by systems of size n, for rows with fewer ratings than factors.
 
-    With K = I + Z Z' / penalty and P = K^-1 - K^-1 c c' K^-1 / (c' K^-1 c), which
-    projects the intercept out, the residuals are P t and the hat matrix is I - P.
+        (4)  K = I + Z Z' / penalty
+        (5)  b = c' K^-1 t / c' K^-1 c,  residual = K^-1 (t - c b)
+        (6)  w = Z' residual / penalty
+        (7)  1 - h = diag(K^-1 - K^-1 c c' K^-1 / c' K^-1 c)
+
+    In (7) the second term projects the intercept out.
     """
     eye = torch.eye(Z.shape[1], dtype=Z.dtype, device=Z.device)
-    L = _cholesky(torch.baddbmm(eye, Z / penalty.view(-1, 1, 1), Z.mT))
+    L = _cholesky(torch.baddbmm(eye, Z / penalty.view(-1, 1, 1), Z.mT))  # (4)
     Kc, Kt = torch.cholesky_solve(torch.stack([c, t], -1), L).unbind(-1)
     cKc = (c * Kc).sum(1, keepdim=True)
-    cKc = torch.where(cKc == 0, 1.0, cKc)  # no slope anywhere: any intercept does
-    b = (c * Kt).sum(1, keepdim=True) / cKc
+    # If c is 0, there is no intercept to determine and b becomes 0.
+    cKc = torch.where(cKc == 0, 1.0, cKc)
+    b = (c * Kt).sum(1, keepdim=True) / cKc  # (5)
     residual = Kt - b * Kc
-    w = torch.einsum("bnk,bn->bk", Z, residual) / penalty.unsqueeze(1)
+    w = torch.einsum("bnk,bn->bk", Z, residual) / penalty.unsqueeze(1)  # (6)
     kept = None
     if hats:
+        # (7): hat values of the dual system
         kept = torch.cholesky_inverse(L).diagonal(dim1=1, dim2=2) - Kc.square() / cKc
     return w, b.squeeze(1), residual, kept
 
 
 def _solve_primal(Z, c, t, penalty, hats):
-    """Systems of the size of the factors, for rows with more ratings than those."""
-    Zc = torch.cat([Z, c.unsqueeze(-1)], -1)
-    A = Zc.mT @ Zc
+    """Solve (2) by systems of size k + 1, for rows with more ratings than factors.
+
+    With Q = [Z c] and theta = (w, b),
+
+        (8)  A theta = Q' t,  A = Q' Q + diag(penalty, ..., penalty, 0)
+        (9)  1 - h_j = 1 - Q_j A^-1 Q_j'
+    """
+    Q = torch.cat([Z, c.unsqueeze(-1)], -1)
+    A = Q.mT @ Q  # (8): normal equations
     diagonal = A.diagonal(dim1=1, dim2=2)
     diagonal[:, :-1] += penalty.unsqueeze(1)
-    diagonal[:, -1] += diagonal[:, -1] == 0  # no slope anywhere: any intercept does
+    # If c is 0, there is no intercept to determine and b becomes 0.
+    diagonal[:, -1] += diagonal[:, -1] == 0
     L = _cholesky(A)
-    theta = torch.cholesky_solve(Zc.mT @ t.unsqueeze(-1), L)
-    residual = t - (Zc @ theta).squeeze(-1)
+    theta = torch.cholesky_solve(Q.mT @ t.unsqueeze(-1), L)
+    residual = t - (Q @ theta).squeeze(-1)
     kept = None
     if hats:
-        half = torch.linalg.solve_triangular(L, Zc.mT, upper=False)
+        # (9): hat values as the squared lengths of L^-1 Q_j'
+        half = torch.linalg.solve_triangular(L, Q.mT, upper=False)
         kept = 1 - half.square().sum(1)
     return theta[:, :-1, 0], theta[:, -1, 0], residual, kept
 
 
 def _cholesky(A):
+    """Lower Cholesky factors; raises an error if one of the matrices is singular."""
     L, info = torch.linalg.cholesky_ex(A)
     if info.any():
         raise ValueError(
-            "The ridge problem of a row is singular to working precision: use a larger "
-            "penalty."
+            "penalty is too small: the ridge problem of a row is singular to working "
+            f"precision ({A.dtype}). Use a larger penalty."
         )
     return L
 
 
 def _gauss_newton(Z, r, mask, penalty, link, start, hats):
-    """Solve the rows of a bucket under a nonlinear link; see `_solve`.
+    """Solve the rows of a bucket with a nonlinear link.
 
-    Returns w, b and, if `hats`, the ratings as predicted without themselves.
+    A Gauss-Newton step solves (2) for the problem linearized at the current sums,
+
+        (10)  link(sum_j) + slope_j (Z_j w + b - sum_j) = r_j
+
+    A fit without rating j moves the sum of that rating, by (3), to
+
+        (11)  sum_j - h_j / slope_j * residual_j / (1 - h_j)
+
+    Returns w, b and, if `hats`, the left-out predictions.
     """
     w = Z.new_zeros(len(Z), Z.shape[2])
     b = Z.new_full((len(Z),), start)
@@ -288,10 +342,11 @@ def _gauss_newton(Z, r, mask, penalty, link, start, hats):
 
     sums, loss = evaluate(w, b)
     for _ in range(_MAX_STEPS):
-        slope, target = _linearise(link, sums, r, mask)
+        slope, target = _linearize(link, sums, r, mask)
         new_w, new_b, _, _ = _solve(
             Z * slope.unsqueeze(-1), slope, target, penalty, False
         )
+        # Halve the step of each row until its objective does not rise.
         step_w, step_b = new_w - w, new_b - b
         size = torch.ones_like(b)
         for _ in range(_MAX_HALVINGS):
@@ -311,18 +366,19 @@ def _gauss_newton(Z, r, mask, penalty, link, start, hats):
             break
     if not hats:
         return w, b, None
-    slope, target = _linearise(link, sums, r, mask)
+    slope, target = _linearize(link, sums, r, mask)
     *_, residual, kept = _solve(Z * slope.unsqueeze(-1), slope, target, penalty, True)
-    # Leaving rating j out moves its own sum by -h_j / slope_j * residual_j / kept_j.
+    # (11); where the link is flat, the rating has no influence on its sum.
     per_slope = torch.where(slope == 0, 0.0, (1 - kept) / slope)
     return w, b, link(sums - per_slope * residual / kept)
 
 
-def _linearise(link, sums, r, mask):
-    """The slopes of the link, and targets that make each step a ridge problem."""
+def _linearize(link, sums, r, mask):
+    """Slopes of the link and targets of the ridge problem (10)."""
     with torch.enable_grad():
         variable = sums.detach().requires_grad_()
         out = link(variable)
         (slope,) = torch.autograd.grad(out.sum(), variable)
     slope = slope * mask
+    # (10), with the constant terms on the right
     return slope, slope * sums + (r - out.detach()) * mask

@@ -1,11 +1,22 @@
-"""Penalised softmax regressions of many rows on shared features.
+"""Penalized softmax regressions of many rows on shared features.
 
 Row i has ratings, each at one of L levels, of some items, whose features are the rows
-of Z, and solves
+z_j of Z. With the columns W_f of W, the row solves
 
-    min_W  sum_j -log softmax(W z_j)[level_j] + 1/2 sum_f penalty_f ||W_f - prior_f||^2
+    (1)  min_W  sum_j -log softmax(W z_j)[level_j]
+                + 1/2 sum_f penalty_f ||W_f - prior_f||^2
 
-over the columns f of W.
+Features divided by sqrt(penalty_f), and D_f = sqrt(penalty_f) (W_f - prior_f), turn
+this into a problem with penalty 1, and offset_j = prior z_j:
+
+    (2)  min_D  sum_j -log softmax(D z_j + offset_j)[level_j] + 1/2 ||D||^2
+
+With the probabilities p_j and the one-hot level y_j of rating j, its derivatives are
+
+    (3)  gradient  sum_j (p_j - y_j) z_j' + D
+    (4)  Hessian   sum_j (diag(p_j) - p_j p_j') x z_j z_j' + I
+
+where x is the Kronecker product.
 """
 
 from __future__ import annotations
@@ -17,22 +28,22 @@ from torch import Tensor
 
 from .ridge import row_buckets
 
-# Newton's method: steps, halvings of a step, and the relative decrease that ends it.
+# Newton's method: steps, halvings of a step, and the relative decrease that stops it.
 _MAX_STEPS = 50
 _MAX_HALVINGS = 10
 _TOLERANCE = 1e-10
 
 
 class SoftmaxSolutions(NamedTuple):
-    """What `solve_softmax_rows` found.
+    """Solutions of `solve_softmax_rows`.
 
     Attributes
     ----------
     coef : Tensor of shape (n_rows, n_levels, k)
-        W of each row; the prior in a row without ratings.
+        Coefficients W of each row; the prior mean in a row without ratings.
 
     left_out : Tensor of shape (nnz, n_levels) or None
-        The logits of each rating as predicted by its row's other ratings.
+        Logits of each rating, predicted from the other ratings of its row.
     """
 
     coef: Tensor
@@ -49,28 +60,29 @@ def solve_softmax_rows(
     *,
     leave_one_out: bool = False,
 ) -> SoftmaxSolutions:
-    """Solve the softmax regression of every row by Newton's method.
+    """Solve the softmax regression (1) of every row by Newton's method.
 
     Parameters
     ----------
     indptr, indices : Tensor of shape (n_rows + 1,) and (nnz,)
-        Which items each row rates, as in the CSR format.
+        Items rated by each row, in the CSR format.
 
     levels : Tensor of shape (nnz,), dtype int64
-        The level of each rating.
+        Level of each rating.
 
     features : Tensor of shape (n_items, k)
-        The features of the items.
+        Features of the items.
 
     penalty : Tensor of shape (k,)
-        The penalty of each feature's coefficients, positive.
+        Penalty on each feature's coefficients, positive.
 
     prior : Tensor of shape (n_levels, k)
-        What W is drawn to.
+        Prior mean, which W is shrunk toward.
 
     leave_one_out : bool, default=False
-        Whether to predict each rating from its row's other ratings: by one Newton step
-        without it from the solution with it (approximate leave-one-out).
+        Whether to predict each rating from the other ratings of its row. The prediction
+        takes one Newton step without the rating, from the solution with it (approximate
+        leave-one-out).
 
     Returns
     -------
@@ -78,7 +90,8 @@ def solve_softmax_rows(
     """
     n_levels, k = prior.shape
     scale = penalty.sqrt()
-    features, base = features / scale, prior * scale  # with these the penalty is 1
+    # (2): with these the penalty is 1.
+    features, base = features / scale, prior * scale
     coef = prior.expand(len(indptr) - 1, n_levels, k).clone()
     left_out = features.new_zeros(len(indices), n_levels) if leave_one_out else None
     eye = torch.eye(n_levels, dtype=features.dtype, device=features.device)
@@ -92,7 +105,7 @@ def solve_softmax_rows(
         offset = Z @ base.T
         basis = None
         if Z.shape[1] < k:
-            # The solution lies in the span of the ratings' features.
+            # The solution lies in the span of the features of the row's items.
             basis, triangle = torch.linalg.qr(Z.mT)
             Z = triangle.mT
         problem = _Problem(Z, target, mask, offset)
@@ -104,21 +117,21 @@ def solve_softmax_rows(
 
 
 class _Problem(NamedTuple):
-    """The regressions of some rows, padded to n ratings each.
+    """Problem (2) of some rows, padded to n ratings each.
 
     Attributes
     ----------
     Z : Tensor of shape (n_rows, n, k)
-        Features, zero where a row has fewer ratings.
+        Features, zero at the padding.
 
     target : Tensor of shape (n_rows, n, n_levels)
-        1 at each rating's level.
+        One-hot level of each rating, zero at the padding.
 
     mask : Tensor of shape (n_rows, n), dtype bool
-        Where there are ratings.
+        False at the padding.
 
     offset : Tensor of shape (n_rows, n, n_levels)
-        The logits at the prior, which D is the distance from.
+        Logits at the prior mean.
     """
 
     Z: Tensor
@@ -127,15 +140,16 @@ class _Problem(NamedTuple):
     offset: Tensor
 
     def solve(self) -> Tensor:
-        """The solutions D of shape (n_rows, n_levels, k)."""
+        """Solutions D of shape (n_rows, n_levels, k)."""
         D = self.Z.new_zeros(len(self.Z), self.offset.shape[2], self.Z.shape[2])
         loss = self.loss(D)
         for _ in range(_MAX_STEPS):
             p = self.probabilities(D)
-            grad = (p - self.target).mT @ self.Z + D
+            grad = (p - self.target).mT @ self.Z + D  # (3)
             step = torch.cholesky_solve(
                 grad.flatten(1).unsqueeze(-1), self.factor(p)
             ).view_as(D)
+            # Halve the step of each row until its loss does not rise.
             size = torch.ones_like(loss)
             for _ in range(_MAX_HALVINGS):
                 tried = D - size.view(-1, 1, 1) * step
@@ -152,6 +166,7 @@ class _Problem(NamedTuple):
         return D
 
     def loss(self, D: Tensor) -> Tensor:
+        """The objective (2) of each row."""
         log_p = torch.log_softmax(self.logits(D), -1)
         return D.square().sum((1, 2)) / 2 - (log_p * self.target).sum((1, 2))
 
@@ -162,9 +177,10 @@ class _Problem(NamedTuple):
         return torch.softmax(self.logits(D), -1) * self.mask.unsqueeze(-1)
 
     def factor(self, p: Tensor) -> Tensor:
-        """The Cholesky factor of the Hessian, of a square of n_levels * k."""
+        """Cholesky factor of the Hessian (4), a matrix of size n_levels * k."""
         n_rows, _, n_levels = p.shape
         k = self.Z.shape[2]
+        # Block (a, b) of (4) is sum_j p_ja ([a = b] - p_jb) z_j z_j'.
         A = self.Z.new_empty(n_rows, n_levels, k, n_levels, k)
         for a in range(n_levels):
             for b in range(a + 1):
@@ -176,16 +192,18 @@ class _Problem(NamedTuple):
         return torch.linalg.cholesky(A)
 
     def leave_one_out(self, D: Tensor) -> Tensor:
-        """The logits of each rating after a Newton step without it.
+        """Logits of each rating after a Newton step without it.
 
-        With the Hessian A, the curvature C = diag(p) - p p' and the gradient g of the
-        rating's own loss at its logits, and M = (I x z)' A^-1 (I x z), the step moves
-        these by M (I - C M)^-1 g.
+        With the Hessian A, and the gradient g = p - y and curvature C = diag(p) - p p'
+        of the rating's own loss in its logits, the step changes these logits by
+
+            (5)  M (I - C M)^-1 g,  M = (I x z)' A^-1 (I x z)
         """
         p = self.probabilities(D)
         n_rows, n, n_levels = p.shape
         inverse = torch.cholesky_inverse(self.factor(p))
         inverse = inverse.view(n_rows, n_levels, -1, n_levels, self.Z.shape[2])
+        # M in (5), one pair of levels at a time: z' times a block of A^-1 times z
         M = p.new_empty(n_rows, n, n_levels, n_levels)
         for a in range(n_levels):
             for b in range(a + 1):
@@ -194,5 +212,5 @@ class _Problem(NamedTuple):
         curvature = torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
         eye = torch.eye(n_levels, dtype=p.dtype, device=p.device)
         gradient = (p - self.target).unsqueeze(-1)
-        moved = M @ torch.linalg.solve(eye - curvature @ M, gradient)
+        moved = M @ torch.linalg.solve(eye - curvature @ M, gradient)  # (5)
         return self.logits(D) + moved.squeeze(-1)

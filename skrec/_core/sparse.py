@@ -1,9 +1,13 @@
 """Products of sparse and dense matrices, with gradients.
 
-Two kernels carry every model: SpMM, a sparse matrix times a dense one, and SDDMM, the
-product of two dense matrices sampled at the entries of a sparse one. Their gradients
-are the same two kernels again, so that a training step costs time and memory
-proportional to the number of ratings.
+All models use two kernels: SpMM, a sparse matrix S times a dense one, and SDDMM, the
+product of two dense matrices sampled at the entries of a sparse one. With a gradient G,
+dense for SpMM and sparse for SDDMM, their gradients are the same two kernels:
+
+    (1)  C = S B              dS = (G B')_entries     dB = S' G
+    (2)  S = (A B')_entries   dA = G B                dB = G' A
+
+A training step therefore costs time and memory proportional to the number of ratings.
 """
 
 from __future__ import annotations
@@ -15,30 +19,30 @@ import warnings
 import torch
 from torch import Tensor
 
-# On a CPU the columns of dense operands are processed so many at a time, in SpMM and in
-# SDDMM: what is read again and again then stays in a core's cache.
+# Columns of the dense operands that SpMM and SDDMM process at a time on a CPU. The rows
+# that are read repeatedly then stay in the cache of a core.
 _SPMM_WIDTH, _SDDMM_WIDTH = 64, 128
 
 _first_tensor_lock = threading.Lock()
 
 
 class Pattern:
-    """Where a sparse matrix has entries, row by row; the values come separately.
+    """Sparsity pattern: the positions of a sparse matrix's entries, without values.
 
     Parameters
     ----------
     crow : Tensor of shape (n_rows + 1,)
-        Where each row begins in `col`, as in the CSR format.
+        Beginning of each row in `col`, as in the CSR format.
 
     col : Tensor of shape (nnz,)
-        The column of each entry, ascending within a row.
+        Column of each entry, ascending within a row.
 
     shape : tuple of (int, int)
-        The number of rows and columns.
+        Number of rows and columns.
     """
 
     def __init__(self, crow: Tensor, col: Tensor, shape: tuple[int, int]):
-        # PyTorch's kernels are faster on 32-bit indices, where these suffice.
+        # PyTorch's kernels are faster with 32-bit indices.
         index = torch.int32 if max(*shape, len(col)) < 2**31 else torch.int64
         self.crow = crow.to(index)
         self.col = col.to(index)
@@ -50,24 +54,24 @@ class Pattern:
 
     @functools.cached_property
     def row(self) -> Tensor:
-        """The row of each entry, of shape (nnz,)."""
+        """Row of each entry, of shape (nnz,)."""
         rows = torch.arange(self.shape[0], dtype=self.col.dtype, device=self.col.device)
         return torch.repeat_interleave(rows, self.crow.diff(), output_size=self.nnz)
 
     @functools.cached_property
     def order(self) -> Tensor:
-        """The entries in the order of the transposed pattern, of shape (nnz,)."""
+        """Indices of the entries in the order of `transposed`, of shape (nnz,)."""
         return torch.argsort(self.col, stable=True).to(self.col.dtype)
 
     @functools.cached_property
     def transposed(self) -> Pattern:
-        """The pattern of the transposed matrix, whose values are those at `order`."""
+        """Pattern of the transposed matrix, whose values are ``values[order]``."""
         counts = torch.bincount(self.col, minlength=self.shape[1])
         crow = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         return Pattern(crow, self.row.index_select(0, self.order), self.shape[::-1])
 
     def rows(self, selection: Tensor) -> tuple[Pattern, Tensor]:
-        """The pattern of some rows, and which entries of this one they have."""
+        """Pattern of the selected rows, and the indices of their entries in `self`."""
         counts = self.crow.diff()[selection].long()
         crow = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         starts = self.crow[selection].long() - crow[:-1]
@@ -82,9 +86,10 @@ class Pattern:
         return Pattern(self.crow.to(device), self.col.to(device), self.shape)
 
     def with_values(self, values: Tensor) -> Tensor:
-        """A CSR tensor that has `values` at the entries of this pattern."""
+        """CSR tensor with `values` at the entries of this pattern."""
         _silence_csr_warnings()
-        return _csr_tensor(self.crow, self.col, values, self.shape)
+        # cuSPARSE reads the memory of the values as if they were contiguous.
+        return _csr_tensor(self.crow, self.col, values.contiguous(), self.shape)
 
 
 def spmm(pattern: Pattern, values: Tensor, dense: Tensor) -> Tensor:
@@ -93,13 +98,13 @@ def spmm(pattern: Pattern, values: Tensor, dense: Tensor) -> Tensor:
     Parameters
     ----------
     pattern : Pattern of shape (n_rows, n_columns)
-        Where the sparse matrix has entries.
+        Pattern of the sparse matrix.
 
     values : Tensor of shape (nnz,)
-        The entries.
+        Entries of the sparse matrix.
 
     dense : Tensor of shape (n_columns, k)
-        The right factor.
+        Right factor.
 
     Returns
     -------
@@ -114,13 +119,13 @@ def sddmm(pattern: Pattern, left: Tensor, right: Tensor) -> Tensor:
     Parameters
     ----------
     pattern : Pattern of shape (n_rows, n_columns)
-        The entries that are wanted.
+        Positions of the entries to compute.
 
     left : Tensor of shape (n_rows, k)
-        The left factor.
+        Left factor.
 
     right : Tensor of shape (n_columns, k)
-        The right factor, transposed.
+        Right factor, transposed.
 
     Returns
     -------
@@ -145,8 +150,9 @@ class _SpMM(torch.autograd.Function):
         pattern = ctx.pattern
         grad_values = grad_dense = None
         if ctx.needs_input_grad[1]:
-            grad_values = sddmm(pattern, grad, dense)
+            grad_values = sddmm(pattern, grad, dense)  # dS in (1)
         if ctx.needs_input_grad[2]:
+            # dB in (1)
             transposed_values = values.index_select(0, pattern.order)
             grad_dense = spmm(pattern.transposed, transposed_values, grad)
         return None, grad_values, grad_dense
@@ -169,15 +175,16 @@ class _SDDMM(torch.autograd.Function):
         pattern = ctx.pattern
         grad_left = grad_right = None
         if ctx.needs_input_grad[1]:
-            grad_left = spmm(pattern, grad, right)
+            grad_left = spmm(pattern, grad, right)  # dA in (2)
         if ctx.needs_input_grad[2]:
+            # dB in (2)
             transposed_grad = grad.index_select(0, pattern.order)
             grad_right = spmm(pattern.transposed, transposed_grad, left)
         return None, grad_left, grad_right
 
 
 def _weighted_sums(pattern, values, dense):
-    """SpMM as sums of weighted rows, for which PyTorch has a kernel twice as fast."""
+    """SpMM as weighted sums of rows, for which PyTorch has a kernel twice as fast."""
     parts = [
         torch.nn.functional.embedding_bag(
             pattern.col,
@@ -198,10 +205,10 @@ def _csr_tensor(crow, col, values, shape):
 
 @functools.cache
 def _silence_csr_warnings():
-    """Build one CSR tensor with warnings off.
+    """Build one CSR tensor while warnings are ignored.
 
-    PyTorch says once per process that CSR tensors are in beta and that their indices
-    are not checked. Both are known here, and neither is news to a user of skrec.
+    PyTorch warns once per process that CSR tensors are in beta and that their indices
+    are not checked. Users of skrec cannot act on either warning.
     """
     with _first_tensor_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")

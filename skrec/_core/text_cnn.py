@@ -1,10 +1,17 @@
 """A convolutional network over texts with max-over-time pooling.
 
-Two things make it cheap. A filter's value at a window is the sum of one product of a
-word's vector and a slice of the filter for each word in it, so that all products are
-computed once for each distinct word, and windows only add up rows of these tables. And
-only the winning window of each filter and text passes gradient back, so that the
-backward pass visits one window of each text and filter instead of all.
+The value of filter f at the window that begins at word s of a text, and its maximum:
+
+    (1)  value_sf = sum_o table_o[word_{s + o}, f],  table_o = vectors @ filters[o]
+    (2)  max_f    = max_s value_sf
+
+Two things make this cheap. The tables have the products of each distinct word with each
+slice of the filters, so that windows only add up rows of the tables. Only the winning
+window s* of each text and filter passes its gradient g_f back, so that the backward
+pass visits one window of each text and filter instead of all:
+
+    (3)  d vectors[word_{s* + o}] += g_f filters[o, :, f]
+    (4)  d filters[o, :, f]       += g_f vectors[word_{s* + o}]
 """
 
 from __future__ import annotations
@@ -19,24 +26,24 @@ from torch.nn.functional import embedding_bag
 
 from .batches import keep_all
 
-# Texts of a bucket differ in length by a quarter and these many words at most.
+# Texts of a bucket differ in length by at most a quarter plus this number of words.
 _BUCKET_SLACK = 8
 
 
 class TextBatch(NamedTuple):
-    """Texts that are processed together.
+    """Batch of texts.
 
     Attributes
     ----------
     texts : Tensor of shape (n_texts,)
-        The number of each text.
+        Index of each text.
 
     words : Tensor of shape (n_words,)
-        The distinct words in them, ascending, with 0, the padding, first.
+        Distinct words of the texts in ascending order; the padding, 0, comes first.
 
     buckets : list of (Tensor of shape (n,), Tensor of shape (n, length))
-        The places in `texts` of those of similar length, and their sequences, in which
-        a word is its place in `words`.
+        For texts of similar length: their positions in `texts`, and their sequences of
+        words as positions in `words`.
     """
 
     texts: Tensor
@@ -44,7 +51,7 @@ class TextBatch(NamedTuple):
     buckets: list[tuple[Tensor, Tensor]]
 
     def to(self, device: torch.device) -> TextBatch:
-        """The same on another device."""
+        """The same batch on another device."""
         buckets = [(rows.to(device), words.to(device)) for rows, words in self.buckets]
         return TextBatch(self.texts.to(device), self.words.to(device), buckets)
 
@@ -57,28 +64,30 @@ def cut_texts(
     Parameters
     ----------
     sequences : Tensor of shape (n_sequences, max_words)
-        Words of each text, from 1, followed by padding, 0.
+        Words of each text, from 1 on, followed by padding, 0.
 
     texts : Tensor of shape (n_texts,)
-        Which of them are wanted, in the order of the batches.
+        Indices of the selected texts, in the order of the batches.
 
     batch_size : int
-        Texts in a batch.
+        Number of texts in a batch.
 
     longest_window : int
-        Words in the longest window. A bucket is so much longer than its longest text
-        that it has all windows that differ.
+        Number of words in the longest window. Sequences of a bucket exceed its longest
+        text by this number, so that they contain all distinct windows.
 
     Returns
     -------
     batches : list of TextBatch
     """
+    # Texts shorter than the longest window still have one window.
     sequences = torch.nn.functional.pad(
         sequences, (0, max(0, longest_window - sequences.shape[1]))
     )
     lengths = (sequences != 0).sum(1)
     batches = []
     for part in texts.split(batch_size):
+        # Replace words by their positions among the distinct words of the batch.
         words, places = torch.unique(sequences[part], return_inverse=True)
         if words[0] != 0:
             words = torch.cat([words.new_zeros(1), words])
@@ -97,18 +106,18 @@ def cut_texts(
 
 
 def max_convolution(batch: TextBatch, vectors: Tensor, filters: Tensor) -> Tensor:
-    """The largest value of each filter over the windows of each text.
+    """Largest value (2) of each filter over the windows of each text.
 
     Parameters
     ----------
     batch : TextBatch
-        The texts.
+        Texts.
 
     vectors : Tensor of shape (n_words, p)
-        The vectors of the batch's words; zero for the padding.
+        Vectors of the words of the batch; zero for the padding.
 
     filters : Tensor of shape (window, p, n_filters)
-        The filters.
+        Filters of one window size.
 
     Returns
     -------
@@ -122,7 +131,7 @@ class _MaxConvolution(torch.autograd.Function):
     def forward(ctx, batch, vectors, filters):
         window, _, n_filters = filters.shape
         n_words = len(vectors)
-        # Row o * n_words + i has the products of word i with slice o of the filters.
+        # (1): row o * n_words + i has the products of word i and slice o of all filters
         tables = (vectors @ filters).view(window * n_words, n_filters)
         offsets = n_words * torch.arange(window, device=vectors.device)
         maxima = vectors.new_empty(len(batch.texts), n_filters)
@@ -134,7 +143,8 @@ class _MaxConvolution(torch.autograd.Function):
             bags = (windows + offsets).reshape(-1, window)
             values = embedding_bag(bags, tables, mode="sum")
             values = values.view(len(rows), -1, n_filters)
-            maxima[rows], first = values.max(1)
+            maxima[rows], first = values.max(1)  # (2)
+            # The words of the winning windows are all that the gradients need.
             for o in range(window):
                 winners[o, rows] = words.gather(1, first + o)
         ctx.save_for_backward(vectors, filters, winners)
@@ -148,13 +158,16 @@ class _MaxConvolution(torch.autograd.Function):
         n_columns = window * n_filters
         grad_vectors = grad_filters = None
         if ctx.needs_input_grad[1]:
+            # (3): sum the g_f of each word, slice and filter, then multiply once.
             columns = torch.arange(n_columns, device=grad.device)
             places = winners * n_columns + columns.view(window, 1, n_filters)
+            # Row i of `sums` belongs to word i, its columns to the slices and filters.
             sums = grad.new_zeros(len(vectors) * n_columns)
             sums.index_add_(0, places.view(-1), grad.expand_as(winners).reshape(-1))
             slices = filters.transpose(1, 2).reshape(n_columns, p)
             grad_vectors = sums.view(len(vectors), n_columns) @ slices
         if ctx.needs_input_grad[2]:
+            # (4): for each slice and filter, a weighted sum of the winners' vectors
             weights = grad.T.expand(window, -1, -1).reshape(n_columns, -1)
             sums = embedding_bag(
                 winners.transpose(1, 2).reshape(n_columns, -1),
@@ -167,30 +180,33 @@ class _MaxConvolution(torch.autograd.Function):
 
 
 class TextCNN(torch.nn.Module):
-    """Texts to factors: embedding, convolution, max over time, two tanh layers.
+    """Network from texts to latent factors.
+
+    The layers are an embedding, convolution with ReLU, max over time, and two layers
+    with tanh.
 
     Parameters
     ----------
     vectors : Tensor of shape (n_words + 1, p)
-        The initial word vectors. Row 0 belongs to the padding and stays zero.
+        Initial word vectors. Row 0 belongs to the padding and stays zero.
 
     window_sizes : sequence of int
-        Words in a window.
+        Numbers of words in a window.
 
     n_filters : int
-        Filters of each window size.
+        Number of filters of each window size.
 
     hidden_dim : int
-        Units between the filters and the output.
+        Number of hidden units between the filters and the output.
 
     n_outputs : int
-        Numbers that a text becomes.
+        Number of outputs of a text.
 
     generator : torch.Generator
-        Draws the other initial weights (Glorot and Bengio 2010). On the CPU.
+        Generator of the other initial weights (Glorot and Bengio 2010), on the CPU.
 
     device : torch.device
-        Where to compute.
+        Device of the parameters and of the computation.
     """
 
     def __init__(
@@ -207,6 +223,7 @@ class TextCNN(torch.nn.Module):
         p = vectors.shape[1]
 
         def draw(*shape, fan_in, fan_out):
+            # Glorot and Bengio: variance 2 / (fan_in + fan_out)
             limit = (6 / (fan_in + fan_out)) ** 0.5
             weights = torch.empty(shape, dtype=vectors.dtype)
             return Parameter(weights.uniform_(-limit, limit, generator=generator))
@@ -232,7 +249,7 @@ class TextCNN(torch.nn.Module):
 
     @classmethod
     def from_weights(cls, state: dict[str, Tensor], device: torch.device) -> TextCNN:
-        """The network whose state is `state`."""
+        """Network with the parameters of a state dict."""
         filters = [w for name, w in state.items() if name.startswith("filters.")]
         hidden_dim, n_outputs = state["output"].shape
         network = cls(
@@ -247,18 +264,19 @@ class TextCNN(torch.nn.Module):
         network.load_state_dict(state)
         return network
 
-    def penalised(self) -> list[Tensor]:
-        """All parameters but the biases."""
+    def penalized(self) -> list[Tensor]:
+        """All parameters except the biases."""
         return [self.vectors, *self.filters, self.hidden, self.output]
 
     def features(
         self, batch: TextBatch, drop_words: Callable[[Tensor], Tensor] = keep_all
     ) -> Tensor:
-        """The filters' largest values, of shape (n_texts, n_windows * n_filters)."""
+        """Pooled filter values, of shape (n_texts, n_windows * n_filters)."""
         vectors = self.vectors.index_select(0, batch.words)
-        # The padding's vector is zero, and its gradient goes nowhere.
+        # The mask keeps the vector of the padding at zero: it gets no gradient.
         is_word = (batch.words != 0).to(vectors.dtype).unsqueeze(1)
         vectors = vectors * drop_words(is_word)
+        # Bias and ReLU come after the maximum: both are monotonic.
         return torch.cat(
             [
                 torch.relu(max_convolution(batch, vectors, f) + b)
@@ -273,19 +291,19 @@ class TextCNN(torch.nn.Module):
         drop: Callable[[Tensor], Tensor] = keep_all,
         drop_words: Callable[[Tensor], Tensor] = keep_all,
     ) -> Tensor:
-        """The outputs for the texts, of shape (n_texts, n_outputs).
+        """Outputs of the texts, of shape (n_texts, n_outputs).
 
         Parameters
         ----------
         batch : TextBatch
-            The texts.
+            Texts.
 
         drop : callable
-            Applied to the hidden units: dropout, while training.
+            Dropout during training, applied to the hidden units.
 
         drop_words : callable
-            Applied to a factor of each distinct word of the batch, of shape
-            (n_words, 1): a word is left out of all texts at once.
+            Word dropout, applied to a factor of each distinct word of the batch, of
+            shape (n_words, 1). A word is dropped from all texts of the batch at once.
         """
         features = self.features(batch, drop_words)
         hidden = torch.tanh(torch.addmm(self.hidden_bias, features, self.hidden))

@@ -1,4 +1,11 @@
-"""Topic proportions that explain the words of texts and are near given vectors."""
+"""Topic proportions that explain the words of texts and are near given vectors.
+
+A text has the words w with counts n_w, the topic proportions t and a vector v. With the
+probabilities topic_w of word w in each topic,
+
+    (1)  log_likelihood  = sum_w n_w log(t' topic_w)
+    (2)  objective       = log_likelihood - penalty / 2 * ||v - t||^2
+"""
 
 from __future__ import annotations
 
@@ -7,28 +14,28 @@ from torch import Tensor
 
 from .sparse import Pattern, sddmm, spmm
 
-# Halvings of the interval of a multiplier: as many as a float64 has digits.
+# Bisections of the interval of a multiplier; a float64 has 53 binary digits.
 _MAX_BISECTIONS = 60
 
 
 def log_likelihood(
     pattern: Pattern, counts: Tensor, proportions: Tensor, topics: Tensor
 ) -> Tensor:
-    """The logarithm of the probability of the words of each text.
+    """Logarithm (1) of the probability of the words of each text.
 
     Parameters
     ----------
     pattern : Pattern of shape (n_texts, n_words)
-        Which words the texts have.
+        Words of each text.
 
     counts : Tensor of shape (nnz,)
-        How often.
+        Number of occurrences of each word in each text.
 
     proportions : Tensor of shape (n_texts, k)
-        The part of each topic in each text. Rows sum to 1.
+        Proportion of each topic in each text. Rows sum to 1.
 
     topics : Tensor of shape (n_words, k)
-        The probability of each word in each topic. Columns sum to 1.
+        Probability of each word in each topic. Columns sum to 1.
 
     Returns
     -------
@@ -47,10 +54,12 @@ def improve_proportions(
     vectors: Tensor,
     penalty: Tensor,
 ) -> Tensor:
-    """Improve proportions by a step of expectation maximisation.
+    """Improve proportions by a step of expectation maximization.
 
-    What does not fall is ``log_likelihood - penalty / 2 * ||vectors - proportions||^2``
-    of each text.
+    The step does not decrease the objective (2) of any text. It maximizes (4) for the
+    expected number of words from each topic,
+
+        (3)  s_k = sum_w n_w t_k topic_wk / t' topic_w
 
     Parameters
     ----------
@@ -58,53 +67,56 @@ def improve_proportions(
         As for `log_likelihood`.
 
     vectors : Tensor of shape (n_texts, k)
-        What the proportions are to be near.
+        Vectors v, which the proportions are shrunk toward.
 
     penalty : Tensor of shape (n_texts,)
-        How much the squared distance counts.
+        Penalty on half the squared distance of the proportions from `vectors`.
 
     Returns
     -------
     proportions : Tensor of shape (n_texts, k)
     """
     ratios = counts / sddmm(pattern, proportions, topics)
-    expected = proportions * spmm(pattern, ratios, topics)
+    expected = proportions * spmm(pattern, ratios, topics)  # (3)
     return maximise_on_simplex(expected, vectors, penalty)
 
 
 def maximise_on_simplex(counts: Tensor, vectors: Tensor, penalty: Tensor) -> Tensor:
-    r"""Maximise ``sum_k s_k log t_k - penalty / 2 * ||v - t||^2`` over the simplex.
+    r"""Maximize a penalized multinomial log-likelihood over the simplex.
 
-    With the multiplier m of the constraint that t sums to 1, each t_k is the positive
-    root of ``penalty * t_k^2 + (m - penalty * v_k) * t_k = s_k``. It falls with m,
-    which is found by bisection.
+    The objective is (4). With the multiplier m of the constraint that t sums to 1, each
+    t_k is the positive root of (5). It decreases in m, which is found by bisection.
+
+        (4)  sum_k s_k log t_k - penalty / 2 * ||v - t||^2
+        (5)  penalty * t_k^2 + (m - penalty * v_k) * t_k = s_k
+        (6)  m = sum_k s_k - penalty * t'(t - v), the sum of (5) over k
 
     Parameters
     ----------
     counts : Tensor of shape (n, k)
-        s, not negative, and positive somewhere in each row.
+        Counts s, not negative, and positive somewhere in each row.
 
     vectors : Tensor of shape (n, k)
-        v.
+        Vectors v.
 
     penalty : Tensor of shape (n,)
-        Not negative.
+        Penalty, not negative.
 
     Returns
     -------
-    maximisers : Tensor of shape (n, k)
-        t.
+    maximizers : Tensor of shape (n, k)
+        Points t.
     """
     penalty = penalty.unsqueeze(1)
     pulls = penalty * vectors
 
     def roots(multiplier):
         b = multiplier - pulls
+        # (5): both forms are the same root; each is exact where the other one cancels.
         root = (b.square() + 4 * penalty * counts).sqrt()
-        # Both forms are the same number; each is exact where the other cancels.
         return torch.where(b > 0, 2 * counts / (b + root), (root - b) / (2 * penalty))
 
-    # m = sum s - penalty * t'(t - v), where t't is between 0 and 1.
+    # Bounds of (6): t't is between 0 and 1, t'v between the extremes of v.
     total = counts.sum(1, keepdim=True)
     low = total + pulls.amin(1, keepdim=True) - penalty
     high = total + pulls.amax(1, keepdim=True)
@@ -112,5 +124,5 @@ def maximise_on_simplex(counts: Tensor, vectors: Tensor, penalty: Tensor) -> Ten
         middle = (low + high) / 2
         is_low = roots(middle).sum(1, keepdim=True) > 1
         low, high = torch.where(is_low, middle, low), torch.where(is_low, high, middle)
-    maximisers = roots((low + high) / 2)
-    return maximisers / maximisers.sum(1, keepdim=True)
+    maximizers = roots((low + high) / 2)
+    return maximizers / maximizers.sum(1, keepdim=True)

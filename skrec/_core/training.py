@@ -1,4 +1,4 @@
-"""Minimising a loss over epochs: steps, schedules, stopping, and the best state."""
+"""Training over epochs: optimizer steps, schedules, stopping, and the best state."""
 
 from __future__ import annotations
 
@@ -22,20 +22,19 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 @dataclass
 class Stopping:
-    """When to stop.
+    """Stopping criterion.
 
     Attributes
     ----------
     max_iter : int
-        The largest number of epochs.
+        Maximum number of epochs.
 
     tol : float
-        What counts as an improvement: of the loss a decrease by this part of it, of a
-        validation score an increase by this much.
+        Minimum improvement: the relative decrease of the loss or, with validation, the
+        absolute increase of the score.
 
     n_iter_no_change : int
-        Stop after this many epochs in a row without improvement. A loss does not stop
-        a training whose step size falls: its last epochs are what that is for.
+        Number of successive epochs without improvement that stops the training.
     """
 
     max_iter: int
@@ -45,21 +44,21 @@ class Stopping:
 
 @dataclass
 class History:
-    """What happened in the training.
+    """Record of a training.
 
     Attributes
     ----------
     loss_curve : list of float
-        The loss in each epoch.
+        Loss in each epoch.
 
     validation_scores : list of float
-        The validation score after each epoch, if there is one.
+        Validation score after each epoch; empty without validation.
 
     reason : {"max_iter", "converged", "callback", "diverged", "interrupted"}
-        Why it ended.
+        Reason for the end of the training.
 
     interrupt : KeyboardInterrupt or None
-        What interrupted it, for the caller to raise again.
+        Interrupt that ended the training, for the caller to raise again.
     """
 
     loss_curve: list[float] = field(default_factory=list)
@@ -71,7 +70,7 @@ class History:
 
 
 class Snapshot:
-    """A copy of the parameters to come back to."""
+    """Copy of the parameters that can be restored."""
 
     def __init__(self, parameters: Sequence[Tensor]):
         self.parameters = list(parameters)
@@ -86,22 +85,23 @@ class Snapshot:
         torch._foreach_copy_(self.parameters, self.copies)
 
 
-class PenalisedLoss:
-    """A sum of losses over batches plus penalty / 2 * ||weights||^2.
+class PenalizedLoss:
+    """Sum of losses over batches plus penalty / 2 * ||weights||^2.
 
     Parameters
     ----------
     loss : callable
-        Takes a batch, returns its loss as a scalar tensor with a gradient.
+        Function that takes a batch and returns its loss, a scalar tensor with a
+        gradient.
 
     parameters : sequence of Tensor
-        All that is trained.
+        Parameters that are trained.
 
     weights : sequence of Tensor
-        The parameters that are penalised.
+        Parameters that are penalized.
 
     penalty : float
-        The penalty.
+        Penalty.
     """
 
     def __init__(self, loss, parameters, weights, penalty: float):
@@ -110,7 +110,7 @@ class PenalisedLoss:
         self.penalty = penalty
 
     def __call__(self, batch, share: float = 1.0) -> float:
-        """Evaluate one batch, with `share` of the penalty, and set the gradients."""
+        """Return the loss of a batch plus `share` of the penalty; set the gradients."""
         for parameter in self.parameters:
             parameter.grad = None
         loss = self.loss(batch)
@@ -118,6 +118,7 @@ class PenalisedLoss:
         penalty = share * self.penalty
         if penalty == 0:
             return loss.item()
+        # The gradient of the penalty is added directly, which needs no graph.
         with torch.no_grad():
             grads = [w.grad for w in self.weights]
             torch._foreach_add_(grads, self.weights, alpha=penalty)
@@ -125,81 +126,79 @@ class PenalisedLoss:
             return loss.item() + penalty / 2 * sum(n.item() ** 2 for n in norms)
 
 
-def train(
-    objective: PenalisedLoss,
-    batches: Sequence,
-    shares: Sequence[float],
-    stopping: Stopping,
-    *,
-    solver: Literal["adam", "rprop", "lbfgs"],
-    learning_rate: float,
-    schedule: Literal["constant", "linear", "cosine"] = "constant",
-    generator: torch.Generator | None = None,
-    validate: Callable[[], float] | None = None,
-    begin_epoch: Callable[[], None] = lambda: None,
-    end_epoch: Callable[[History], bool] = lambda history: False,
-) -> History:
-    """Minimise `objective` in place.
-
-    The parameters end as they were at the best validation score, if there is one, and
-    otherwise after the last epoch. A loss that is not finite, or an interrupt, takes
-    them back to the last state that was evaluated, or to the best validation score.
+class Descent:
+    """Gradient descent on an objective, in epochs of one step on each batch.
 
     Parameters
     ----------
-    objective : PenalisedLoss
-        What is minimised.
+    objective : PenalizedLoss
+        Objective.
 
     batches : sequence
-        What `objective` is evaluated on, in an order drawn anew for each epoch.
+        Batches of the objective, which come in a new random order in each epoch.
 
     shares : sequence of float
-        The share of the penalty that goes with each batch.
-
-    stopping : Stopping
-        When to stop.
+        Share of the penalty that is added to the loss of each batch.
 
     solver : {"adam", "rprop", "lbfgs"}
-        The optimiser. The last two want all data in one batch.
+        Optimizer. "rprop" and "lbfgs" need all data in one batch.
 
     learning_rate : float
-        The step size of Adam, or the first one of RProp.
+        Step size of Adam, or initial step size of RProp. L-BFGS ignores it.
 
     schedule : {"constant", "linear", "cosine"}
-        How Adam's step size falls, to 0 after `max_iter` epochs unless constant.
+        Schedule of Adam's step size, which decreases to 0 after `n_epochs` epochs
+        unless it is constant. The other solvers ignore it.
+
+    n_epochs : int
+        Number of epochs of the schedule.
 
     generator : torch.Generator or None
-        Draws the order of the batches. On the CPU.
-
-    validate : callable or None
-        Returns a score of the present parameters; larger is better.
-
-    begin_epoch, end_epoch : callable
-        Called around each epoch; training ends if the latter returns True.
-
-    Returns
-    -------
-    history : History
+        Generator of the order of the batches, on the CPU. None means the global one.
     """
-    optimizer = _make_optimizer(solver, objective.parameters, learning_rate)
-    evaluate = _Remembered(objective) if solver == "lbfgs" else objective
-    falls = solver == "adam" and schedule != "constant"
 
-    def step(epoch, keep):
-        if falls:
-            factor = SCHEDULES[schedule](epoch / stopping.max_iter)
-            optimizer.param_groups[0]["lr"] = learning_rate * factor
-        return run_epoch(evaluate, batches, shares, optimizer, generator, keep)
+    def __init__(
+        self,
+        objective: PenalizedLoss,
+        batches: Sequence,
+        shares: Sequence[float],
+        *,
+        solver: Literal["adam", "rprop", "lbfgs"],
+        learning_rate: float,
+        schedule: Literal["constant", "linear", "cosine"] = "constant",
+        n_epochs: int = 1,
+        generator: torch.Generator | None = None,
+    ):
+        self.optimizer = _make_optimizer(solver, objective.parameters, learning_rate)
+        self.evaluate = _Remembered(objective) if solver == "lbfgs" else objective
+        self.batches, self.shares, self.generator = batches, shares, generator
+        self.learning_rate, self.n_epochs = learning_rate, n_epochs
+        # The factor of the step size as a function of progress; None: constant.
+        self.factor = SCHEDULES[schedule] if solver == "adam" else None
+        if schedule == "constant":
+            self.factor = None
 
-    return iterate(
-        step,
-        objective.parameters,
-        stopping,
-        validate=validate,
-        begin_epoch=begin_epoch,
-        end_epoch=end_epoch,
-        may_settle=not falls,
-    )
+    @property
+    def settles(self) -> bool:
+        """Whether the training may stop when the loss stops decreasing.
+
+        A decreasing step size has its effect in the last epochs of its schedule.
+        """
+        return self.factor is None
+
+    def step(self, epoch: int, keep: Callable[[], None] = lambda: None) -> float:
+        """Run an epoch and return its loss; see `run_epoch`."""
+        if self.factor is not None:
+            rate = self.learning_rate * self.factor(epoch / self.n_epochs)
+            self.optimizer.param_groups[0]["lr"] = rate
+        return run_epoch(
+            self.evaluate,
+            self.batches,
+            self.shares,
+            self.optimizer,
+            self.generator,
+            keep,
+        )
 
 
 def iterate(
@@ -214,26 +213,34 @@ def iterate(
 ) -> History:
     """Repeat a step that changes parameters in place, and keep their best state.
 
-    Where the parameters end is said in `train`.
+    With validation, the parameters end in the state with the best score, and otherwise
+    in the state after the last epoch. If the loss is not finite, or after an interrupt,
+    they return to the state with the best score or, without validation, to the state
+    that was kept last.
 
     Parameters
     ----------
     step : callable
-        Called with the number of the epoch and a function `keep`; returns the loss. It
-        may call `keep` when the parameters are as evaluated, for a later failure to
-        come back to.
+        Function of the number of the epoch and a function `keep`, which returns the
+        loss. It may call `keep` while the parameters are those of the loss, so that a
+        later failure returns to them.
 
     parameters : sequence of Tensor
-        What is changed.
+        Parameters that the step changes.
 
     stopping : Stopping
-        When to stop.
+        Stopping criterion.
 
-    validate, begin_epoch, end_epoch : callable
-        As for `train`.
+    validate : callable or None
+        Function that returns a score of the current parameters; larger is better.
+
+    begin_epoch, end_epoch : callable
+        Functions called around each epoch. The training ends if `end_epoch`, which
+        takes the history, returns True.
 
     may_settle : bool, default=True
-        Whether to stop when the loss does not fall any more.
+        Whether the training may stop when the loss stops decreasing. A validation score
+        can always stop it.
 
     Returns
     -------
@@ -276,7 +283,7 @@ def iterate(
 
 
 class _Watch:
-    """Counts the epochs without improvement."""
+    """Counter of the successive epochs without improvement."""
 
     def __init__(self, stopping: Stopping, higher_is_better: bool):
         self.stopping = stopping
@@ -285,7 +292,8 @@ class _Watch:
         self.n_stalled = 0
 
     def update(self, value: float) -> bool:
-        """Take in the value of an epoch and say whether it is the best so far."""
+        """Add the value of an epoch; return whether it is the best one so far."""
+        # The smallest value is the best. `tol` is absolute for a score, else relative.
         value *= self.sign
         relative = 1.0 if self.sign < 0 else abs(value)
         stalled = value >= self.best - self.stopping.tol * relative
@@ -307,13 +315,16 @@ def run_epoch(
     generator: torch.Generator | None = None,
     keep: Callable[[], None] = lambda: None,
 ) -> float:
-    """Take a step on each batch, in an order drawn anew; see `train`.
+    """Take a step on each batch, in a new random order.
+
+    The function calls `keep` after the first batch has been evaluated, before the first
+    step.
 
     Returns
     -------
     loss : float
-        The sum over the batches, each before its step. Not finite if one was not,
-        which ends the epoch.
+        Sum of the losses of the batches, each before its step. A batch whose loss is
+        not finite ends the epoch, and the sum is not finite.
     """
     order = torch.randperm(len(batches), generator=generator).tolist()
     total = 0.0
@@ -322,9 +333,11 @@ def run_epoch(
         total += loss
         if not math.isfinite(loss):
             break
+        # The loss of these parameters is finite, and no step has changed them yet.
         if position == 0:
             keep()
         if isinstance(optimizer, torch.optim.LBFGS):
+            # With its only batch, whose share of the penalty is 1
             optimizer.step(functools.partial(objective, batches[i]))
         else:
             optimizer.step()
@@ -332,12 +345,12 @@ def run_epoch(
 
 
 class _Remembered:
-    """An objective that does not evaluate the same parameters twice in a row.
+    """Objective that is not evaluated twice in a row for the same parameters.
 
-    An iteration of L-BFGS begins where the line search of the last one has ended.
+    An iteration of L-BFGS begins at the parameters that the last line search evaluated.
     """
 
-    def __init__(self, objective: PenalisedLoss):
+    def __init__(self, objective: PenalizedLoss):
         self.objective, self.parameters = objective, objective.parameters
         self.last = Snapshot(self.parameters)
         self.loss: float | None = None

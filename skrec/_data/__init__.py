@@ -1,1 +1,1 @@
-"""Ratings, ids and texts as users hand them over: checked, and in one form."""
+"""Validation of ratings, ids and texts, and their conversion to one internal form."""

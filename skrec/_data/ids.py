@@ -1,20 +1,26 @@
-"""Ids of users and items: checked, in one plain array a column, and looked up."""
+"""Ids of users and items: validation, conversion to plain arrays, and lookup."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from numbers import Number
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
+
+# Types of public parameters: ids of shape (n,), and pairs of shape (n_ratings, 2).
+Ids: TypeAlias = ArrayLike | Sequence[Any]
+Pairs: TypeAlias = ArrayLike | Sequence[Sequence[Any]] | pd.DataFrame
 
 _ID_REMEDY = (
-    "ids may be integers, floats, booleans, strings or other values that sort, of one "
-    "type a column"
+    "ids may be integers, floats, booleans, strings or other sortable values, with one "
+    "type per column"
 )
-# The types that objects of a kind, as pandas infers it, can have without a loss.
+# Lossless dtypes for each kind of objects that pandas infers.
 _NUMBER_TYPES: dict[str, tuple[type, ...]] = {
     "integer": (np.int64, np.uint64),
     "floating": (np.float64,),
@@ -23,7 +29,7 @@ _NUMBER_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def check_pairs(X) -> tuple[np.ndarray, np.ndarray]:
+def check_pairs(X: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     """Split user-item pairs into two arrays of ids.
 
     Parameters
@@ -34,19 +40,19 @@ def check_pairs(X) -> tuple[np.ndarray, np.ndarray]:
     Returns
     -------
     users, items : ndarray of shape (n_ratings,)
-        Of dtype int64, uint64 (only beyond the range of int64), float64, bool, or
-        object: strings, or other values of one type.
+        Ids of dtype int64, uint64 (only beyond the range of int64), float64, bool, or
+        object (strings, or other values of one type).
 
     Raises
     ------
     TypeError, ValueError
-        If X has another shape, or ids that are missing or of mixed types.
+        If X has the wrong shape, or ids that are missing or of mixed types.
     """
     users, items = _split_columns(X)
     return _check_column(users, "user"), _check_column(items, "item")
 
 
-def check_ids(ids, what: str) -> np.ndarray:
+def check_ids(ids: Any, what: str) -> NDArray[Any]:
     """Validate ids of shape (n,).
 
     Parameters
@@ -55,29 +61,30 @@ def check_ids(ids, what: str) -> np.ndarray:
         Ids of one sortable type.
 
     what : {"user", "item"}
-        What the ids are of, for the messages.
+        Side that the ids belong to, for the error messages.
 
     Returns
     -------
     ids : ndarray of shape (n,)
-        Of the dtypes that `check_pairs` returns. It may share the memory of `ids`.
+        Ids of the dtypes that `check_pairs` returns. They may share memory with the
+        input.
 
     Raises
     ------
     TypeError, ValueError
-        If ids are missing, or of mixed types, or have another shape.
+        If ids are missing, of mixed types, or of the wrong shape.
     """
     array = _to_array(ids, f"{what}s")
     if array.ndim != 1 or len(array) == 0:
         raise ValueError(
-            f"The {what} ids must be a 1-D array-like of at least 1 id, got "
+            f"The {what} ids must be a 1-D array-like with at least 1 id, got "
             f"{type(ids).__name__} of shape {array.shape}."
         )
     return _check_column(array, what)
 
 
-def check_matrix_ids(ids: np.ndarray, what: str) -> None:
-    """Refuse ids that cannot be row or column numbers of a matrix.
+def check_matrix_ids(ids: NDArray[Any], what: str) -> None:
+    """Raise an error for ids that cannot be row or column numbers of a matrix.
 
     Raises
     ------
@@ -87,84 +94,87 @@ def check_matrix_ids(ids: np.ndarray, what: str) -> None:
     numeric = ids.dtype.kind in "iuf"
     if not numeric or (ids < 0).any() or (ids != np.floor(ids)).any():
         raise ValueError(
-            f"The model was fitted on a matrix, so that the {what} ids in X are its "
-            f"{'row' if what == 'user' else 'column'} numbers: non-negative integers "
-            f"are allowed, got {_kind_of(ids)} from {ids.min()} to {ids.max()}."
+            f"The model was fitted on a matrix, so the {what} ids in X must be its "
+            f"{'row' if what == 'user' else 'column'} numbers, which are non-negative "
+            f"integers, got {_kind_of(ids)} from {ids.min()} to {ids.max()}."
         )
 
 
-def positions_of(ids: np.ndarray, known: np.ndarray, what: str) -> np.ndarray:
-    """Where each id stands among the known ones; -1 for an unseen id.
+def positions_of(
+    ids: NDArray[Any], known: NDArray[Any], what: str
+) -> NDArray[np.int64]:
+    """Return the position of each id among the known ids; -1 for an unseen id.
 
-    Numbers are compared by value, whatever their type: 1.0 is 1.
+    Numbers are compared by value, regardless of their dtype: 1.0 equals 1.
 
     Parameters
     ----------
     ids : ndarray of shape (n,)
-        The ids to look up, as `check_pairs` or `check_ids` returns them.
+        Ids to look up, as returned by `check_pairs` or `check_ids`.
 
     known : ndarray of shape (n_known,)
-        Ids in any order, each once.
+        Known ids in any order, without duplicates.
 
     what : {"user", "item"}
-        What the ids are of, for the message.
+        Side that the ids belong to, for the error message.
 
     Returns
     -------
     positions : ndarray of shape (n,), dtype int64
+        Positions in `known`.
 
     Raises
     ------
     TypeError
-        If one side is, say, text and the other numbers, so that nothing can match.
+        If the types of the ids can never match, for example strings and numbers.
     """
     found, wanted = _kind_of(ids), _kind_of(known)
     if found != wanted:
         target = "str" if wanted == "strings" else known.dtype.name
         raise TypeError(
-            f"The {what} ids in X are {found}, but the known ones are {wanted}: "
+            f"The {what} ids in X are {found}, but the known {what} ids are {wanted}: "
             f"convert the column, for example with astype({target!r})."
         )
     if ids.dtype != known.dtype:
-        # Only Python compares integers and floats of any size by their exact values.
+        # Python objects compare exactly; NumPy would round large integers to floats.
         ids, known = ids.astype(object), known.astype(object)
     index = pd.Index(known, dtype=known.dtype, tupleize_cols=False)
     target = pd.Index(ids, dtype=ids.dtype, tupleize_cols=False)
     return index.get_indexer(target).astype(np.int64, copy=False)
 
 
-def union_of_ids(known: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Ids that have none in common together, ascending.
+def union_of_ids(known: NDArray[Any], new: NDArray[Any]) -> NDArray[Any]:
+    """Return the sorted union of two disjoint arrays of ids.
 
-    They are of a type that holds each of them exactly.
+    Its dtype represents every id exactly.
     """
     if len(new) == 0:
         return known
     if new.dtype == known.dtype:
         return np.sort(np.concatenate([known, new]))
-    # NumPy would round large integers to make them floats.
+    # As objects: NumPy would round large integers to floats.
     both = np.concatenate([known.astype(object), new.astype(object)])
     return np.sort(_check_column(both, "item"))
 
 
 def refuse_masked(values: Any, name: str) -> None:
-    """Refuse masked entries, which NumPy's functions would take for values.
+    """Raise an error for masked entries, which NumPy would treat as values.
 
     Raises
     ------
     ValueError
-        If `values` is a masked array with an entry masked.
+        If `values` is a masked array with masked entries.
     """
     if isinstance(values, np.ndarray) and np.ma.is_masked(values):
         raise ValueError(
-            f"{name} is a masked array with masked entries: remove their rows, or fill "
-            "them with values."
+            f"{name} is a masked array with masked entries: remove the masked rows, or "
+            "fill them with values."
         )
 
 
-def _split_columns(X) -> list[Any]:
+def _split_columns(X: Any) -> list[Any]:
     if sp.issparse(X):
-        raise TypeError("X is sparse where user-item pairs are meant.")
+        raise TypeError("X is sparse, but user-item pairs are expected.")
     if hasattr(X, "shape") and hasattr(X, "columns"):
         _check_shape(X.shape)
         if hasattr(X, "iloc"):
@@ -173,13 +183,14 @@ def _split_columns(X) -> list[Any]:
     array = _to_array(X)
     if array.ndim == 1 and array.size and isinstance(array[0], list | tuple):
         raise ValueError(
-            "X has rows of different lengths: give each a user id and an item id."
+            "X has rows of different lengths: each row must have a user id and an item "
+            "id."
         )
     _check_shape(array.shape)
     return [array[:, 0], array[:, 1]]
 
 
-def _check_shape(shape):
+def _check_shape(shape: tuple[int, ...]) -> None:
     if len(shape) != 2:
         raise ValueError(
             f"Expected 2D array, got {len(shape)}D array instead: X must have the "
@@ -194,18 +205,18 @@ def _check_shape(shape):
     if shape[1] > 2:
         raise ValueError(
             f"X has {shape[1]} features, but user-item pairs have 2: user id and "
-            "item id. For a matrix with one column an item, give a SciPy sparse "
+            "item id. For a matrix with one column per item, give a SciPy sparse "
             "matrix, for example scipy.sparse.csr_array(X)."
         )
     if shape[0] == 0:
         raise ValueError(
             f"Found array with 0 sample(s) (shape={tuple(shape)}) while a minimum of 1 "
-            "is required: X must have a row for each rating."
+            "is required: X must have one row per rating."
         )
 
 
-def _to_array(values, name="X") -> np.ndarray:
-    """An array that keeps numbers and strings apart where `values` mixes them."""
+def _to_array(values: Any, name: str = "X") -> NDArray[Any]:
+    """Convert to an array without turning numbers into strings."""
     if isinstance(values, np.matrix):
         raise TypeError(f"np.matrix is not supported: use np.asarray({name}) instead.")
     refuse_masked(values, name)
@@ -216,12 +227,13 @@ def _to_array(values, name="X") -> np.ndarray:
     return np.array(values, dtype=object)
 
 
-def _check_column(column, what: str) -> np.ndarray:
-    """Ids as an array of one sortable type without missing values."""
+def _check_column(column: Any, what: str) -> NDArray[Any]:
+    """Return ids as an array of one sortable type without missing values."""
     ids = _to_array(column)
     if ids.dtype.kind in "mM":
         raise TypeError(
-            f"The {what} ids are of type {ids.dtype}; times are no ids: {_ID_REMEDY}."
+            f"The {what} ids are of type {ids.dtype}, but times cannot be ids: "
+            f"{_ID_REMEDY}."
         )
     if ids.dtype.kind in "UST":
         ids = ids.astype(object)
@@ -242,30 +254,32 @@ def _check_column(column, what: str) -> np.ndarray:
     return ids.astype(np.float64, copy=False) if kind == "f" else ids
 
 
-def _refuse_missing(ids, what):
+def _refuse_missing(ids: NDArray[Any], what: str) -> None:
     missing = int(pd.isna(ids).sum())
     if missing:
         raise ValueError(
-            f"The {what} ids have {missing} missing values (NaN): remove these rows or "
-            "give them an id."
+            f"The {what} ids have {missing} missing values (NaN): remove these rows, "
+            "or give them ids."
         )
     if ids.dtype.kind == "f" and np.isinf(ids).any():
         raise ValueError(
-            f"The {what} ids contain infinity: remove these rows or give them an id."
+            f"The {what} ids contain infinity: remove these rows, or give them ids."
         )
 
 
-def _check_object_ids(ids: np.ndarray, what: str) -> np.ndarray:
+def _check_object_ids(ids: NDArray[Any], what: str) -> NDArray[Any]:
     kind = pd.api.types.infer_dtype(ids, skipna=False)
     if kind == "string":
         return ids
     if kind == "complex":
         return ids.astype(np.complex128)
     if kind.startswith(("date", "time", "period")):
-        raise TypeError(f"The {what} ids are {kind}s; times are no ids: {_ID_REMEDY}.")
+        raise TypeError(
+            f"The {what} ids are {kind}s, but times cannot be ids: {_ID_REMEDY}."
+        )
     for dtype in _NUMBER_TYPES.get(kind, ()):
         try:
-            numbers: np.ndarray = ids.astype(dtype)
+            numbers: NDArray[Any] = ids.astype(dtype)
         except OverflowError:
             continue
         if (numbers == ids).all():
@@ -275,8 +289,8 @@ def _check_object_ids(ids: np.ndarray, what: str) -> np.ndarray:
     return ids
 
 
-def _check_sortable(ids, what):
-    """Refuse objects of several types or without a total order."""
+def _check_sortable(ids: NDArray[Any], what: str) -> None:
+    """Raise an error for objects of several types or without a total order."""
     types = set(map(type, ids))
     try:
         ascending = sorted(set(ids.tolist()))
@@ -291,8 +305,8 @@ def _check_sortable(ids, what):
         )
 
 
-def _kind_of(ids) -> str:
-    """What ids are, as far as it decides whether they can match others."""
+def _kind_of(ids: NDArray[Any]) -> str:
+    """Return the kind of ids; only ids of the same kind can match."""
     if ids.dtype.kind != "O" or isinstance(ids[0], Number):
         return "numbers"
     return "strings" if isinstance(ids[0], str) else f"of type {type(ids[0]).__name__}"

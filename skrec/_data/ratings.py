@@ -1,59 +1,66 @@
-"""Either form of ratings in, one immutable record out."""
+"""Validation of both forms of ratings, and their conversion to one record."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Number
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from numpy.typing import NDArray
 from sklearn.utils import check_array, column_or_1d
-from sklearn.utils.validation import _check_sample_weight
 
+from .._sklearn_compat import check_sample_weight
 from .ids import check_pairs, positions_of, refuse_masked
 
-# Each row and each column takes memory, rated or not.
+# Type of public parameters; the values are ratings.
+RatingMatrix: TypeAlias = sp.spmatrix | sp.sparray
+
+# Each row and each column takes memory, even without ratings.
 _MAX_SIZE = 2**31 - 1
+# Shrinkage of means: number of extra ratings at the global mean. It is about the ratio
+# of the variances within and between the items of MovieLens.
+PRIOR_RATINGS = 5.0
 
 
 @dataclass(frozen=True, eq=False)
 class Ratings:
-    """Ratings of items by users, each at most once, sorted by user and item.
+    """Ratings without repeated pairs, sorted by user and item.
 
-    Ratings of weight 0 are left out, but their users and items stay known. The arrays
-    are read-only and share no memory with what the ratings were made from.
+    Ratings with weight 0 are omitted, but their users and items are kept. The arrays
+    are read-only and share no memory with the input.
 
     Attributes
     ----------
     users : ndarray of shape (n_users,)
-        The ids of the users, ascending.
+        User ids, ascending.
 
     items : ndarray of shape (n_items,)
-        The ids of the items, ascending.
+        Item ids, ascending.
 
     indptr : ndarray of shape (n_users + 1,)
-        Where each user's ratings begin, as in the CSR format.
+        Index of each user's first rating, as in the CSR format.
 
     indices : ndarray of shape (n_ratings,)
-        The position in `items` of each rated item.
+        Position in `items` of each rated item.
 
     values : ndarray of shape (n_ratings,), dtype float64
-        The ratings.
+        Ratings.
 
     weights : ndarray of shape (n_ratings,), dtype float64, or None
-        The weight of each rating, positive. None means 1 each.
+        Positive weight of each rating. None means that all weights are 1.
     """
 
-    users: np.ndarray
-    items: np.ndarray
-    indptr: np.ndarray
-    indices: np.ndarray
-    values: np.ndarray
-    weights: np.ndarray | None = None
+    users: NDArray[Any]
+    items: NDArray[Any]
+    indptr: NDArray[Any]
+    indices: NDArray[Any]
+    values: NDArray[np.float64]
+    weights: NDArray[np.float64] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
             array = getattr(self, name)
             if array is not None:
@@ -63,25 +70,26 @@ class Ratings:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(n_users, n_items)"""
+        """Number of users and number of items."""
         return len(self.users), len(self.items)
 
     @property
     def n_ratings(self) -> int:
+        """Number of ratings."""
         return len(self.values)
 
     @property
-    def rows(self) -> np.ndarray:
-        """The position in `users` of each rating's user, of shape (n_ratings,)."""
+    def rows(self) -> NDArray[np.int64]:
+        """Position in `users` of each rating's user, of shape (n_ratings,)."""
         return np.repeat(np.arange(len(self.users)), np.diff(self.indptr))
 
     @property
     def matrix(self) -> sp.csr_array:
-        """The ratings as a CSR array of shape (n_users, n_items)."""
+        """Ratings as a CSR array of shape (n_users, n_items)."""
         return sp.csr_array((self.values, self.indices, self.indptr), shape=self.shape)
 
-    def select(self, mask: np.ndarray) -> Ratings:
-        """The ratings where `mask` is true; users and items stay known."""
+    def select(self, mask: NDArray[np.bool_]) -> Ratings:
+        """Return the ratings where `mask` is true, with all users and items."""
         indptr = np.concatenate([[0], np.cumsum(mask)])[self.indptr]
         weights = None if self.weights is None else self.weights[mask]
         return Ratings(
@@ -93,10 +101,10 @@ class Ratings:
             weights,
         )
 
-    def with_items(self, items: np.ndarray) -> Ratings:
-        """The same ratings among further items.
+    def with_items(self, items: NDArray[Any]) -> Ratings:
+        """Return the same ratings with additional items.
 
-        `items` has the ids of all, ascending, those of the present ones among them.
+        `items` are all item ids, ascending, including the present ones.
         """
         if len(items) == len(self.items):
             return self
@@ -112,11 +120,11 @@ class Ratings:
 
 
 def is_matrix(X: Any) -> bool:
-    """Whether X is a rating matrix (samples are users) and not user-item pairs."""
+    """Return whether X is a rating matrix (samples are users), not pairs."""
     return sp.issparse(X)
 
 
-def check_ratings(X, y=None, sample_weight=None) -> Ratings:
+def check_ratings(X: Any, y: Any = None, sample_weight: Any = None) -> Ratings:
     """Validate ratings in either form.
 
     Parameters
@@ -124,26 +132,27 @@ def check_ratings(X, y=None, sample_weight=None) -> Ratings:
     X : {array-like, DataFrame} of shape (n_ratings, 2) or {sparse matrix, sparse \
 array} of shape (n_users, n_items)
         User and item ids, or a matrix whose stored entries are the ratings, as
-        `check_rating_matrix` understands them.
+        described in `check_rating_matrix`.
 
     y : array-like of shape (n_ratings,), sparse of shape (n_users, n_items) or None
-        The ratings of pairs; further ratings beside a matrix, which rate nothing that
-        X rates.
+        Ratings of the pairs. With a matrix, further ratings that do not overlap with
+        those in X, or None.
 
     sample_weight : array-like, sparse or None
-        A weight for each rating: of shape (n_ratings,) beside pairs; beside a matrix
-        of shape (n_users,), each for all ratings in a row, those in y included, or
-        sparse with an entry exactly where X or y has one. A rating of weight 0 counts
-        as absent, so that its pair may occur once more.
+        Weight of each rating. With pairs, the shape is (n_ratings,). With a matrix,
+        either the shape is (n_users,) and a weight applies to all ratings in its row,
+        including those in y, or the weights are sparse with an entry exactly where X
+        or y has one. Ratings with weight 0 are ignored; their pairs may occur again.
 
     Returns
     -------
     ratings : Ratings
+        The validated ratings.
 
     Raises
     ------
     TypeError, ValueError
-        If anything in the input is not what it should be.
+        If the input is invalid.
     """
     if is_matrix(X):
         return _matrix_ratings(X, y, sample_weight)
@@ -158,25 +167,25 @@ def check_rating_matrix(
     Parameters
     ----------
     R : {sparse matrix, sparse array} of shape (n_users, n_items)
-        The ratings. A stored zero is a rating of 0, and so is a stored False; True is
-        1. The formats BSR and DIA store zeros also where nothing was meant, so that
-        only their nonzero entries are ratings.
+        Rating matrix. A stored 0 or False is a rating of 0; True is a rating of 1. The
+        formats BSR and DIA pad with zeros, so only their nonzero entries are ratings.
 
     name : str, default="X"
-        What the messages call it.
+        Name of R in the error messages.
 
     n_items : int or None
-        The number of columns it must have, if given.
+        Required number of columns. None means any number.
 
     Returns
     -------
     R : csr_array of shape (n_users, n_items), dtype float64
-        With sorted indices. It shares no memory with the input.
+        The ratings, with sorted indices. It shares no memory with the input.
 
     Raises
     ------
     TypeError, ValueError
-        If R is not sparse, or not of real, finite numbers, or stores an entry twice.
+        If R is not sparse, has values that are not real and finite, or stores an entry
+        twice.
     """
     if not is_matrix(R):
         raise TypeError(
@@ -184,49 +193,52 @@ def check_rating_matrix(
         )
     if R.ndim != 2:
         raise ValueError(
-            f"{name} must have two dimensions, users and items, got shape {R.shape}."
+            f"{name} must have two dimensions (users, items), got shape {R.shape}."
         )
     if R.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must hold real numbers, got dtype {R.dtype}.")
+        raise TypeError(f"{name} must contain real numbers, got dtype {R.dtype}.")
     if n_items is not None and R.shape[1] != n_items:
         raise ValueError(
-            f"{name} has {R.shape[1]} columns, but the model knows {n_items} items: "
-            "give it one column for each of `items_`, in that order."
+            f"{name} has {R.shape[1]} columns, but the model was fitted on {n_items} "
+            "items: give one column for each item of `items_`, in the same order."
         )
     if max(R.shape) > _MAX_SIZE:
         raise ValueError(
             f"{name} has shape {R.shape}, but rows and columns must not exceed "
-            f"{_MAX_SIZE}: each takes memory, rated or not. Give user-item pairs, "
-            "whose ids may be any numbers."
+            f"{_MAX_SIZE}, because each takes memory even without ratings. Give "
+            "user-item pairs, whose ids may be any numbers."
         )
     matrix = _to_csr(R, name)
     if not np.isfinite(matrix.data).all():
         raise ValueError(
-            f"{name} contains NaN or infinity among its stored entries: store finite "
-            "numbers only, and no entry where there is no rating."
+            f"{name} contains NaN or infinity among its stored entries: remove these "
+            "entries. A missing rating is an entry that is not stored."
         )
     return matrix
 
 
-def check_matrix_weights(sample_weight, R: sp.csr_array) -> np.ndarray | None:
-    """One weight for each stored entry of R.
+def check_matrix_weights(
+    sample_weight: Any, R: sp.csr_array
+) -> NDArray[np.float64] | None:
+    """Return one weight for each stored entry of R.
 
     Parameters
     ----------
     sample_weight : sparse with the entries of R, array-like of shape (n_users,) or None
-        The weights. One a row is the weight of each entry in it.
+        Weights. With shape (n_users,), a weight applies to all entries in its row.
 
     R : csr_array of shape (n_users, n_items)
-        The ratings, as `check_rating_matrix` returns them.
+        Ratings, as returned by `check_rating_matrix`.
 
     Returns
     -------
     weights : ndarray of shape (nnz,) or None
+        Weight of each stored entry. None if `sample_weight` is None.
 
     Raises
     ------
     ValueError
-        If weights are negative or all zero, or do not match R.
+        If weights are negative, all zero, or do not match R.
     """
     if sample_weight is None:
         return None
@@ -235,17 +247,57 @@ def check_matrix_weights(sample_weight, R: sp.csr_array) -> np.ndarray | None:
     else:
         weights = _check_weights(sample_weight, R)[row_numbers(R)]
     if not weights.any():
-        raise ValueError("sample_weight is zero everywhere: no rating is left.")
+        raise ValueError(
+            "sample_weight is zero for all ratings: at least one weight must be "
+            "positive."
+        )
     return weights
 
 
-def row_numbers(matrix: sp.csr_array) -> np.ndarray:
-    """The row of each stored entry, of shape (nnz,)."""
+def row_numbers(matrix: sp.csr_array) -> NDArray[np.int64]:
+    """Return the row of each stored entry, of shape (nnz,)."""
     return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
 
 
-def select_entries(matrix: sp.csr_array, mask: np.ndarray) -> sp.csr_array:
-    """The matrix with only those stored entries where `mask` is true."""
+def shrunken_means(
+    positions: NDArray[Any],
+    size: int,
+    ratings: NDArray[np.float64],
+    global_mean: float,
+    weights: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Return the mean rating of each user or item, shrunk toward the global mean.
+
+    Parameters
+    ----------
+    positions : ndarray of shape (n_ratings,)
+        Position of the user or item of each rating.
+
+    size : int
+        Number of users or items.
+
+    ratings : ndarray of shape (n_ratings,)
+        Ratings.
+
+    global_mean : float
+        Mean of all ratings. It counts as `PRIOR_RATINGS` extra ratings.
+
+    weights : ndarray of shape (n_ratings,) or None
+        Weight of each rating. None means that all weights are 1.
+
+    Returns
+    -------
+    means : ndarray of shape (size,)
+        The shrunk means.
+    """
+    counts = np.bincount(positions, weights, minlength=size)
+    weighted = ratings if weights is None else ratings * weights
+    sums = np.bincount(positions, weighted, minlength=size)
+    return (sums + PRIOR_RATINGS * global_mean) / (counts + PRIOR_RATINGS)
+
+
+def select_entries(matrix: sp.csr_array, mask: NDArray[np.bool_]) -> sp.csr_array:
+    """Return the matrix with only the stored entries where `mask` is true."""
     if mask.all():
         return matrix
     indptr = np.concatenate([[0], np.cumsum(mask)])[matrix.indptr]
@@ -254,11 +306,11 @@ def select_entries(matrix: sp.csr_array, mask: np.ndarray) -> sp.csr_array:
     )
 
 
-def _pair_ratings(X, y, sample_weight) -> Ratings:
+def _pair_ratings(X: Any, y: Any, sample_weight: Any) -> Ratings:
     if y is None:
         raise ValueError(
             "X with user-item pairs requires y to be passed, but the target y is None: "
-            "give one rating for each row of X, or a sparse matrix as X."
+            "give one rating for each row of X, or give X as a sparse rating matrix."
         )
     for name, values in (("y", y), ("sample_weight", sample_weight)):
         if sp.issparse(values):
@@ -279,37 +331,37 @@ def _pair_ratings(X, y, sample_weight) -> Ratings:
     if at is not None:
         raise ValueError(
             f"X has repeated user-item pairs, among them user {user_ids[at[0]]} with "
-            f"item {item_ids[at[1]]}: keep one rating of each pair, for example the "
-            "mean by DataFrame.groupby([user, item]).mean()."
+            f"item {item_ids[at[1]]}: keep one rating per pair, for example the mean, "
+            "by DataFrame.groupby([user, item]).mean()."
         )
     return ratings
 
 
-def _matrix_ratings(X, y, sample_weight) -> Ratings:
+def _matrix_ratings(X: Any, y: Any, sample_weight: Any) -> Ratings:
     R = check_rating_matrix(X)
     if y is not None:
         R = _join(R, y)
     if R.nnz == 0:
         raise ValueError(
-            f"X is a matrix of shape {R.shape} without any rating: at least 1 stored "
+            f"X is a matrix of shape {R.shape} without ratings: at least 1 stored "
             "entry is required."
         )
     weights = check_matrix_weights(sample_weight, R)
     return _make_record(np.arange(R.shape[0]), np.arange(R.shape[1]), R, weights)
 
 
-def _join(R, y) -> sp.csr_array:
-    """The ratings of X and y in one matrix."""
+def _join(R: sp.csr_array, y: Any) -> sp.csr_array:
+    """Return the ratings of X and y in one matrix."""
     if not sp.issparse(y):
         raise TypeError(
-            "X is a rating matrix, so that y must be None or a sparse matrix of the "
-            f"same shape with further ratings, got {type(y).__name__}."
+            "X is a rating matrix, so y must be None or a sparse matrix of the same "
+            f"shape with further ratings, got {type(y).__name__}."
         )
     more = check_rating_matrix(y, name="y")
     if more.shape != R.shape:
         raise ValueError(
-            f"y has shape {more.shape}, but X has shape {R.shape}: give further "
-            "ratings of the same users and items."
+            f"y has shape {more.shape}, but X has shape {R.shape}: both must have the "
+            "same users and items."
         )
     joined, _ = _sorted_csr(
         np.concatenate([R.data, more.data]),
@@ -326,14 +378,15 @@ def _join(R, y) -> sp.csr_array:
     return joined
 
 
-def _check_weights(sample_weight, samples) -> np.ndarray:
+def _check_weights(sample_weight: Any, samples: Any) -> NDArray[np.float64]:
     refuse_masked(sample_weight, "sample_weight")
-    return _check_sample_weight(
-        sample_weight, X=samples, dtype=np.float64, ensure_non_negative=True
+    weights: NDArray[np.float64] = check_sample_weight(
+        sample_weight, samples, np.float64
     )
+    return weights
 
 
-def _entry_weights(sample_weight, R) -> np.ndarray:
+def _entry_weights(sample_weight: Any, R: sp.csr_array) -> NDArray[np.float64]:
     weights = check_rating_matrix(sample_weight, name="sample_weight")
     if not (
         weights.shape == R.shape
@@ -343,20 +396,25 @@ def _entry_weights(sample_weight, R) -> np.ndarray:
         raise ValueError(
             "sample_weight must have a stored entry exactly where the ratings (of X "
             "and y, if both are given) have one: build it with their indices and "
-            "indptr, or give one weight a row."
+            "indptr, or give one weight per row."
         )
     if (weights.data < 0).any():
         raise ValueError("Negative values in data passed to `sample_weight`.")
     return weights.data
 
 
-def _make_record(users, items, R, weights) -> Ratings:
+def _make_record(
+    users: NDArray[Any],
+    items: NDArray[Any],
+    R: sp.csr_array,
+    weights: NDArray[np.float64] | None,
+) -> Ratings:
     ratings = Ratings(users, items, R.indptr, R.indices, R.data, weights)
     return ratings if weights is None else ratings.select(weights > 0)
 
 
-def _to_csr(R, name) -> sp.csr_array:
-    """CSR with sorted indices, never summing entries that are stored twice."""
+def _to_csr(R: Any, name: str) -> sp.csr_array:
+    """Convert to CSR with sorted indices; raise an error for duplicate entries."""
     coo = R.tocoo()
     row, col, data = coo.row, coo.col, coo.data.astype(np.float64)
     if R.format in ("bsr", "dia"):
@@ -365,46 +423,51 @@ def _to_csr(R, name) -> sp.csr_array:
     for numbers, size in zip((row, col), R.shape, strict=True):
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < size:
             raise ValueError(
-                f"{name} stores entries outside its shape {R.shape}: build it with the "
-                "right shape."
+                f"{name} stores entries outside its shape {R.shape}: build it with a "
+                "shape that contains all entries."
             )
     csr, _ = _sorted_csr(data, row, col, R.shape)
     at = _first_repeated(csr)
     if at is not None:
         raise ValueError(
             f"{name} stores row {at[0]}, column {at[1]} more than once: call its "
-            "sum_duplicates() if the entries are to be added, or remove all but one."
+            "sum_duplicates() to add the entries, or remove all but one."
         )
     return csr
 
 
-def _sorted_csr(data, row, col, shape) -> tuple[sp.csr_array, np.ndarray]:
-    """A CSR array with sorted indices, and the order that its entries had."""
+def _sorted_csr(
+    data: NDArray[Any],
+    row: NDArray[Any],
+    col: NDArray[Any],
+    shape: tuple[int, int],
+) -> tuple[sp.csr_array, NDArray[np.int64]]:
+    """Build a CSR array with sorted indices; return it and the sorting order."""
     order = np.argsort(row.astype(np.int64) * shape[1] + col, kind="stable")
     counts = np.bincount(row, minlength=shape[0])
     indptr = np.concatenate([[0], np.cumsum(counts)])
     return sp.csr_array((data[order], col[order], indptr), shape=shape), order
 
 
-def _first_repeated(matrix) -> tuple[int, int] | None:
-    """The first row and column that is stored twice, if indices are sorted."""
+def _first_repeated(matrix: sp.csr_array) -> tuple[int, int] | None:
+    """Return the first row and column that is stored twice. Needs sorted indices."""
     rows = row_numbers(matrix)
     at = np.flatnonzero((np.diff(rows) == 0) & (np.diff(matrix.indices) == 0))
     return (int(rows[at[0]]), int(matrix.indices[at[0]])) if len(at) else None
 
 
-def _check_target(y, n_ratings) -> np.ndarray:
+def _check_target(y: Any, n_ratings: int) -> NDArray[np.float64]:
     refuse_masked(y, "y")
     y = column_or_1d(y, warn=True)
     is_object = y.dtype == object
     if is_object and pd.isna(y).any():
-        raise ValueError("Input y contains NaN: leave out the pairs without a rating.")
+        raise ValueError("Input y contains NaN: remove the pairs without a rating.")
     has_others = is_object and not all(isinstance(rating, Number) for rating in y)
     if has_others or y.dtype.kind not in "biufO":
         found = "text or other objects" if has_others else y.dtype
         raise TypeError(
-            f"y must hold numbers, the ratings, got {found}: convert it, for example "
-            "with astype(float)."
+            f"y must contain numbers, got {found}: convert it, for example with "
+            "astype(float)."
         )
     if len(y) != n_ratings:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Texts of items: checked, wrapped and matched with the items of the ratings."""
+"""Texts of items: validation, wrapping, and matching with the rated items."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -15,40 +16,43 @@ from .ids import check_ids, positions_of, refuse_masked, union_of_ids
 
 _ALLOWED = "a mapping or pandas Series from item id to text"
 _CUT = (
-    "In cross-validation, scikit-learn cuts any sized object whose length equals the "
-    "number of samples, and makes a list of a mapping in doing so: wrap it in "
-    "skrec.text.ItemTexts, which passes whole."
+    "In cross-validation, scikit-learn splits any sized object whose length equals the "
+    "number of samples, and turns a mapping into a list: wrap the texts in "
+    "skrec.text.ItemTexts, which is not split."
 )
 
 
 class ItemTexts:
-    """Texts of items that pass whole through cross-validation.
+    """Container for item texts that cross-validation does not split.
 
-    scikit-learn cuts any sized object whose length equals the number of samples to the
-    samples of each split. Texts belong to items, not to samples, and must reach `fit`
-    whole. This wrapper has no size, so that they do.
+    scikit-learn splits any sized object whose length equals the number of samples.
+    Texts belong to items, not to samples, so `fit` needs all of them in every split.
+    This wrapper has no length and is therefore passed on unchanged.
 
     Parameters
     ----------
     texts : mapping, Series or sequence
-        - A mapping or pandas Series from item id to text: with a rating matrix the ids
-          are column numbers.
-        - A sequence with one text for each column of a rating matrix.
+        Texts of the items, as
 
-        A text is a str. None, NaN, ``pd.NA`` and blank text stand for no text.
+        - a mapping or pandas Series from item id to text (with a rating matrix, the
+          ids are column numbers), or
+        - a sequence with one text for each column of a rating matrix.
+
+        A text is a str. None, NaN, ``pd.NA`` and blank strings mean that an item has
+        no text.
 
     Attributes
     ----------
     ids : ndarray of shape (n_texts,) or None
-        The item ids in the order of `texts`; None if the texts belong to columns.
+        Item ids in the order of `texts`. None if `texts` is a sequence.
 
     texts : tuple of length n_texts
-        The texts, None where there is none.
+        Texts, with None for missing texts.
 
     Raises
     ------
     TypeError, ValueError
-        If `texts` is something else, has no entry, an id twice, or a text that is
+        If `texts` is of another type or empty, has an id twice, or has a text that is
         neither a str nor missing.
 
     Examples
@@ -58,27 +62,32 @@ class ItemTexts:
     >>> item_texts
     ItemTexts(<1 text by item id>)
 
-    It is given to `fit`, or to a search or cross-validation, like the texts themselves:
+    Pass it to `fit`, to a search or to cross-validation in place of the texts:
     ``GridSearchCV(recommender, param_grid).fit(X, y, item_texts=item_texts)``.
     """
 
-    def __init__(self, texts):
+    ids: NDArray[Any] | None
+    texts: tuple[str | None, ...]
+
+    def __init__(
+        self, texts: Mapping[Any, Any] | pd.Series | Sequence[Any] | ItemTexts
+    ) -> None:
         self.ids, self.texts = _split(texts, "texts")
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         if not isinstance(other, ItemTexts):
             return NotImplemented
         return self._contents() == other._contents()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         n_texts = len(self.texts)
         of = "by column" if self.ids is None else "by item id"
         return f"ItemTexts(<{n_texts} text{'' if n_texts == 1 else 's'} {of}>)"
 
-    def __sklearn_clone__(self):
+    def __sklearn_clone__(self) -> ItemTexts:
         return copy.deepcopy(self)
 
-    def _contents(self):
+    def _contents(self) -> tuple[str | None, ...] | dict[Any, str | None]:
         if self.ids is None:
             return self.texts
         return dict(zip(self.ids.tolist(), self.texts, strict=True))
@@ -90,45 +99,45 @@ class ResolvedTexts(NamedTuple):
     Attributes
     ----------
     ids : ndarray of shape (n_items,)
-        The ids of the items that are rated or have a text, ascending.
+        Ids of the items that have a rating or a text, ascending.
 
     texts : list of length n_items
-        The text of each of them, None where there is none.
+        Text of each item, with None for missing texts.
     """
 
-    ids: np.ndarray
+    ids: NDArray[Any]
     texts: list[str | None]
 
 
 def resolve_item_texts(
-    item_texts: Any, item_ids: np.ndarray, *, on_matrix: bool
+    item_texts: Any, item_ids: NDArray[Any], *, on_matrix: bool
 ) -> ResolvedTexts:
-    """Match the texts that `fit` was given with the items of the ratings.
+    """Match the texts passed to `fit` with the items of the ratings.
 
     Parameters
     ----------
     item_texts : mapping, Series, ItemTexts or sequence
-        What the user gave, as `ItemTexts` describes it.
+        Texts, as described in `ItemTexts`.
 
     item_ids : ndarray of shape (n_known,)
-        The ids of the items in the ratings, ascending, as `Ratings.items` has them.
+        Ids of the items in the ratings, ascending, as in `Ratings.items`.
 
     on_matrix : bool
-        Whether the ratings came as a matrix, so that `item_ids` are all its column
-        numbers.
+        Whether the ratings are a matrix. `item_ids` are then all its column numbers.
 
     Returns
     -------
     resolved : ResolvedTexts
-        Its ids are `item_ids` and, beside pairs, those that only have a text: the cold
-        items. An id with neither a rating nor a text is left out.
+        Items and their texts. With pairs, the ids are `item_ids` and the ids of
+        cold-start items, which have a text and no rating. Ids with neither a rating
+        nor a text are omitted.
 
     Raises
     ------
     TypeError, ValueError
-        If there is a sequence beside pairs, or one of another length than the matrix
-        has columns; an id for which there is no column, or of another type than those
-        of the ratings; or anything that `ItemTexts` refuses.
+        If a sequence is given with pairs, or its length is not the number of columns;
+        if an id has no column, or another type than the ids of the ratings; or if the
+        texts are invalid for `ItemTexts`.
     """
     ids, texts = _split(item_texts, "item_texts")
     if ids is None:
@@ -139,10 +148,9 @@ def resolve_item_texts(
     if on_matrix and not known.all():
         missing = ", ".join(map(repr, ids[~known][:3].tolist()))
         raise ValueError(
-            "X is a matrix, so that the ids in item_texts are its column numbers: "
-            f"integers from 0 to {len(item_ids) - 1} are allowed. There is no column "
-            f"for {missing}: remove it, or give a sequence with one text for each "
-            "column."
+            "X is a matrix, so the ids in item_texts must be its column numbers, "
+            f"integers from 0 to {len(item_ids) - 1}, got {missing}: remove these ids, "
+            "or give a sequence with one text for each column."
         )
     has_text = np.array([text is not None for text in texts])
     all_ids = union_of_ids(item_ids, ids[~known & has_text])
@@ -155,37 +163,39 @@ def resolve_item_texts(
 
 def reduce_texts(
     texts: Sequence[str | None], n_components: int, random_state: np.random.RandomState
-) -> np.ndarray:
-    """Reduce the tf-idf of texts to a few numbers each.
+) -> NDArray[np.float64]:
+    """Reduce the tf-idf vectors of texts by a truncated singular value decomposition.
 
     Parameters
     ----------
     texts : sequence of length n_texts
-        The texts, None where there is none.
+        Texts, with None for missing texts.
 
     n_components : int
-        How many numbers a text becomes at most; no more than there are words.
+        Maximum number of components; there are no more components than words.
 
     random_state : RandomState
-        Determines the randomised singular value decomposition.
+        Random number generator of the randomized singular value decomposition.
 
     Returns
     -------
     reduced : ndarray of shape (n_texts, n_components)
-        Of mean square 1 among texts that have words; zero for the others.
+        Components of each text, scaled to a mean square of 1 among texts that have
+        words; zeros for the other texts.
 
     Raises
     ------
     ValueError
-        If no word is left.
+        If the vocabulary is empty.
     """
     words = TfidfVectorizer(stop_words="english", max_df=0.5, sublinear_tf=True)
     try:
         tfidf = words.fit_transform([text or "" for text in texts])
     except ValueError as error:
         raise ValueError(
-            "The texts have no words to learn from: they are stop words, or in more "
-            "than half of the texts."
+            "item_texts has no words to learn from: each of its words is a stop word, "
+            "or occurs in more than half of the texts. Give longer texts, or fit "
+            "without item_texts."
         ) from error
     n_components = min(n_components, tfidf.shape[1])
     reduction = TruncatedSVD(n_components, random_state=random_state)
@@ -202,24 +212,24 @@ def check_texts(
     Parameters
     ----------
     values : iterable of length n_texts
-        The texts.
+        Texts.
 
     name : str
-        What the messages call it.
+        Name of `values` in the error messages.
 
     labels : sequence of length n_texts, default=None
-        What the messages call each text; its position by default.
+        Name of each text in the error messages. None means its position.
 
     Returns
     -------
     texts : list of length n_texts
-        The texts, None for those that are missing or blank.
+        Texts, with None for missing and blank texts.
 
     Raises
     ------
     TypeError, ValueError
-        If `values` is a single text or no sequence, or has an entry that is neither a
-        str nor missing.
+        If `values` is a single text or not a sequence, or has an entry that is neither
+        a str nor missing.
     """
     texts = _to_list(values, name)
     for position, text in enumerate(texts):
@@ -241,7 +251,7 @@ def check_texts(
 def _to_list(values: Any, name: str) -> list[Any]:
     if isinstance(values, str | bytes):
         raise ValueError(
-            f"{name} is a single text, where an iterable of texts is meant: give "
+            f"{name} is a single text, but an iterable of texts is expected: give "
             f"[{name}] for one text."
         )
     if isinstance(values, Mapping | set | frozenset) or not isinstance(
@@ -257,13 +267,13 @@ def _to_list(values: Any, name: str) -> list[Any]:
     if array.ndim != 1:
         raise ValueError(
             f"{name} must have one dimension, got {type(values).__name__} of shape "
-            f"{array.shape}: give the column that holds the texts."
+            f"{array.shape}: give the column with the texts."
         )
     return array.tolist()
 
 
-def _split(texts: Any, name: str) -> tuple[np.ndarray | None, tuple[str | None, ...]]:
-    """Item ids (None if the texts belong to columns) and texts."""
+def _split(texts: Any, name: str) -> tuple[NDArray[Any] | None, tuple[str | None, ...]]:
+    """Return item ids (None if the texts belong to columns) and texts."""
     if isinstance(texts, ItemTexts):
         return texts.ids, texts.texts
     by_id = isinstance(texts, Mapping | pd.Series)
@@ -287,45 +297,54 @@ def _split(texts: Any, name: str) -> tuple[np.ndarray | None, tuple[str | None, 
     return ids, tuple(check_texts(values, name, ids.tolist()))
 
 
-def _check_keys(keys, name: str) -> np.ndarray:
+def _check_keys(keys: Any, name: str) -> NDArray[Any]:
     try:
         ids = check_ids(keys, "item")
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{name} has keys that are no item ids. {error}") from error
+        raise type(error)(
+            f"{name} has keys that are not valid item ids. {error}"
+        ) from error
     repeated = pd.Index(ids, tupleize_cols=False).duplicated()
     if repeated.any():
         raise ValueError(
             f"{name} has repeated ids, among them {ids[repeated].tolist()[0]!r}: keep "
-            "one text of each item."
+            "one text per item."
         )
     return ids
 
 
-def _check_aligned(item_texts, texts, n_items, on_matrix, wrapped):
-    """Refuse a sequence that cannot belong to the columns of a matrix."""
+def _check_aligned(
+    item_texts: Any,
+    texts: tuple[str | None, ...],
+    n_items: int,
+    on_matrix: bool,
+    wrapped: bool,
+) -> None:
+    """Raise an error for a sequence that cannot belong to the columns of a matrix."""
     kind = "ItemTexts around a sequence" if wrapped else type(item_texts).__name__
-    # What is wrapped has never been cut.
+    # Wrapped texts were not split.
     hint = "" if wrapped else f" {_CUT}"
     if not on_matrix:
         raise TypeError(
-            f"item_texts is of type {kind}, but beside user-item pairs nothing says "
-            f"which text belongs to which item: give {_ALLOWED}, or "
+            f"item_texts is of type {kind}, but with user-item pairs a sequence does "
+            f"not tell which text belongs to which item: give {_ALLOWED}, or "
             f"skrec.text.ItemTexts around one.{hint}"
         )
     if len(texts) != n_items:
         raise ValueError(
             f"item_texts has {len(texts)} texts, but X has {n_items} columns: give one "
-            "text for each column, None where there is none, or a mapping or pandas "
+            "text for each column, None for a missing text, or a mapping or pandas "
             f"Series from column number to text.{hint}"
         )
 
 
-def _look_up(ids: np.ndarray, item_ids: np.ndarray) -> np.ndarray:
+def _look_up(ids: NDArray[Any], item_ids: NDArray[Any]) -> NDArray[np.int64]:
     try:
         return positions_of(ids, item_ids, "item")
     except TypeError:
         found, wanted = (type(array.tolist()[0]).__name__ for array in (ids, item_ids))
         raise TypeError(
-            f"The ids in item_texts are of type {found}, but those of the ratings are "
-            f"of type {wanted}, so that none can match: convert one of them."
+            f"The ids in item_texts are of type {found}, but the item ids of the "
+            f"ratings are of type {wanted}, so they can never match: convert one of "
+            "them."
         ) from None

@@ -1,4 +1,4 @@
-"""Word vectors, read from the formats of GloVe, word2vec and NumPy, or from memory."""
+"""Loading of word vectors from GloVe, word2vec and NumPy files, or from memory."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import zipfile
 import zlib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sized
 from itertools import chain
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
-_File = IO[bytes] | gzip.GzipFile
+_File: TypeAlias = IO[bytes] | gzip.GzipFile
 _CHUNK = 2**16  # bytes of a binary file that are read at a time
-_DAMAGED = "the file is damaged, or not of the format that its name and beginning say"
+_DAMAGED = "the file is damaged, or not in the format that its name and header indicate"
 
 
 class WordVectors(NamedTuple):
@@ -23,81 +24,89 @@ class WordVectors(NamedTuple):
     Attributes
     ----------
     words : list of str, of length n_words
-        The words, each once.
+        Words, without duplicates.
 
     vectors : ndarray of shape (n_words, n_dims)
-        The vector of each word.
+        Vector of each word.
     """
 
     words: list[str]
-    vectors: np.ndarray
+    vectors: NDArray[Any]
 
-    def __repr__(self):
-        # Estimators that hold word vectors print them.
+    def __repr__(self) -> str:
+        # Short, because the repr of an estimator includes its word vectors.
         n_words, n_dims = np.shape(self.vectors)
         return f"WordVectors(<{n_words} words, {n_dims} dimensions>)"
 
 
 class _Entries(NamedTuple):
-    """The words of a source with what their vectors are made of.
+    """Words of a source with their unparsed vectors.
 
-    Numbers are parsed only for words that are wanted.
+    Vectors are parsed only for requested words.
     """
 
     n_dims: int
-    rows: Iterator[tuple[str, Any, int]]  # word, unparsed vector, where it stands
+    rows: Iterator[tuple[str, Any, int]]  # word, unparsed vector, line or word number
     parse: Callable[[Any], Any]
-    place: str  # what the messages put before the number of where it stands
+    place: str  # prefix of the line or word number in error messages
 
 
-def load_word_vectors(source, vocabulary=None, *, dtype="float32"):
-    """Load word vectors, for instance those of GloVe or word2vec.
+def load_word_vectors(
+    source: Any,
+    vocabulary: Iterable[str] | None = None,
+    *,
+    dtype: DTypeLike = "float32",
+) -> WordVectors:
+    """Load pre-trained word vectors, for example of GloVe or word2vec.
 
     Parameters
     ----------
     source : str, path-like, mapping, pair or KeyedVectors
-        - The path of a text file as GloVe [1]_ (a line for each word: the word and its
-          numbers) or word2vec [2]_ writes it (the same after a line with the number of
-          words and of dimensions). It may be compressed by gzip.
-        - The path of a binary file of word2vec, whose name must end in ``.bin`` or
+        One of the following.
+
+        - Path of a text file of GloVe [1]_ (one line per word: the word and its
+          numbers) or word2vec [2]_ (the same after a line with the number of words and
+          of dimensions). It may be compressed by gzip.
+        - Path of a binary file of word2vec, whose name must end in ``.bin`` or
           ``.bin.gz``.
-        - The path of an ``.npz`` file with the arrays ``words`` and ``vectors``.
-        - A mapping from word to vector.
+        - Path of an ``.npz`` file with the arrays ``words`` and ``vectors``.
+        - Mapping from word to vector.
         - :class:`WordVectors`, or another pair ``(words, vectors)``.
-        - An object with the attributes ``index_to_key`` and ``vectors``, as gensim's
+        - Object with the attributes ``index_to_key`` and ``vectors``, such as gensim's
           KeyedVectors.
 
     vocabulary : iterable of str, default=None
-        The words that are wanted, for example ``vectorizer.vocabulary_`` of a
-        :class:`SequenceVectorizer`. None means all.
+        Requested words, for example ``vectorizer.vocabulary_`` of a
+        :class:`SequenceVectorizer`. None means all words.
 
     dtype : {"float16", "float32", "float64"} or dtype, default="float32"
-        The type of the vectors.
+        Data type of the vectors.
 
     Returns
     -------
     word_vectors : WordVectors
-        The wanted words that the source has, in its order, and their vectors, of shape
-        (n_words, n_dims). Of a word that it has twice the first vector.
+        The requested words that the source has, in the order of the source, and their
+        vectors of shape (n_words, n_dims). If a word occurs twice, its first vector is
+        used.
 
     Raises
     ------
     ValueError
-        If a file is damaged, with its path and where; if vectors are of different
-        lengths, empty, not of numbers or not finite.
+        If a file is damaged (the message has its path and the position), or if vectors
+        are of different lengths, empty, not numeric or not finite.
 
     TypeError
-        If `source` is of none of these types, or words are not str.
+        If `source` has an unsupported type, or words are not str.
 
     OSError
         If a file cannot be opened.
 
     Notes
     -----
-    Files of text and of word2vec are read word by word, in memory for the wanted words
-    only: the numbers of other words are counted, not parsed. A word in a text file may
-    contain spaces, as some of GloVe's do, unless it ends in a number. Bytes that are
-    not UTF-8 are kept as ``surrogateescape`` does.
+    Text files and word2vec files are read word by word. Only the vectors of requested
+    words are parsed and kept in memory. A word in a text file may contain spaces, as
+    some words of GloVe do, unless it ends in a number. Bytes that are not valid UTF-8
+    are decoded with ``surrogateescape``.
 
     References
     ----------
@@ -120,15 +129,15 @@ def load_word_vectors(source, vocabulary=None, *, dtype="float32"):
            [2. , 0. ]], dtype=float32)
     """
     wanted = None if vocabulary is None else _check_vocabulary(vocabulary)
-    dtype = np.dtype(dtype)
-    if dtype.kind != "f":
-        raise ValueError(f"dtype must be a floating-point type, got {dtype}.")
+    float_type = np.dtype(dtype)
+    if float_type.kind != "f":
+        raise ValueError(f"dtype must be a floating-point type, got {float_type}.")
     if isinstance(source, str | os.PathLike):
-        return _load_file(os.fspath(source), wanted, dtype)
-    return _collect(_from_memory(source), wanted, dtype)
+        return _load_file(os.fspath(source), wanted, float_type)
+    return _collect(_from_memory(source), wanted, float_type)
 
 
-def _check_vocabulary(vocabulary) -> set[str]:
+def _check_vocabulary(vocabulary: Any) -> set[str]:
     if isinstance(vocabulary, str | bytes) or not isinstance(vocabulary, Iterable):
         raise TypeError(
             "vocabulary must be an iterable of words or None, got "
@@ -139,19 +148,19 @@ def _check_vocabulary(vocabulary) -> set[str]:
     return wanted
 
 
-def _check_words(words, name: str) -> None:
+def _check_words(words: Iterable[Any], name: str) -> None:
     for word in words:
         if not isinstance(word, str):
             raise TypeError(
-                f"{name} has {word!r} of type {type(word).__name__} among its words: "
-                "words must be str."
+                f"{name} has the word {word!r} of type {type(word).__name__}: words "
+                "must be str."
             )
 
 
 def _collect(
-    entries: _Entries, wanted: Container[str] | None, dtype: np.dtype
+    entries: _Entries, wanted: Container[str] | None, dtype: np.dtype[Any]
 ) -> WordVectors:
-    vectors: dict[str, np.ndarray] = {}
+    vectors: dict[str, NDArray[Any]] = {}
     for word, raw, number in entries.rows:
         if word in vectors or (wanted is not None and word not in wanted):
             continue
@@ -161,27 +170,29 @@ def _collect(
     return WordVectors([], np.empty((0, entries.n_dims), dtype))
 
 
-def _to_vector(raw, entries: _Entries, number: int, dtype: np.dtype) -> np.ndarray:
+def _to_vector(
+    raw: Any, entries: _Entries, number: int, dtype: np.dtype[Any]
+) -> NDArray[Any]:
     place = f"{entries.place} {number}"
     try:
-        with np.errstate(over="ignore"):  # refused below
+        with np.errstate(over="ignore"):  # checked below
             vector = np.array(entries.parse(raw), dtype=dtype)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{place}: the vector is not of numbers ({error}).") from error
+        raise ValueError(f"{place}: the vector is not numeric ({error}).") from error
     if vector.shape != (entries.n_dims,):
         raise ValueError(
-            f"{place}: the vector has shape {vector.shape}, but the first one has "
-            f"{entries.n_dims} numbers: all must have as many."
+            f"{place}: the vector has shape {vector.shape}, but the first vector has "
+            f"{entries.n_dims} numbers: all vectors must have the same length."
         )
     if not np.isfinite(vector).all():
         raise ValueError(
             f"{place}: the vector has numbers that are not finite in {dtype}: remove "
-            "the word, or leave it out of vocabulary."
+            "the word from the source or from vocabulary."
         )
     return vector
 
 
-def _from_memory(source) -> _Entries:
+def _from_memory(source: Any) -> _Entries:
     if hasattr(source, "index_to_key") and hasattr(source, "vectors"):
         return _from_pair(source.index_to_key, source.vectors, "source")
     if isinstance(source, Mapping):
@@ -195,7 +206,7 @@ def _from_memory(source) -> _Entries:
     )
 
 
-def _from_pair(words, vectors, name: str) -> _Entries:
+def _from_pair(words: Any, vectors: Any, name: str) -> _Entries:
     words = list(words)
     _check_words(words, name)
     if hasattr(vectors, "__array__"):
@@ -203,8 +214,8 @@ def _from_pair(words, vectors, name: str) -> _Entries:
     n_vectors = len(vectors) if isinstance(vectors, Sized) else "no"
     if n_vectors != len(words):
         raise ValueError(
-            f"{name} has {len(words)} words and {n_vectors} vectors: give each word "
-            "one vector."
+            f"{name} has {len(words)} words and {n_vectors} vectors: give one vector "
+            "per word."
         )
     n_dims = np.size(vectors[0]) if words else 0
     _check_not_empty(n_dims, name)
@@ -212,15 +223,17 @@ def _from_pair(words, vectors, name: str) -> _Entries:
     return _Entries(n_dims, rows, np.asarray, f"{name}, word")
 
 
-def _check_not_empty(n_dims, name: str) -> None:
+def _check_not_empty(n_dims: int, name: str) -> None:
     if n_dims < 1:
         raise ValueError(
             f"{name} has no word vectors: at least one word with at least one number "
-            "is needed, in a text file with a space between them."
+            "is required, separated by a space in a text file."
         )
 
 
-def _load_file(path: str, wanted, dtype) -> WordVectors:
+def _load_file(
+    path: str, wanted: Container[str] | None, dtype: np.dtype[Any]
+) -> WordVectors:
     name = repr(path)
     with open(path, "rb") as raw:
         start = raw.read(4)
@@ -240,25 +253,25 @@ def _load_file(path: str, wanted, dtype) -> WordVectors:
             ) from error
 
 
-def _load_npz(file: IO[bytes], name: str) -> tuple[list[str], np.ndarray]:
+def _load_npz(file: IO[bytes], name: str) -> tuple[list[str], NDArray[Any]]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             words, vectors = arrays["words"], arrays["vectors"]
     except (EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
             f"{name} cannot be read ({error}). An .npz file must have the arrays "
-            "'words', of strings and not of objects, and 'vectors'."
+            "'words' (with a string dtype, not object) and 'vectors'."
         ) from error
     if words.ndim != 1 or vectors.ndim != 2:
         raise ValueError(
             f"{name} has 'words' of shape {words.shape} and 'vectors' of shape "
-            f"{vectors.shape}: (n_words,) and (n_words, n_dims) are meant."
+            f"{vectors.shape}: the shapes must be (n_words,) and (n_words, n_dims)."
         )
     return words.tolist(), vectors
 
 
 def _read_header(line: bytes) -> tuple[int, int] | None:
-    """The numbers of words and of dimensions, if the line has nothing else."""
+    """Return the numbers of words and dimensions; None if the line is not a header."""
     fields = line.split()
     if len(fields) == 2 and all(field.isdigit() for field in fields):
         return int(fields[0]), int(fields[1])
@@ -275,8 +288,10 @@ def _from_text(file: _File, name: str) -> _Entries:
     return _Entries(n_dims, rows, _parse_numbers, f"{name}, line")
 
 
-def _text_rows(lines, n_dims: int, n_words: int | None, name: str):
-    """Yield word, numbers and line number; most lines are never parsed."""
+def _text_rows(
+    lines: Iterable[tuple[int, bytes]], n_dims: int, n_words: int | None, name: str
+) -> Iterator[tuple[str, bytes, int]]:
+    """Yield word, unparsed numbers and line number."""
     n_found = 0
     for number, line in lines:
         line = line.rstrip()
@@ -285,8 +300,8 @@ def _text_rows(lines, n_dims: int, n_words: int | None, name: str):
         n_numbers = line.count(b" ")
         if n_numbers < n_dims:
             raise ValueError(
-                f"{name}, line {number}: {n_numbers} numbers after the word, where "
-                f"{n_dims} are meant: {_DAMAGED}."
+                f"{name}, line {number}: {n_numbers} numbers after the word, but "
+                f"{n_dims} are expected: {_DAMAGED}."
             )
         if n_numbers == n_dims:
             word, _, numbers = line.partition(b" ")
@@ -301,16 +316,14 @@ def _text_rows(lines, n_dims: int, n_words: int | None, name: str):
 
 
 def _split_right(line: bytes, n_dims: int, place: str) -> tuple[bytes, bytes]:
-    """Word and numbers of a line that has more fields: a word with spaces."""
+    """Split a line whose word contains spaces into word and numbers."""
     word = line.rsplit(b" ", n_dims)[0]
     last = word.rpartition(b" ")[2]
     try:
         float(last)
     except ValueError:
         return word, line[len(word) + 1 :]
-    raise ValueError(
-        f"{place}: more than the {n_dims} numbers that are meant: {_DAMAGED}."
-    )
+    raise ValueError(f"{place}: more than the expected {n_dims} numbers: {_DAMAGED}.")
 
 
 def _parse_numbers(numbers: bytes) -> list[float]:
@@ -322,7 +335,7 @@ def _from_binary(file: _File, name: str) -> _Entries:
     header = _read_header(first)
     if header is None:
         raise ValueError(
-            f"{name} does not begin with the numbers of words and of dimensions: "
+            f"{name} does not begin with the number of words and of dimensions: "
             f"{_DAMAGED}."
         )
     n_words, n_dims = header
@@ -331,8 +344,10 @@ def _from_binary(file: _File, name: str) -> _Entries:
     return _Entries(n_dims, rows, _parse_floats, f"{name}, word")
 
 
-def _binary_rows(file, n_words: int, size: int, offset: int, name: str):
-    """Yield word, bytes of its vector and its number."""
+def _binary_rows(
+    file: _File, n_words: int, size: int, offset: int, name: str
+) -> Iterator[tuple[str, bytes, int]]:
+    """Yield word, bytes of its vector, and word number."""
     buffer, at = b"", 0
     for number in range(1, n_words + 1):
         end = buffer.find(b" ", at)
@@ -346,16 +361,16 @@ def _binary_rows(file, n_words: int, size: int, offset: int, name: str):
             offset += at
             buffer, at = buffer[at:] + chunk, 0
             end = buffer.find(b" ")
-        # word2vec itself ends each vector with a newline, other writers do not.
+        # word2vec itself writes a newline after each vector, other writers do not.
         word = buffer[at:end].lstrip(b"\n").decode("utf-8", "surrogateescape")
         at = end + 1 + size
         yield word, buffer[end + 1 : at], number
     if (buffer[at:] + file.read(_CHUNK)).strip():
         raise ValueError(
-            f"{name} goes on at byte {offset + at}, after the {n_words} words of its "
-            f"first line: {_DAMAGED}."
+            f"{name} continues at byte {offset + at}, after the {n_words} words that "
+            f"its first line announces: {_DAMAGED}."
         )
 
 
-def _parse_floats(vector: bytes) -> np.ndarray:
+def _parse_floats(vector: bytes) -> NDArray[np.float32]:
     return np.frombuffer(vector, dtype="<f4")

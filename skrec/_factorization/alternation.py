@@ -1,89 +1,75 @@
-"""The alternation that every factorization with an item prior shares."""
+"""The alternation that all factorizations share, and the trainer that runs it."""
 
 from __future__ import annotations
 
-import functools
-from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import r2_score
-from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from .._base import BaseRecommender, EpochReports
 from .._core.conjugate_gradients import improve_rows
-from .._core.device import (
-    as_tensor,
-    inference_device,
-    make_generator,
-    resolve_device,
-)
+from .._core.device import as_tensor, make_generator
 from .._core.normal_rows import with_ones
-from .._core.ridge import positive_penalty, solve_rows
 from .._core.sparse import Pattern, sddmm
-from .._core.training import Stopping, iterate
 from .._data.ids import positions_of
+from .._data.ratings import Ratings
+from .._fitting import Fit, Trainer, r_squared
+from .._sklearn_compat import Interval
+from .priors import MeanPrior, Prior
+
+FACTORIZATION_CONSTRAINTS: dict[str, list[Any]] = {
+    "n_factors": [Interval(Integral, 1, None, closed="left")],
+    "lambda_u": [Interval(Real, 0, None, closed="left")],
+    "lambda_v": [Interval(Real, 0, None, closed="left")],
+    "fit_intercept": ["boolean"],
+}
+DIVERGENCE_REMEDY = "Use dtype='float64', or bring the ratings to a smaller scale"
 
 # The standard deviation of the initial factors.
 INITIAL_STD = 0.1
 
 
-class ItemPrior:
-    """What the vectors of items are drawn to: zero, and what subclasses make of it.
+@dataclass
+class Side:
+    """Users or items: their ratings, their vectors, and the prior of these.
 
-    Users may have a prior of the same kind.
+    Attributes
+    ----------
+    pattern : Pattern of shape (n, n_others)
+        Where they have ratings.
 
-    A vector is an item's factors, followed by its bias where there are biases.
+    ratings : Tensor of shape (n_ratings,)
+        The ratings, less the intercept.
+
+    weights : Tensor of shape (n_ratings,) or None
+        The weight of each rating. None means 1 each.
+
+    vectors : Tensor of shape (n, k)
+        The vectors, which are changed in place.
+
+    penalties : Tensor of shape (n,)
+        The penalty of each vector's distance from its prior mean.
+
+    prior : Prior
+        The prior of the vectors.
     """
 
-    # Whether the objective settles, as it need not where `fit` takes noisy steps.
-    settles = True
-
-    def parameters(self) -> list[Tensor]:
-        """All that `fit` changes."""
-        return []
-
-    def means(self) -> Tensor | None:
-        """The present means of shape (n_items, k), or None for zero."""
-        return None
-
-    def fit(self, vectors: Tensor, weights: Tensor) -> None:
-        """Come nearer to the vectors of shape (n_items, k), which stay as they are."""
+    pattern: Pattern
+    ratings: Tensor
+    weights: Tensor | None
+    vectors: Tensor
+    penalties: Tensor
+    prior: Prior
 
     def penalty(self) -> float:
-        """What the prior's own parameters add to the objective."""
-        return 0.0
-
-
-class MeanPrior(ItemPrior):
-    """All items are drawn to what they are on average.
-
-    Parameters
-    ----------
-    is_rated : Tensor of shape (n_items,), dtype bool
-        Which items count.
-
-    means : Tensor of shape (n_items, k)
-        Where to keep the means.
-    """
-
-    def __init__(self, is_rated: Tensor, means: Tensor):
-        self.is_rated, self._means = is_rated, means
-
-    def parameters(self):
-        return [self._means]
-
-    def means(self):
-        return self._means
-
-    def fit(self, vectors, weights):
-        eps = torch.finfo(weights.dtype).eps
-        rated = weights.clamp(min=eps) * self.is_rated  # a penalty of 0 has no mean
-        self._means.copy_((rated @ vectors / rated.sum()).expand_as(self._means))
+        """The penalty of the vectors' distances from their prior means."""
+        means = self.prior.means()
+        distance = self.vectors if means is None else self.vectors - means
+        return 0.5 * float(torch.dot(self.penalties, distance.square().sum(1)))
 
 
 class Alternation:
@@ -98,7 +84,7 @@ class Alternation:
         The ratings, less the intercept.
 
     weights : Tensor of shape (n_ratings,) or None
-        The weight of each.
+        The weight of each. None means 1 each.
 
     users, items : Tensor of shape (n_users, k) and (n_items, k)
         The initial vectors, which are changed in place.
@@ -107,17 +93,11 @@ class Alternation:
         Whether the last entry of a vector is a bias, which is added to the product of
         the others.
 
-    lambda_u : float
-        The penalty of a user's vector.
+    lambda_u, lambda_v : Tensor of shape (n_users,) and (n_items,)
+        The penalties of the vectors' distances from their prior means.
 
-    lambda_v : Tensor of shape (n_items,)
-        The penalty of an item's distance from its prior mean.
-
-    prior : ItemPrior
-        The means of the items' vectors.
-
-    user_prior : ItemPrior or None
-        The means of the users' vectors. None means zero.
+    user_prior, item_prior : Prior
+        The priors of the vectors.
     """
 
     def __init__(
@@ -129,100 +109,79 @@ class Alternation:
         items: Tensor,
         *,
         has_biases: bool,
-        lambda_u: float,
+        lambda_u: Tensor,
         lambda_v: Tensor,
-        prior: ItemPrior,
-        user_prior: ItemPrior | None = None,
+        user_prior: Prior,
+        item_prior: Prior,
     ):
-        order = pattern.order
-        self.users, self.items = users, items
         self.has_biases = has_biases
-        self.lambda_u = users.new_full((len(users),), lambda_u)
-        self.lambda_v = lambda_v
-        self.prior = prior
-        self.user_prior = ItemPrior() if user_prior is None else user_prior
-        self.is_unrated = pattern.transposed.crow.diff() == 0
-        # The two sides: rows to be solved for, and ratings in their order.
-        self.by_user = _Side(pattern, ratings, weights)
-        self.by_item = _Side(
+        self.users = Side(pattern, ratings, weights, users, lambda_u, user_prior)
+        order = pattern.order
+        self.items = Side(
             pattern.transposed,
             ratings[order],
             None if weights is None else weights[order],
+            items,
+            lambda_v,
+            item_prior,
         )
+        self.is_unrated = pattern.transposed.crow.diff() == 0
 
     def parameters(self) -> list[Tensor]:
-        priors = [*self.prior.parameters(), *self.user_prior.parameters()]
-        return [self.users, self.items, *priors]
+        """All tensors that a sweep changes."""
+        users, items = self.users, self.items
+        priors = [*items.prior.parameters(), *users.prior.parameters()]
+        return [users.vectors, items.vectors, *priors]
 
     def sweep(self) -> float:
         """Improve users, items and priors in turn; return the objective."""
-        self.improve_users()
-        self.improve_items()
-        self.prior.fit(self.items, self.lambda_v)
-        self.user_prior.fit(self.users, self.lambda_u)
-        means = self.prior.means()
+        self.improve(self.users, self.items)
+        self.improve(self.items, self.users)
+        for side in self.items, self.users:
+            side.prior.fit(side.vectors, side.penalties)
+        means = self.items.prior.means()
         if means is not None:
-            # The next half step would do no other; the last one has none after it.
-            self.items[self.is_unrated] = means[self.is_unrated]
+            # Where the next half step would put them; there is none after the last.
+            self.items.vectors[self.is_unrated] = means[self.is_unrated]
         return self.objective()
 
-    def improve_users(self) -> None:
-        """Solve for all users, given the items and the users' prior."""
-        solved = self._solve(
-            self.by_user,
-            self.users,
-            self.items,
-            self.lambda_u,
-            self.user_prior.means(),
+    def improve(self, side: Side, others: Side) -> None:
+        """Solve for the vectors of one side, given the other side and the prior."""
+        ratings, factors = side.ratings, others.vectors
+        if self.has_biases:
+            ratings = ratings - factors[:, -1].index_select(0, side.pattern.col)
+            factors = with_ones(factors)
+        solution = improve_rows(
+            side.pattern,
+            ratings,
+            factors,
+            side.penalties,
+            side.vectors,
+            weights=side.weights,
+            prior=side.prior.means(),
         )
-        self.users.copy_(solved)
-
-    def improve_items(self) -> None:
-        """Solve for all items, given the users and the prior."""
-        solved = self._solve(
-            self.by_item, self.items, self.users, self.lambda_v, self.prior.means()
-        )
-        self.items.copy_(solved)
+        side.vectors.copy_(solution)
 
     def objective(self) -> float:
         """Half the weighted squared errors and penalties, and the priors' own."""
-        pattern, ratings, weights = self.by_user
-        error = ratings - products(pattern, self.users, self.items, self.has_biases)
-        weighted = error if weights is None else error * weights
+        users = self.users
+        error = users.ratings - self.predict(users.pattern)
+        weighted = error if users.weights is None else error * users.weights
         total = 0.5 * float(torch.dot(error, weighted))
-        for vectors, weights, prior in [
-            (self.users, self.lambda_u, self.user_prior),
-            (self.items, self.lambda_v, self.prior),
-        ]:
-            means = prior.means()
-            distance = vectors if means is None else vectors - means
-            total += 0.5 * float(torch.dot(weights, distance.square().sum(1)))
-            total += prior.penalty()
+        for side in users, self.items:
+            total += side.penalty()
+            total += side.prior.penalty()
         return total
 
-    def _solve(self, side, rows, others, penalty, means):
-        ratings = side.ratings
-        if self.has_biases:
-            ratings = ratings - others[:, -1].index_select(0, side.pattern.col)
-            others = with_ones(others)
-        return improve_rows(
-            side.pattern,
-            ratings,
-            others,
-            penalty,
-            rows,
-            weights=side.weights,
-            prior=means,
-        )
+    def predict(self, pattern: Pattern) -> Tensor:
+        """Predict the entries of a pattern, less the intercept."""
+        users, items = self.users.vectors, self.items.vectors
+        return products(pattern, users, items, self.has_biases)
 
 
-class _Side(NamedTuple):
-    pattern: Pattern
-    ratings: Tensor
-    weights: Tensor | None
-
-
-def products(pattern, users, items, has_biases) -> Tensor:
+def products(
+    pattern: Pattern, users: Tensor, items: Tensor, has_biases: bool
+) -> Tensor:
     """The sums that predict the entries of a pattern, less the intercept."""
     if not has_biases:
         return sddmm(pattern, users, items)
@@ -230,222 +189,170 @@ def products(pattern, users, items, has_biases) -> Tensor:
     return sums + items[:, -1].index_select(0, pattern.col)
 
 
-def _validation_score(alternation, pattern, ratings, weights) -> float:
-    """R² of the predictions of held-out ratings."""
-    predicted = products(
-        pattern, alternation.users, alternation.items, alternation.has_biases
-    )
-    weights = None if weights is None else weights.cpu()
-    return r2_score(ratings.cpu(), predicted.cpu(), sample_weight=weights)
+class AlternationTrainer(Trainer):
+    """Runs the alternation of an estimator.
 
+    Parameters
+    ----------
+    fit : Fit
+        The fit. Its estimator has the parameters `n_factors`, `lambda_u`, `lambda_v`
+        and `fit_intercept`.
 
-class BaseFactorization(BaseRecommender):
-    """Base of the factorizations: factors of users and items that meet in a product.
+    has_biases : bool
+        Whether users and items have biases.
 
-    A subclass has the parameters `n_factors`, `lambda_u`, `lambda_v` and
-    `fit_intercept`, says whether there are biases, and makes the item prior.
+    user_prior, item_prior : Prior or None
+        The priors. None means a mean of zero.
+
+    item_penalties : ndarray of shape (n_items,) or None
+        The penalties of the items. None means `lambda_v` for each.
     """
 
-    _lambda_u: float
-    _biased: bool
-    _divergence_remedy = "Use dtype='float64', or bring the ratings to a smaller scale"
-
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **BaseRecommender._parameter_constraints,
-        "n_factors": [Interval(Integral, 1, None, closed="left")],
-        "lambda_u": [Interval(Real, 0, None, closed="left")],
-        "lambda_v": [Interval(Real, 0, None, closed="left")],
-        "fit_intercept": ["boolean"],
-    }
-
-    @abstractmethod
-    def _has_biases(self) -> bool:
-        """Whether users and items have biases."""
-
-    def _item_penalties(self, ratings) -> np.ndarray:
-        """The penalty of each item's vector, of shape (n_items,)."""
-        return np.full(len(ratings.items), float(self.lambda_v))
-
-    def _describe_prior(self, prior) -> dict[str, Any]:
-        """The fitted attributes that come from the prior."""
-        return {}
-
-    def _make_prior(self, ratings, random_state, device) -> ItemPrior:
-        """The item prior, where `_alternate` is not given another.
-
-        Zero without biases, as PMF has it, and otherwise the mean item.
-        """
-        if not self._has_biases():
-            return ItemPrior()
-        is_rated = torch.zeros(len(ratings.items), dtype=torch.bool, device=device)
-        is_rated[torch.tensor(ratings.indices, device=device)] = True
-        size = len(ratings.items), self.n_factors + 1
-        means = torch.zeros(size, dtype=getattr(torch, self.dtype), device=device)
-        return MeanPrior(is_rated, means)
-
-    def _make_user_prior(self, ratings, pattern) -> ItemPrior:
-        """The users' prior, for ratings whose pattern is on the device."""
-        return ItemPrior()
-
-    def _alternate(self, X, y, metadata, ratings, known, make_prior=None):
-        """Alternate until the objective settles; store what `fit` should.
-
-        Parameters
-        ----------
-        X, y, metadata
-            The arguments of `fit`, for the callbacks.
-
-        ratings : Ratings
-            What is fitted.
-
-        known : dict
-            The fitted attributes that are known already.
-
-        make_prior : callable
-            As `_make_prior`, which is the default.
-        """
-        device = resolve_device(self.device)
-        random_state = check_random_state(self.random_state)
-        training, held_out = self._hold_out(ratings, random_state)
-        self._refuse_singular(training)
-        known["_lambda_u"], known["_biased"] = float(self.lambda_u), self._has_biases()
-        known["intercept_"] = known["global_mean_"] if self.fit_intercept else 0.0
-        prior = (make_prior or self._make_prior)(training, random_state, device)
-        alternation = self._make_alternation(
-            training, known["intercept_"], prior, random_state, device
-        )
-
-        def fitted():
-            return known | self._describe(alternation, known)
-
-        validate = None
-        if held_out is not None:
-            held = self._to_tensors(held_out, known["intercept_"], device)
-            validate = functools.partial(_validation_score, alternation, *held)
-
-        def step(epoch, keep):
-            objective = alternation.sweep()
-            keep()
-            return objective
-
-        reports = EpochReports(self, X, y, metadata, fitted)
-        history = iterate(
-            step,
-            alternation.parameters(),
-            Stopping(self.max_iter, self.tol, self.n_iter_no_change),
-            validate=validate,
-            begin_epoch=reports.begin_epoch,
-            end_epoch=reports.end_epoch,
-        )
-        state = fitted() | {"device_": str(device)}
-        self._conclude(state, history, reports, settles=prior.settles, stacklevel=6)
-        return self
-
-    def _refuse_singular(self, ratings):
-        """Refuse a penalty of 0 where a user or item has too few ratings for it."""
-        n_unknowns = self.n_factors + self._has_biases()
-        for name, positions in [
-            ("lambda_u", ratings.rows),
-            ("lambda_v", ratings.indices),
-        ]:
-            counts = np.unique(positions, return_counts=True)[1]
-            if getattr(self, name) == 0 and counts.min() < n_unknowns:
-                raise ValueError(
-                    f"{name}=0 needs at least {n_unknowns} ratings of each "
-                    f"{'user' if name == 'lambda_u' else 'item'}, as many as unknowns, "
-                    f"but there is one of {counts.min()}: use {name} > 0."
-                )
-
-    def _make_alternation(self, ratings, offset, prior, random_state, device):
-        generator = make_generator(random_state.randint(np.iinfo(np.int32).max))
-        dtype = getattr(torch, self.dtype)
-        sides = []
-        for ids, side in [(ratings.users, "user"), (ratings.items, "item")]:
-            size = len(ids), self.n_factors + self._has_biases()
-            vectors = torch.empty(size, dtype=dtype)
-            vectors.normal_(0, INITIAL_STD, generator=generator)
-            if self._has_biases():
-                vectors[:, -1] = 0
-            if self.warm_start and hasattr(self, "user_factors_"):
-                self._continue_from_fit(vectors, ids, side)
-            sides.append(vectors.to(device))
-        penalties = self._item_penalties(ratings)
-        pattern, values, weights = self._to_tensors(ratings, offset, device)
-        users, items = sides
-        return Alternation(
-            pattern,
-            values,
-            weights,
+    def __init__(
+        self,
+        fit: Fit,
+        *,
+        has_biases: bool,
+        user_prior: Prior | None = None,
+        item_prior: Prior | None = None,
+        item_penalties: np.ndarray | None = None,
+    ):
+        params = fit.estimator
+        self.params, self.has_biases = params, has_biases
+        self.n_epochs = params.max_iter
+        self.intercept = fit.known.global_mean_ if params.fit_intercept else 0.0
+        refuse_singular(fit, params.n_factors + has_biases)
+        user_prior = Prior() if user_prior is None else user_prior
+        item_prior = Prior() if item_prior is None else item_prior
+        self.must_settle = user_prior.settles and item_prior.settles
+        users, items = self._initial_vectors(fit)
+        if item_penalties is None:
+            item_penalties = np.full(len(items), float(params.lambda_v))
+        lambda_v = torch.tensor(item_penalties, dtype=fit.dtype, device=fit.device)
+        self.alternation = Alternation(
+            *fit.tensors(fit.training, self.intercept),
             users,
             items,
-            has_biases=self._has_biases(),
-            lambda_u=self.lambda_u,
-            lambda_v=torch.tensor(penalties, dtype=dtype, device=device),
-            prior=prior,
-            user_prior=self._make_user_prior(ratings, pattern),
+            has_biases=has_biases,
+            lambda_u=users.new_full((len(users),), params.lambda_u),
+            lambda_v=lambda_v,
+            user_prior=user_prior,
+            item_prior=item_prior,
         )
+        if fit.previous is not None:
+            for side in self.alternation.users, self.alternation.items:
+                side.prior.resume(side.vectors, side.penalties)
+        if fit.held_out is not None:
+            self.held_out = fit.tensors(fit.held_out, self.intercept)
 
-    def _continue_from_fit(self, vectors, ids, side):
-        """Overwrite initial vectors by those of the last fit, where there are any."""
-        factors = getattr(self, f"{side}_factors_")
-        if factors.shape[1] != self.n_factors:
+    def parameters(self):
+        return self.alternation.parameters()
+
+    def optimizers(self):
+        sides = self.alternation.users, self.alternation.items
+        return [o for side in sides for o in side.prior.optimizers()]
+
+    def generators(self):
+        sides = self.alternation.users, self.alternation.items
+        return [g for side in sides for g in side.prior.generators()]
+
+    def step(self, epoch: int, keep: Callable[[], None]) -> float:
+        objective = self.alternation.sweep()
+        keep()
+        return objective
+
+    def validate(self):
+        pattern, ratings, weights = self.held_out
+        return r_squared(ratings, self.alternation.predict(pattern), weights)
+
+    def attributes(self) -> dict[str, Any]:
+        users, items = self.alternation.users, self.alternation.items
+        user_factors, user_biases = self._split(users.vectors)
+        item_factors, item_biases = self._split(items.vectors)
+        return {
+            "user_factors_": user_factors,
+            "item_factors_": item_factors,
+            "user_biases_": user_biases,
+            "item_biases_": item_biases,
+            "intercept_": self.intercept,
+            "_lambda_u": float(self.params.lambda_u),
+            "_has_biases": self.has_biases,
+            **users.prior.attributes(),
+            **items.prior.attributes(),
+        }
+
+    def _split(self, vectors: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Factors and biases; the latter are zeros where there are none."""
+        array = vectors.cpu().numpy().copy()
+        if self.has_biases:
+            return array[:, :-1].copy(), array[:, -1].copy()
+        return array, np.zeros(len(array), array.dtype)
+
+    def _initial_vectors(self, fit: Fit) -> list[Tensor]:
+        """Random vectors of users and items, or those of the last fit."""
+        k, old = self.params.n_factors, fit.previous
+        if old is not None and old.item_factors_.shape[1] != k:
             raise ValueError(
-                f"warm_start=True cannot continue a fit of {factors.shape[1]} factors "
-                f"with n_factors={self.n_factors}: use warm_start=False."
+                f"warm_start=True cannot continue a fit of "
+                f"{old.item_factors_.shape[1]} factors with n_factors={k}: use "
+                "warm_start=False."
             )
-        positions = positions_of(ids, getattr(self, f"{side}s_"), side)
+        generator = make_generator(fit.draw_seed())
+        users, items = (
+            draw_vectors(n, k, self.has_biases, fit.dtype, generator)
+            for n in fit.ratings.shape
+        )
+        if old is not None:
+            to = positions_of(fit.ratings.users, old.users_, "user")
+            self._continue(users, to, old.user_factors_, old.user_biases_)
+            to = positions_of(fit.ratings.items, old.items_, "item")
+            self._continue(items, to, old.item_factors_, old.item_biases_)
+        return [users.to(fit.device), items.to(fit.device)]
+
+    def _continue(self, vectors, positions, factors, biases):
+        """Overwrite initial vectors by those of the last fit, where there are any."""
         new = np.flatnonzero(positions >= 0)
-        vectors[new, : self.n_factors] = as_tensor(factors[positions[new]]).to(
-            vectors.dtype
-        )
-        if self._has_biases():
-            biases = getattr(self, f"{side}_biases_")[positions[new]]
-            vectors[new, -1] = as_tensor(biases).to(vectors.dtype)
+        old = positions[new]
+        k = factors.shape[1]
+        vectors[new, :k] = as_tensor(factors[old]).to(vectors.dtype)
+        if self.has_biases:
+            vectors[new, -1] = as_tensor(biases[old]).to(vectors.dtype)
 
-    def _describe(self, alternation, known) -> dict[str, Any]:
-        """The fitted attributes that the present vectors amount to."""
-        described = self._describe_prior(alternation.prior)
-        for side in ("user", "item"):
-            vectors = getattr(alternation, f"{side}s").cpu().numpy().copy()
-            biases = np.zeros(len(vectors), vectors.dtype)
-            if alternation.has_biases:
-                biases, vectors = vectors[:, -1].copy(), vectors[:, :-1].copy()
-            described |= {f"{side}_factors_": vectors, f"{side}_biases_": biases}
-        return described
 
-    def _fold_in(self, rows):
-        solutions = self._solve_users(rows, rows.data - self._offsets(rows))
-        coef = solutions.coef.cpu().numpy().astype(self.user_factors_.dtype)
-        if not self._biased:
-            return coef, np.zeros(len(coef), coef.dtype)
-        return coef[:, :-1].copy(), coef[:, -1].copy()
+def draw_vectors(
+    n: int,
+    n_factors: int,
+    has_biases: bool,
+    dtype: torch.dtype,
+    generator: torch.Generator,
+) -> Tensor:
+    """Random vectors, whose biases are zero."""
+    vectors = torch.empty(n, n_factors + has_biases, dtype=dtype)
+    vectors.normal_(0, INITIAL_STD, generator=generator)
+    if has_biases:
+        vectors[:, -1] = 0
+    return vectors
 
-    def _leave_one_out(self, rows):
-        offsets = self._offsets(rows)
-        left_out = self._solve_users(rows, rows.data - offsets, True).left_out
-        return left_out.cpu().numpy() + offsets
 
-    def _offsets(self, rows):
-        """What is added to the product of vectors at each rating."""
-        return self.intercept_ + self.item_biases_[rows.indices].astype(np.float64)
+def mean_item_prior(fit: Fit, ratings: Ratings) -> MeanPrior:
+    """The prior of items that are shrunken toward the mean item."""
+    is_rated = torch.zeros(len(ratings.items), dtype=torch.bool, device=fit.device)
+    is_rated[torch.tensor(ratings.indices, device=fit.device)] = True
+    return MeanPrior(is_rated, fit.estimator.n_factors + 1, fit.dtype)
 
-    def _solve_users(self, rows, targets, leave_one_out=False):
-        """Vectors of new users whose products are to be near the targets."""
-        device = inference_device(self.device)
-        factors = as_tensor(self._item_design(), device=device)
-        return solve_rows(
-            as_tensor(rows.indptr, device=device),
-            as_tensor(rows.indices, device=device),
-            as_tensor(targets, device=device),
-            factors,
-            positive_penalty(self._lambda_u, factors),
-            intercept=False,
-            leave_one_out=leave_one_out,
-        )
 
-    def _item_design(self):
-        """What the vectors of users meet: the factors of items, and 1 for a bias."""
-        factors = self.item_factors_.astype(np.float64)
-        if not self._biased:
-            return factors
-        return np.column_stack([factors, np.ones(len(factors))])
+def refuse_singular(fit: Fit, n_unknowns: int) -> None:
+    """Refuse a penalty of 0 where a user or item has too few ratings for it."""
+    params, ratings = fit.estimator, fit.training
+    for name, value, side, positions in [
+        ("lambda_u", params.lambda_u, "user", ratings.rows),
+        ("lambda_v", params.lambda_v, "item", ratings.indices),
+    ]:
+        if value != 0:
+            continue
+        fewest = np.unique(positions, return_counts=True)[1].min()
+        if fewest < n_unknowns:
+            raise ValueError(
+                f"{name}=0 needs at least {n_unknowns} ratings of each {side}, as many "
+                f"as unknowns, but there is one of {fewest}: use {name} > 0."
+            )

@@ -3,72 +3,14 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-import numpy as np
-import torch
-from sklearn.base import _fit_context
-from sklearn.callback import with_callbacks
-from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval
-from torch import Tensor
-
-from .._base import BaseRecommender, EpochReports
-from .._core.device import as_tensor, inference_device, resolve_device
-from .._core.gibbs import GibbsSampler
-from .._core.normal_rows import condition, implicit_means, leave_out, parts
-from .._core.training import Stopping, iterate
-from .._data.ratings import Ratings, check_rating_matrix, is_matrix, select_entries
-
-# Numbers that the standard deviations of pairs are computed from at once.
-_PAIRS_CHUNK = 2**24
-
-
-class _Sample(NamedTuple):
-    """A state of the chain, on the scale of the ratings.
-
-    Attributes
-    ----------
-    users, items : ndarray of shape (n_users or n_items, n_factors + 1)
-        The vectors, the last entry a bias.
-
-    mean, precision : ndarray of shape (n_factors + 1,) and (n_factors + 1, \
-n_factors + 1)
-        The prior of the users.
-
-    links : ndarray of shape (n_items, n_factors + 1) or None
-        What each rated item adds to a user's prior mean.
-
-    noise : float
-        The variance of the noise.
-    """
-
-    users: np.ndarray
-    items: np.ndarray
-    mean: np.ndarray
-    precision: np.ndarray
-    links: np.ndarray | None
-    noise: float
-
-    @classmethod
-    def take(cls, sampler: GibbsSampler, scale: float) -> _Sample:
-        """Copy the state of a sampler of ratings that were divided by `scale`."""
-        users, items = sampler.users, sampler.items
-        item_vectors = items.vectors.cpu().numpy().copy()
-        item_vectors[:, -1] *= scale
-        return cls(
-            users.vectors.cpu().numpy() * scale,
-            item_vectors,
-            users.mean.cpu().numpy() * scale,
-            users.precision.cpu().numpy() / scale**2,
-            None if users.links is None else users.links.cpu().numpy() * scale,
-            scale**2 / float(sampler.noise),
-        )
-
-    def at_zero(self) -> _Sample:
-        """The same with vectors of zeros, which predict the mean."""
-        users, items = np.zeros_like(self.users), np.zeros_like(self.items)
-        return self._replace(users=users, items=items)
+from .._base import BaseRecommender
+from .._data.ratings import is_matrix
+from .._fitting import Fit
+from .._sklearn_compat import Interval, fit_method
+from .bayesian_model import BayesianModel
+from .bayesian_trainer import GibbsTrainer
 
 
 class BayesianMFRegressor(BaseRecommender):
@@ -250,17 +192,7 @@ class BayesianMFRegressor(BaseRecommender):
     _divergence_remedy = "Use dtype='float64', or smaller weights"
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **{
-            name: BaseRecommender._parameter_constraints[name]
-            for name in [
-                "max_iter",
-                "clip",
-                "device",
-                "dtype",
-                "random_state",
-                "verbose",
-            ]
-        },
+        **BaseRecommender._parameter_constraints,
         "n_factors": [Interval(Integral, 1, None, closed="left")],
         "implicit": ["boolean"],
         "burn_in": [Interval(Integral, 0, None, closed="left")],
@@ -292,8 +224,7 @@ class BayesianMFRegressor(BaseRecommender):
         self.random_state = random_state
         self.verbose = verbose
 
-    @with_callbacks
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_method
     def fit(self, X, y=None, *, sample_weight=None):
         """Fit the model to ratings.
 
@@ -333,44 +264,8 @@ array} of shape (n_users, n_items)
                 f"burn_in={self.burn_in} leaves no sample of max_iter={self.max_iter} "
                 "sweeps: use a smaller burn_in or a larger max_iter."
             )
-        device = resolve_device(self.device)
-        ratings, _, known = self._check_fit(X, y, sample_weight)
-        known["intercept_"] = known["global_mean_"]
-        known["rating_std_"] = _std(ratings, known["intercept_"])
-        # The sampler's priors are meant for ratings of a standard deviation of 1.
-        scale = known["rating_std_"] or 1.0
-        sampler = self._make_sampler(ratings, known["intercept_"], scale, device)
-        samples: list[_Sample] = []
-        swept = False
-
-        def step(epoch, keep):
-            nonlocal swept
-            error = sampler.sweep() * scale**2
-            keep()
-            swept = True
-            is_due = (
-                epoch >= self.burn_in and (epoch - self.burn_in) % self.thinning == 0
-            )
-            if is_due and np.isfinite(error):
-                samples.append(_Sample.take(sampler, scale))
-            return error
-
-        def fitted():
-            last = _Sample.take(sampler, scale)
-            return known | _describe(samples or [last if swept else last.at_zero()])
-
-        reports = EpochReports(self, X, y, {"sample_weight": sample_weight}, fitted)
-        history = iterate(
-            step,
-            sampler.state(),
-            Stopping(self.max_iter, 0.0, self.max_iter),
-            begin_epoch=reports.begin_epoch,
-            end_epoch=reports.end_epoch,
-            may_settle=False,
-        )
-        state = fitted() | {"device_": str(device)}
-        self._conclude(state, history, reports, settles=False, stacklevel=5)
-        return self
+        fit = Fit(self, X, y, sample_weight)
+        return fit.run(GibbsTrainer(fit))
 
     def predict(self, X, return_std=False):
         """Predict ratings: their means over the samples.
@@ -408,148 +303,9 @@ array} of shape (n_rows, n_items)
         ratings = super().predict(X)
         if not return_std:
             return ratings
-        if not is_matrix(X):
-            return ratings, self._std_of_pairs(X)
-        rows = check_rating_matrix(X, n_items=len(self.items_))
-        return ratings, self._std_of_rows(rows)
+        predictor = self._predictor()
+        std = predictor.std_of_rows if is_matrix(X) else predictor.std_of_pairs
+        return ratings, std(X)
 
-    def _make_sampler(self, ratings, offset, scale, device) -> GibbsSampler:
-        pattern, values, weights = self._to_tensors(ratings, offset, device, scale)
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        return GibbsSampler(
-            pattern,
-            values,
-            weights,
-            self.n_factors,
-            np.random.default_rng(seed),
-            implicit=self.implicit,
-        )
-
-    def _fold_in(self, rows):
-        n_samples, dtype = len(self.noise_variances_), self.user_factors_.dtype
-        pattern = self._pattern(rows)
-        k = self.user_prior_means_.shape[1]
-        vectors = np.empty((rows.shape[0], n_samples, k), dtype)
-        for at, part, entries in parts(pattern, k**2):
-            ratings = self._centred(rows)[entries]
-            for s in range(n_samples):
-                mean = condition(**self._problem(s, part, ratings)).mean
-                vectors[at, s] = mean.cpu().numpy()
-        factors = vectors[:, :, :-1].reshape(len(vectors), -1) / n_samples
-        return factors, vectors[:, :, -1].mean(axis=1)
-
-    def _leave_one_out(self, rows):
-        n_samples = len(self.noise_variances_)
-        pattern, ratings = self._pattern(rows), self._centred(rows)
-        predicted = torch.zeros_like(ratings)
-        for _, part, entries in parts(pattern, self.user_prior_means_.shape[1] ** 2):
-            for s in range(n_samples):
-                problem = self._problem(s, part, ratings[entries])
-                offsets = ratings[entries] - problem["ratings"]
-                left_out = leave_out(**problem, links=self._links(s))
-                predicted[entries] += (left_out + offsets) / n_samples
-        return predicted.cpu().numpy() + self.intercept_
-
-    def _std_of_pairs(self, X):
-        users, items = self._positions(X)
-        is_known = np.append(np.diff(self._seen.indptr) > 0, False)[users]
-        known = np.flatnonzero(is_known & np.append(self._is_rated, False)[items])
-        std = np.full(len(users), self.rating_std_)
-        n_samples = len(self.noise_variances_)
-        size = max(1, _PAIRS_CHUNK // self.user_factors_.shape[1])
-        for start in range(0, len(known), size):
-            at = known[start : start + size]
-            u, i = users[at], items[at]
-            p, q = (
-                factors.astype(np.float64).reshape(len(at), n_samples, -1)
-                for factors in (self.user_factors_[u], self.item_factors_[i])
-            )
-            sums = np.einsum("nsk,nsk->ns", p, q) * n_samples
-            sums += self.user_bias_samples_[u] + self.item_bias_samples_[i]
-            std[at] = np.sqrt(sums.var(axis=1) + self.noise_variances_.mean())
-        return std
-
-    def _std_of_rows(self, rows):
-        n_samples = len(self.noise_variances_)
-        informative = select_entries(rows, self._is_rated[rows.indices])
-        pattern, ratings = self._pattern(informative), self._centred(informative)
-        std = np.empty(rows.shape)
-        width = rows.shape[1] * self.user_prior_means_.shape[1]
-        for at, part, entries in parts(pattern, width):
-            sums, squares, inner = torch.zeros(3, *part.shape, dtype=torch.float64)
-            for s in range(n_samples):
-                problem = self._problem(s, part, ratings[entries])
-                mean, cholesky = condition(**problem)
-                vectors = problem["vectors"]
-                centres = (mean @ vectors.T).cpu() + self._item_biases(s).cpu()
-                half = torch.linalg.solve_triangular(cholesky, vectors.T, upper=False)
-                sums += centres
-                squares += centres.square()
-                inner += half.square().sum(1).cpu()
-            between = squares / n_samples - (sums / n_samples).square()
-            variance = between.clamp(min=0) + inner / n_samples
-            std[at] = np.sqrt(variance.numpy() + self.noise_variances_.mean())
-        std[np.diff(informative.indptr) == 0] = self.rating_std_
-        std[:, ~self._is_rated] = self.rating_std_
-        return std
-
-    def _centred(self, rows) -> Tensor:
-        return self._tensor(rows.data - self.intercept_)
-
-    def _problem(self, s, pattern, ratings) -> dict[str, Any]:
-        """What a sample says of the users in some rows; see `condition`."""
-        n_samples = len(self.noise_variances_)
-        factors = np.split(self.item_factors_, n_samples, axis=1)[s]
-        vectors = self._tensor(np.column_stack([factors, np.ones(len(factors))]))
-        prior = self._tensor(self.user_prior_means_[s]).expand(pattern.shape[0], -1)
-        links = self._links(s)
-        if links is not None:
-            prior = prior + implicit_means(pattern, links)
-        return {
-            "pattern": pattern,
-            "ratings": ratings - self._item_biases(s).index_select(0, pattern.col),
-            "vectors": vectors,
-            "prior": prior,
-            "precision": self._tensor(self.user_prior_precisions_[s]),
-            "noise": torch.full_like(ratings, 1 / self.noise_variances_[s]),
-        }
-
-    def _item_biases(self, s) -> Tensor:
-        return self._tensor(self.item_bias_samples_[:, s])
-
-    def _links(self, s) -> Tensor | None:
-        return None if self.user_links_ is None else self._tensor(self.user_links_[s])
-
-    def _tensor(self, array) -> Tensor:
-        array = np.ascontiguousarray(array, dtype=np.float64)
-        return as_tensor(array, device=inference_device(self.device))
-
-
-def _std(ratings: Ratings, mean: float) -> float:
-    """The weighted standard deviation of the ratings."""
-    squares = (ratings.values - mean) ** 2
-    return float(np.sqrt(np.average(squares, weights=ratings.weights)))
-
-
-def _describe(samples: list[_Sample]) -> dict[str, Any]:
-    """The fitted attributes that samples amount to."""
-    links = [sample.links for sample in samples if sample.links is not None]
-    users = np.stack([sample.users for sample in samples], axis=1)
-    items = np.stack([sample.items for sample in samples], axis=1)
-    described: dict[str, Any] = {
-        "user_prior_means_": np.stack([sample.mean for sample in samples]),
-        "user_prior_precisions_": np.stack([sample.precision for sample in samples]),
-        "user_links_": np.stack(links) if links else None,
-        "noise_variances_": np.array([sample.noise for sample in samples]),
-    }
-    for side, vectors in ("user", users), ("item", items):
-        # The product of all that stands side by side is to be a mean.
-        divisor = len(samples) if side == "user" else 1
-        factors = vectors[:, :, :-1].reshape(len(vectors), -1) / divisor
-        biases = vectors[:, :, -1].copy()
-        described |= {
-            f"{side}_factors_": factors,
-            f"{side}_bias_samples_": biases,
-            f"{side}_biases_": biases.mean(axis=1),
-        }
-    return described
+    def _make_model(self, device):
+        return BayesianModel(self, device)

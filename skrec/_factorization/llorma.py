@@ -3,77 +3,17 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-import numpy as np
-import torch
-from sklearn.base import _fit_context
-from sklearn.callback import with_callbacks
-from sklearn.metrics import r2_score
-from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval
-from torch import Tensor
-
-from .._base import EpochReports
-from .._core.device import (
-    as_tensor,
-    inference_device,
-    make_generator,
-    resolve_device,
-)
-from .._core.normal_rows import condition, with_ones
-from .._core.ridge import positive_penalty, solve_rows
-from .._core.sparse import Pattern, sddmm
-from .._core.training import Stopping, iterate
-from .alternation import (
-    INITIAL_STD,
-    Alternation,
-    BaseFactorization,
-    products,
-)
-
-# Predictions that are held at once for all items.
-_DENSE_CHUNK = 2**22
-# The weight of a rating whose item is not near, which no solution notices.
-_NOT_NEAR = 1e-12
+from .._base import STOPPING_CONSTRAINTS, BaseRecommender
+from .._fitting import Fit
+from .._sklearn_compat import Interval, fit_method
+from .alternation import DIVERGENCE_REMEDY, FACTORIZATION_CONSTRAINTS
+from .llorma_model import LLORMAModel
+from .llorma_trainer import LLORMATrainer
 
 
-class _Local(NamedTuple):
-    """Local models, as far as they have been fitted.
-
-    Attributes
-    ----------
-    users, items : Tensor of shape (n_models, n_users or n_items, k + 1)
-        The vectors, each a bias behind its factors.
-
-    user_kernels, item_kernels : Tensor of shape (n_models, n_users or n_items)
-        How near each is to the anchor; 0 is not near at all.
-    """
-
-    users: Tensor
-    items: Tensor
-    user_kernels: Tensor
-    item_kernels: Tensor
-
-    def blend(self, pattern: Pattern, fallback: Tensor) -> Tensor:
-        """Predictions at the entries of a pattern, less the intercept."""
-        total, weight = torch.zeros_like(fallback), torch.zeros_like(fallback)
-        for t in range(len(self.users)):
-            self.add(t, pattern, total, weight)
-        return _average(total, weight, fallback)
-
-    def add(self, t: int, pattern: Pattern, total: Tensor, weight: Tensor) -> None:
-        """Add what model t predicts, and its weights, to what others did."""
-        near = self.weights(t, pattern)
-        total.addcmul_(near, products(pattern, self.users[t], self.items[t], True))
-        weight.add_(near)
-
-    def weights(self, t: int, pattern: Pattern) -> Tensor:
-        """The product of the kernels of user and item at each entry."""
-        return self.user_kernels[t][pattern.row] * self.item_kernels[t][pattern.col]
-
-
-class LLORMARegressor(BaseFactorization):
+class LLORMARegressor(BaseRecommender):
     r"""Local low-rank matrix approximation (LLORMA).
 
     The ratings near each of some anchors, which are pairs of a user and an item, get a
@@ -250,26 +190,18 @@ class LLORMARegressor(BaseFactorization):
     (5, 250)
     """
 
-    # Each local model is fitted to its end before the next one is begun.
-    warm_start = False
+    _divergence_remedy = DIVERGENCE_REMEDY
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **BaseFactorization._parameter_constraints,
+        **BaseRecommender._parameter_constraints,
+        **STOPPING_CONSTRAINTS,
+        **FACTORIZATION_CONSTRAINTS,
         "n_models": [Interval(Integral, 1, None, closed="left")],
         "local_penalty": [Interval(Real, 0, None, closed="neither")],
         "bandwidth": [Interval(Real, 0, None, closed="neither")],
         "lambda_u": [Interval(Real, 0, None, closed="neither")],
         "lambda_v": [Interval(Real, 0, None, closed="neither")],
     }
-    _parameter_constraints.pop("warm_start")
-
-    local_user_factors_: np.ndarray
-    local_item_factors_: np.ndarray
-    user_kernels_: np.ndarray
-    item_kernels_: np.ndarray
-    _anchor_factors: np.ndarray
-    _bandwidth: float
-    _local_lambda_u: float
 
     def __init__(
         self,
@@ -310,8 +242,7 @@ class LLORMARegressor(BaseFactorization):
         self.random_state = random_state
         self.verbose = verbose
 
-    @with_callbacks
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_method
     def fit(self, X, y=None, *, sample_weight=None):
         """Fit the model to ratings.
 
@@ -344,326 +275,8 @@ array} of shape (n_users, n_items)
         ConvergenceWarning
             If the errors became infinite.
         """
-        device = resolve_device(self.device)
-        ratings, _, known = self._check_fit(X, y, sample_weight)
-        random_state = check_random_state(self.random_state)
-        training, held_out = self._hold_out(ratings, random_state)
-        known["_lambda_u"], known["_bandwidth"] = float(self.lambda_u), self.bandwidth
-        known["_local_lambda_u"] = self.local_penalty * self.lambda_u
-        known["_biased"] = True
-        known["intercept_"] = known["global_mean_"] if self.fit_intercept else 0.0
-        anchors = self._draw_anchors(training, random_state)
-        fitting = _Fitting(self, training, held_out, known, random_state, device)
+        fit = Fit(self, X, y, sample_weight)
+        return fit.run(LLORMATrainer(fit))
 
-        def fitted():
-            return known | self._describe_all(fitting, anchors, ratings)
-
-        metadata = {"sample_weight": sample_weight}
-        n_epochs = 1 + self.n_models
-        reports = EpochReports(self, X, y, metadata, fitted, n_epochs)
-        history = iterate(
-            lambda epoch, keep: fitting.step(epoch, keep, anchors),
-            fitting.parameters(),
-            Stopping(n_epochs, self.tol, self.n_iter_no_change),
-            validate=None if held_out is None else fitting.validate,
-            begin_epoch=reports.begin_epoch,
-            end_epoch=reports.end_epoch,
-            may_settle=False,
-        )
-        state = fitted() | {"device_": str(device)}
-        self._conclude(state, history, reports, settles=False, stacklevel=5)
-        return self
-
-    def _has_biases(self):
-        return True
-
-    def _draw_anchors(self, ratings, random_state):
-        """Positions of the users and items of ratings drawn, of shape (n_models, 2)."""
-        replace = self.n_models > ratings.n_ratings
-        drawn = random_state.choice(ratings.n_ratings, self.n_models, replace=replace)
-        return np.column_stack([ratings.rows[drawn], ratings.indices[drawn]])
-
-    def _describe_all(self, fitting, anchors, ratings):
-        """The fitted attributes that the present vectors amount to."""
-        users, items, user_kernels, item_kernels = (
-            tensor.cpu().numpy().copy() for tensor in fitting.local
-        )
-        described = self._describe(fitting.preliminary, {})
-        return described | {
-            "anchor_users_": ratings.users[anchors[:, 0]],
-            "anchor_items_": ratings.items[anchors[:, 1]],
-            "local_user_factors_": users,
-            "local_item_factors_": items,
-            "user_kernels_": user_kernels,
-            "item_kernels_": item_kernels,
-            "_anchor_factors": described["user_factors_"][anchors[:, 0]],
-        }
-
-    def _users_of_fit(self, positions):
-        users = super()._users_of_fit(positions)
-        is_seen = positions[:, np.newaxis] >= 0
-        kernels = np.where(is_seen, self.user_kernels_.T[positions], 0)
-        local = self.local_user_factors_.transpose(1, 0, 2)[positions]
-        return users._replace(factors=_packed(users.factors, kernels, local))
-
-    def _local(self, users) -> tuple[_Local, Tensor]:
-        """The local models for some users, and their preliminary vectors."""
-        device = inference_device(self.device)
-        n_models, _, size = self.local_user_factors_.shape
-        packed = as_tensor(users.factors, device=device)
-        factors, kernels, local = packed.split(
-            [size - 1, n_models, n_models * size], dim=1
-        )
-        items = as_tensor(self.local_item_factors_, device=device)
-        local = local.view(-1, n_models, size).transpose(0, 1).contiguous()
-        item_kernels = as_tensor(self.item_kernels_, device=device)
-        bias = as_tensor(users.biases, device=device).unsqueeze(1)
-        vectors = torch.cat([factors, bias], 1)
-        return _Local(local, items, kernels.T.contiguous(), item_kernels), vectors
-
-    def _item_vectors(self, device):
-        """Those of the preliminary model."""
-        vectors = np.column_stack([self.item_factors_, self.item_biases_])
-        return as_tensor(vectors, device=device)
-
-    def _evaluate(self, users, row, item):
-        local, vectors = self._local(users)
-        device = vectors.device
-        crow = np.searchsorted(row, np.arange(len(vectors) + 1))
-        shape = len(vectors), len(self.items_)
-        pattern = Pattern(as_tensor(crow), as_tensor(item), shape).to(device)
-        fallback = products(pattern, vectors, self._item_vectors(device), True)
-        sums = local.blend(pattern, fallback).cpu().double()
-        return self._to_ratings(sums + self.intercept_)
-
-    def _predict_dense(self, users):
-        size = max(1, _DENSE_CHUNK // len(self.items_))
-        ratings = np.empty((len(users.means), len(self.items_)))
-        for start in range(0, len(ratings), size):
-            part = slice(start, start + size)
-            ratings[part] = self._predict_some(users.take(part))
-        ratings[~users.is_known] = self.item_means_
-        ratings[:, ~self._is_modelled()] = users.means[:, np.newaxis]
-        return ratings
-
-    def _predict_some(self, users):
-        local, vectors = self._local(users)
-        fallback = _all_products(vectors, self._item_vectors(vectors.device))
-        total, weight = torch.zeros_like(fallback), torch.zeros_like(fallback)
-        for U, V, user_kernel, item_kernel in zip(*local, strict=True):
-            near = torch.outer(user_kernel, item_kernel)
-            total.addcmul_(near, _all_products(U, V))
-            weight.add_(near)
-        sums = _average(total, weight, fallback).cpu().double()
-        return self._to_ratings(sums + self.intercept_)
-
-    def _fold_in(self, rows):
-        factors, biases = super()._fold_in(rows)
-        kernels = self._kernels_of_users(torch.as_tensor(factors)).numpy()
-        local = [
-            self._solve_local(t, rows).coef.cpu().numpy().astype(factors.dtype)
-            for t in range(len(self.local_item_factors_))
-        ]
-        return _packed(factors, kernels, np.stack(local, 1)), biases
-
-    def _leave_one_out(self, rows):
-        device = inference_device(self.device)
-        preliminary = self._leave_out_preliminary(rows).cpu()
-        item = self._item_vectors(device).cpu().double()[rows.indices]
-        fallback = (preliminary[:, :-1] * item[:, :-1]).sum(1)
-        fallback += preliminary[:, -1] + item[:, -1]
-        total, weight = torch.zeros_like(fallback), torch.zeros_like(fallback)
-        for t in range(len(self.local_item_factors_)):
-            near = self._kernels_of_users(preliminary[:, :-1], [t]).squeeze(1)
-            near *= as_tensor(self.item_kernels_[t, rows.indices])
-            left_out = self._solve_local(t, rows, leave_one_out=True).left_out.cpu()
-            offset = as_tensor(self.local_item_factors_[t, rows.indices, -1])
-            # NaN where no other rating of the row is near: its vector is zero then.
-            total += near * (left_out.nan_to_num() + offset)
-            weight += near
-        return _average(total, weight, fallback).numpy() + self.intercept_
-
-    def _kernels_of_users(self, factors: Tensor, models=slice(None)) -> Tensor:
-        """How near users are to the anchors, of shape (n_users, n_models)."""
-        anchors = as_tensor(self._anchor_factors[models]).to(factors)
-        fitted = (self.user_kernels_[models] > 0).any(axis=1)
-        fitted = torch.tensor(fitted).to(factors)
-        return _kernel(factors, anchors, self._bandwidth) * fitted
-
-    def _solve_local(self, t, rows, leave_one_out=False):
-        """Vectors of new users in a local model: ridge regressions, by item kernels."""
-        device = inference_device(self.device)
-        items = as_tensor(self.local_item_factors_[t], device=device).double()
-        weights = as_tensor(self.item_kernels_[t], device=device).double()
-        indices = as_tensor(rows.indices, device=device)
-        targets = as_tensor(rows.data, device=device) - self.intercept_
-        design = with_ones(items)
-        return solve_rows(
-            as_tensor(rows.indptr, device=device),
-            indices,
-            targets - items[indices, -1],
-            design,
-            positive_penalty(self._local_lambda_u, design),
-            # An item that is not near has a weight of nothing, but may be left out.
-            weights=weights[indices].clamp(min=_NOT_NEAR),
-            intercept=False,
-            leave_one_out=leave_one_out,
-        )
-
-    def _leave_out_preliminary(self, rows) -> Tensor:
-        """Each rating's user in the preliminary model without it, of (nnz, k + 1)."""
-        device = inference_device(self.device)
-        targets = as_tensor(rows.data - self._offsets(rows), device=device)
-        design = as_tensor(self._item_design(), device=device)
-        size = design.shape[1]
-        pattern = self._pattern(rows)
-        eye = torch.eye(size, dtype=design.dtype, device=device)
-        users, cholesky = condition(
-            pattern,
-            targets,
-            design,
-            prior=design.new_zeros(rows.shape[0], size),
-            precision=positive_penalty(self._lambda_u, design) * eye,
-            noise=torch.ones_like(targets),
-        )
-        # What each rating moves its user by, times its error: inv(A) z.
-        inverse = torch.cholesky_inverse(cholesky)
-        moves = torch.stack(
-            [sddmm(pattern, inverse[:, a].contiguous(), design) for a in range(size)], 1
-        )
-        kept = 1 - (moves * design[pattern.col]).sum(1)
-        error = (targets - sddmm(pattern, users, design)) / kept
-        return users[pattern.row] - error.unsqueeze(1) * moves
-
-
-class _Fitting:
-    """The course of a fit: the preliminary model first, then one local model a step."""
-
-    def __init__(self, estimator, training, held_out, known, random_state, device):
-        self.estimator, self.training = estimator, training
-        self.intercept, self.device = known["intercept_"], device
-        prior = estimator._make_prior(training, random_state, device)
-        self.preliminary = estimator._make_alternation(
-            training, self.intercept, prior, random_state, device
-        )
-        seed = random_state.randint(np.iinfo(np.int32).max)
-        self.generator = make_generator(seed)
-        users, items = self.preliminary.users, self.preliminary.items
-        n_models = estimator.n_models
-        self.local = _Local(
-            users.new_zeros(n_models, *users.shape),
-            items.new_zeros(n_models, *items.shape),
-            users.new_zeros(n_models, len(users)),
-            items.new_zeros(n_models, len(items)),
-        )
-        self.data = estimator._to_tensors(training, self.intercept, device)
-        self.blend = torch.zeros_like(self.data[1]), torch.zeros_like(self.data[1])
-        self.held_out = None
-        if held_out is not None:
-            self.held_out = estimator._to_tensors(held_out, self.intercept, device)
-            values = self.held_out[1]
-            self.held_out_blend = torch.zeros_like(values), torch.zeros_like(values)
-
-    def parameters(self) -> list[Tensor]:
-        return [*self.preliminary.parameters(), *self.local]
-
-    def step(self, epoch, keep, anchors) -> float:
-        """Fit a model; return half the weighted squared errors of all so far."""
-        pattern, ratings, weights = self.data
-        if epoch == 0:
-            self._improve(self.preliminary, keep)
-        else:
-            self._fit_local(epoch - 1, anchors[epoch - 1])
-            self.local.add(epoch - 1, pattern, *self.blend)
-            if self.held_out is not None:
-                self.local.add(epoch - 1, self.held_out[0], *self.held_out_blend)
-        keep()
-        error = ratings - _average(*self.blend, self._fallback(pattern))
-        weighted = error if weights is None else error * weights
-        return 0.5 * float(torch.dot(error, weighted))
-
-    def validate(self) -> float:
-        """R² of the predictions of held-out ratings."""
-        assert self.held_out is not None
-        pattern, ratings, weights = self.held_out
-        predicted = _average(*self.held_out_blend, self._fallback(pattern))
-        weights = None if weights is None else weights.cpu()
-        return r2_score(ratings.cpu(), predicted.cpu(), sample_weight=weights)
-
-    def _fallback(self, pattern):
-        return products(pattern, self.preliminary.users, self.preliminary.items, True)
-
-    def _fit_local(self, t, anchor):
-        """Fit model t to the ratings near its anchor.
-
-        Its factors start at random: models that all start from the preliminary one err
-        alike, and their mean gains less.
-        """
-        params, local = self.estimator, self.local
-        sides = self.preliminary.users, self.preliminary.items
-        kernels = [
-            _kernel(v[:, :-1], v[[place], :-1], params.bandwidth).squeeze(1)
-            for v, place in zip(sides, anchor, strict=True)
-        ]
-        for vectors, kernel, place in zip(sides, kernels, (0, 1), strict=True):
-            factors = torch.empty(vectors[:, :-1].shape, dtype=vectors.dtype)
-            factors.normal_(0, INITIAL_STD, generator=self.generator)
-            local[place][t].copy_(vectors)
-            local[place][t][:, :-1].copy_(factors)
-            local[place + 2][t].copy_(kernel)
-        pattern, *_ = self.data
-        near = local.weights(t, pattern)
-        part = self.training.select((near > 0).cpu().numpy())
-        pattern, values, weights = params._to_tensors(part, self.intercept, self.device)
-        near = near[near > 0]
-        alternation = Alternation(
-            pattern,
-            values,
-            near if weights is None else near * weights,
-            local.users[t],
-            local.items[t],
-            has_biases=True,
-            lambda_u=params.lambda_u,
-            lambda_v=params.lambda_v * params.local_penalty * kernels[1],
-            prior=params._make_prior(part, None, self.device),
-        )
-        # What is far from the anchor counts little, and so does its penalty.
-        alternation.lambda_u = params.lambda_u * params.local_penalty * kernels[0]
-        self._improve(alternation, lambda: None)
-
-    def _improve(self, alternation, keep):
-        def step(epoch, keep_sweep):
-            objective = alternation.sweep()
-            keep_sweep()
-            keep()
-            return objective
-
-        params = self.estimator
-        stopping = Stopping(params.max_iter, params.tol, params.n_iter_no_change)
-        history = iterate(step, alternation.parameters(), stopping)
-        if history.interrupt is not None:
-            raise history.interrupt
-
-
-def _kernel(vectors: Tensor, anchors: Tensor, bandwidth: float) -> Tensor:
-    """Epanechnikov kernel of the angles to the anchors, (n_vectors, n_anchors)."""
-    directions, to = (
-        torch.nn.functional.normalize(v, dim=1) for v in (vectors, anchors)
-    )
-    angles = torch.arccos((directions @ to.T).clamp(-1, 1))
-    return (1 - (angles / bandwidth).square()).clamp(min=0)
-
-
-def _average(total, weight, fallback):
-    """Weighted means, and the fallback where nothing has a weight."""
-    return torch.where(weight > 0, total / weight, fallback)
-
-
-def _all_products(users, items):
-    return torch.addmm(items[:, -1], users, with_ones(items).T)
-
-
-def _packed(factors, kernels, local):
-    """What is known of users in one array, of shape (n_users, k + m + m * (k + 1))."""
-    flat = local.reshape(len(local), -1)
-    return np.concatenate([factors, kernels, flat], axis=1, dtype=factors.dtype)
+    def _make_model(self, device):
+        return LLORMAModel(self, device)

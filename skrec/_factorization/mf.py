@@ -2,90 +2,21 @@
 
 from __future__ import annotations
 
-from sklearn.base import _fit_context
-from sklearn.callback import with_callbacks
+from typing import Any, ClassVar
 
-from .alternation import BaseFactorization
-
-
-class _MatrixFactorization(BaseFactorization):
-    """Parameters and `fit` of a factorization of ratings and nothing else."""
-
-    def __init__(
-        self,
-        *,
-        n_factors=10,
-        lambda_u=10.0,
-        lambda_v=10.0,
-        fit_intercept=True,
-        max_iter=50,
-        tol=1e-4,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=2,
-        warm_start=False,
-        clip=True,
-        device="auto",
-        dtype="float32",
-        random_state=None,
-        verbose=False,
-    ):
-        self.n_factors = n_factors
-        self.lambda_u = lambda_u
-        self.lambda_v = lambda_v
-        self.fit_intercept = fit_intercept
-        self.max_iter = max_iter
-        self.tol = tol
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.warm_start = warm_start
-        self.clip = clip
-        self.device = device
-        self.dtype = dtype
-        self.random_state = random_state
-        self.verbose = verbose
-
-    @with_callbacks
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, *, sample_weight=None):
-        """Fit the model to ratings.
-
-        Parameters
-        ----------
-        X : {array-like, DataFrame} of shape (n_ratings, 2) or {sparse matrix, sparse \
-array} of shape (n_users, n_items)
-            User and item ids; or a matrix whose stored entries are the ratings, a
-            stored 0 included.
-
-        y : array-like of shape (n_ratings,), sparse of shape (n_users, n_items) or None
-            The ratings of the pairs. Beside a matrix, further ratings or None.
-
-        sample_weight : array-like or sparse, default=None
-            The weight of each rating's error, of shape (n_ratings,); beside a matrix
-            sparse with its entries, or of shape (n_users,). A rating of weight 0 is as
-            good as absent.
-
-        Returns
-        -------
-        self : estimator
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the ratings or parameters are not what they should be; see the message.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If the objective had not settled in `max_iter` iterations.
-        """
-        ratings, _, known = self._check_fit(X, y, sample_weight)
-        metadata = {"sample_weight": sample_weight}
-        return self._alternate(X, y, metadata, ratings, known)
+from .._base import STOPPING_CONSTRAINTS, WARM_START_CONSTRAINTS, BaseRecommender
+from .._fitting import Fit
+from .._sklearn_compat import fit_method
+from .alternation import (
+    DIVERGENCE_REMEDY,
+    FACTORIZATION_CONSTRAINTS,
+    AlternationTrainer,
+    mean_item_prior,
+)
+from .models import RidgeModel
 
 
-class PMFRegressor(_MatrixFactorization):
+class PMFRegressor(BaseRecommender):
     r"""Probabilistic matrix factorization (PMF) by alternating least squares.
 
     A rating is predicted as the product of a user's and an item's factors, added to
@@ -228,11 +159,91 @@ class PMFRegressor(_MatrixFactorization):
     (50, 100)
     """
 
-    def _has_biases(self):
-        return False
+    _divergence_remedy = DIVERGENCE_REMEDY
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseRecommender._parameter_constraints,
+        **STOPPING_CONSTRAINTS,
+        **WARM_START_CONSTRAINTS,
+        **FACTORIZATION_CONSTRAINTS,
+    }
+
+    def __init__(
+        self,
+        *,
+        n_factors=10,
+        lambda_u=10.0,
+        lambda_v=10.0,
+        fit_intercept=True,
+        max_iter=50,
+        tol=1e-4,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=2,
+        warm_start=False,
+        clip=True,
+        device="auto",
+        dtype="float32",
+        random_state=None,
+        verbose=False,
+    ):
+        self.n_factors = n_factors
+        self.lambda_u = lambda_u
+        self.lambda_v = lambda_v
+        self.fit_intercept = fit_intercept
+        self.max_iter = max_iter
+        self.tol = tol
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
+        self.clip = clip
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @fit_method
+    def fit(self, X, y=None, *, sample_weight=None):
+        """Fit the model to ratings.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_ratings, 2) or {sparse matrix, sparse \
+array} of shape (n_users, n_items)
+            User and item ids; or a matrix whose stored entries are the ratings, a
+            stored 0 included.
+
+        y : array-like of shape (n_ratings,), sparse of shape (n_users, n_items) or None
+            The ratings of the pairs. Beside a matrix, further ratings or None.
+
+        sample_weight : array-like or sparse, default=None
+            The weight of each rating's error, of shape (n_ratings,); beside a matrix
+            sparse with its entries, or of shape (n_users,). A rating of weight 0 is as
+            good as absent.
+
+        Returns
+        -------
+        self : PMFRegressor
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the ratings or parameters are not what they should be; see the message.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the objective had not settled in `max_iter` iterations.
+        """
+        fit = Fit(self, X, y, sample_weight)
+        return fit.run(AlternationTrainer(fit, has_biases=False))
+
+    def _make_model(self, device):
+        return RidgeModel(self, device)
 
 
-class BiasedMFRegressor(_MatrixFactorization):
+class BiasedMFRegressor(BaseRecommender):
     r"""Matrix factorization with biases, by alternating least squares.
 
     A rating is predicted as the global mean, the bias of the user, the bias of the item
@@ -377,6 +388,15 @@ class BiasedMFRegressor(_MatrixFactorization):
     (2,)
     """
 
+    _divergence_remedy = DIVERGENCE_REMEDY
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseRecommender._parameter_constraints,
+        **STOPPING_CONSTRAINTS,
+        **WARM_START_CONSTRAINTS,
+        **FACTORIZATION_CONSTRAINTS,
+    }
+
     def __init__(
         self,
         *,
@@ -396,23 +416,59 @@ class BiasedMFRegressor(_MatrixFactorization):
         random_state=None,
         verbose=False,
     ):
-        super().__init__(
-            n_factors=n_factors,
-            lambda_u=lambda_u,
-            lambda_v=lambda_v,
-            fit_intercept=fit_intercept,
-            max_iter=max_iter,
-            tol=tol,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            warm_start=warm_start,
-            clip=clip,
-            device=device,
-            dtype=dtype,
-            random_state=random_state,
-            verbose=verbose,
-        )
+        self.n_factors = n_factors
+        self.lambda_u = lambda_u
+        self.lambda_v = lambda_v
+        self.fit_intercept = fit_intercept
+        self.max_iter = max_iter
+        self.tol = tol
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
+        self.clip = clip
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.verbose = verbose
 
-    def _has_biases(self):
-        return True
+    @fit_method
+    def fit(self, X, y=None, *, sample_weight=None):
+        """Fit the model to ratings.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_ratings, 2) or {sparse matrix, sparse \
+array} of shape (n_users, n_items)
+            User and item ids; or a matrix whose stored entries are the ratings, a
+            stored 0 included.
+
+        y : array-like of shape (n_ratings,), sparse of shape (n_users, n_items) or None
+            The ratings of the pairs. Beside a matrix, further ratings or None.
+
+        sample_weight : array-like or sparse, default=None
+            The weight of each rating's error, of shape (n_ratings,); beside a matrix
+            sparse with its entries, or of shape (n_users,). A rating of weight 0 is as
+            good as absent.
+
+        Returns
+        -------
+        self : BiasedMFRegressor
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the ratings or parameters are not what they should be; see the message.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the objective had not settled in `max_iter` iterations.
+        """
+        fit = Fit(self, X, y, sample_weight)
+        prior = mean_item_prior(fit, fit.training)
+        trainer = AlternationTrainer(fit, has_biases=True, item_prior=prior)
+        return fit.run(trainer)
+
+    def _make_model(self, device):
+        return RidgeModel(self, device)

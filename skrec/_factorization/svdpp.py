@@ -7,67 +7,25 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval
-from torch import Tensor
 
-from .._core.conjugate_gradients import solve_columns
-from .._core.device import as_tensor, inference_device
-from .._core.normal_rows import (
-    condition,
-    implicit_means,
-    implicit_values,
-    leave_out,
-    parts,
-)
+from .._base import STOPPING_CONSTRAINTS, WARM_START_CONSTRAINTS, BaseRecommender
+from .._core.device import as_tensor
+from .._core.normal_rows import condition, implicit_means, leave_out, parts
 from .._core.ridge import positive_penalty
-from .._core.sparse import Pattern, spmm
 from .._data.ids import positions_of
-from .alternation import BaseFactorization, ItemPrior
-from .mf import _MatrixFactorization
+from .._fitting import Fit
+from .._sklearn_compat import Interval, fit_method
+from .alternation import (
+    DIVERGENCE_REMEDY,
+    FACTORIZATION_CONSTRAINTS,
+    AlternationTrainer,
+    mean_item_prior,
+)
+from .models import FactorState, RidgeModel
+from .priors import ImplicitPrior
 
 
-class ImplicitPrior(ItemPrior):
-    """Each user is drawn to what the items that the user has rated add up to.
-
-    Parameters
-    ----------
-    pattern : Pattern of shape (n_users, n_items)
-        Who has rated what.
-
-    links : Tensor of shape (n_items, k)
-        What each item adds, which is changed in place.
-
-    penalty : float
-        The penalty of the links, positive.
-    """
-
-    def __init__(self, pattern: Pattern, links: Tensor, penalty: float):
-        self.pattern, self.links, self._penalty = pattern, links, penalty
-        self.values = implicit_values(pattern, links.dtype)
-
-    def parameters(self):
-        return [self.links]
-
-    def means(self):
-        return spmm(self.pattern, self.values, self.links)
-
-    def fit(self, vectors, weights):
-        transposed, values = self.pattern.transposed, self.values[self.pattern.order]
-        weights = weights.unsqueeze(1)
-
-        def times(x):
-            image = weights * spmm(self.pattern, self.values, x)
-            return spmm(transposed, values, image) + self._penalty * x
-
-        diagonal = spmm(transposed, values.square(), weights) + self._penalty
-        right = spmm(transposed, values, weights * vectors)
-        self.links.copy_(solve_columns(times, right, diagonal, self.links))
-
-    def penalty(self):
-        return self._penalty / 2 * float(self.links.square().sum())
-
-
-class SVDppRegressor(_MatrixFactorization):
+class SVDppRegressor(BaseRecommender):
     r"""SVD++: matrix factorization that knows who has rated what.
 
     A rating is predicted as by `BiasedMFRegressor`, but the factors and the bias of a
@@ -235,8 +193,13 @@ class SVDppRegressor(_MatrixFactorization):
     (50, 100)
     """
 
+    _divergence_remedy = DIVERGENCE_REMEDY
+
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **BaseFactorization._parameter_constraints,
+        **BaseRecommender._parameter_constraints,
+        **STOPPING_CONSTRAINTS,
+        **WARM_START_CONSTRAINTS,
+        **FACTORIZATION_CONSTRAINTS,
         "lambda_y": [Interval(Real, 0, None, closed="neither")],
     }
 
@@ -260,68 +223,110 @@ class SVDppRegressor(_MatrixFactorization):
         random_state=None,
         verbose=False,
     ):
-        super().__init__(
-            n_factors=n_factors,
-            lambda_u=lambda_u,
-            lambda_v=lambda_v,
-            fit_intercept=fit_intercept,
-            max_iter=max_iter,
-            tol=tol,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            warm_start=warm_start,
-            clip=clip,
-            device=device,
-            dtype=dtype,
-            random_state=random_state,
-            verbose=verbose,
-        )
+        self.n_factors = n_factors
+        self.lambda_u = lambda_u
+        self.lambda_v = lambda_v
         self.lambda_y = lambda_y
+        self.fit_intercept = fit_intercept
+        self.max_iter = max_iter
+        self.tol = tol
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
+        self.clip = clip
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.verbose = verbose
 
-    def _has_biases(self):
-        return True
+    @fit_method
+    def fit(self, X, y=None, *, sample_weight=None):
+        """Fit the model to ratings.
 
-    def _make_user_prior(self, ratings, pattern):
-        links = torch.zeros(
-            len(ratings.items), self.n_factors + 1, dtype=getattr(torch, self.dtype)
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_ratings, 2) or {sparse matrix, sparse \
+array} of shape (n_users, n_items)
+            User and item ids; or a matrix whose stored entries are the ratings, a
+            stored 0 included.
+
+        y : array-like of shape (n_ratings,), sparse of shape (n_users, n_items) or None
+            The ratings of the pairs. Beside a matrix, further ratings or None.
+
+        sample_weight : array-like or sparse, default=None
+            The weight of each rating's error, of shape (n_ratings,); beside a matrix
+            sparse with its entries, or of shape (n_users,). A rating of weight 0 is as
+            good as absent.
+
+        Returns
+        -------
+        self : SVDppRegressor
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the ratings or parameters are not what they should be; see the message.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the objective had not settled in `max_iter` iterations.
+        """
+        fit = Fit(self, X, y, sample_weight)
+        links = _initial_links(fit)
+        trainer = AlternationTrainer(
+            fit,
+            has_biases=True,
+            user_prior=ImplicitPrior(fit.training_pattern, links, self.lambda_y),
+            item_prior=mean_item_prior(fit, fit.training),
         )
-        if self.warm_start and hasattr(self, "item_links_"):
-            positions = positions_of(ratings.items, self.items_, "item")
-            new = np.flatnonzero(positions >= 0)
-            links[new] = as_tensor(self.item_links_[positions[new]]).to(links.dtype)
-        return ImplicitPrior(pattern, links.to(pattern.col.device), self.lambda_y)
+        return fit.run(trainer)
 
-    def _describe(self, alternation, known):
-        links = alternation.user_prior.links.cpu().numpy().copy()
-        return super()._describe(alternation, known) | {"item_links_": links}
+    def _make_model(self, device):
+        return SVDppModel(self, device)
 
-    def _fold_in(self, rows):
+
+class SVDppModel(RidgeModel):
+    """A new user is shrunken toward the sum of what the rated items contribute."""
+
+    def fold_in(self, rows):
         vectors = [condition(**problem).mean for problem, _ in self._problems(rows)]
-        found = torch.cat(vectors).cpu().numpy().astype(self.user_factors_.dtype)
-        return found[:, :-1].copy(), found[:, -1].copy()
+        found = torch.cat(vectors).to(self.item_factors.dtype)
+        return FactorState(found[:, :-1].contiguous(), found[:, -1].contiguous())
 
-    def _leave_one_out(self, rows):
+    def left_out(self, rows):
         predicted = [
             leave_out(**problem, links=links) for problem, links in self._problems(rows)
         ]
-        return torch.cat(predicted).cpu().numpy() + self._offsets(rows)
+        return torch.cat(predicted).cpu().numpy() + self.offsets(rows)
 
     def _problems(self, rows):
         """The ridge regressions of new users, some at a time; see `condition`."""
-        device = inference_device(self.device)
-        vectors = as_tensor(self._item_design(), device=device)
-        links = as_tensor(self.item_links_.astype(np.float64), device=device)
-        targets = as_tensor(rows.data - self._offsets(rows), device=device)
-        eye = torch.eye(vectors.shape[1], dtype=vectors.dtype, device=device)
-        precision = positive_penalty(self._lambda_u, vectors) * eye
-        for _, part, entries in parts(self._pattern(rows), vectors.shape[1] ** 2):
+        vectors = self.tensor(self.design())
+        links = self.tensor(self.fitted.item_links_.astype(np.float64))
+        targets = self.tensor(rows.data - self.offsets(rows))
+        eye = torch.eye(vectors.shape[1], dtype=vectors.dtype, device=self.device)
+        precision = positive_penalty(self.fitted._lambda_u, vectors) * eye
+        for _, part, entries in parts(self.pattern(rows), vectors.shape[1] ** 2):
             problem = {
                 "pattern": part,
                 "ratings": targets[entries],
                 "vectors": vectors,
                 "prior": implicit_means(part, links),
-                "precision": precision,
-                "noise": torch.ones_like(targets[entries]),
+                "prior_precision": precision,
+                "rating_precisions": torch.ones_like(targets[entries]),
             }
             yield problem, links
+
+
+def _initial_links(fit: Fit) -> torch.Tensor:
+    """Zeros, or the links of the last fit where there are any."""
+    ids, k = fit.ratings.items, fit.estimator.n_factors + 1
+    links = torch.zeros(len(ids), k, dtype=fit.dtype)
+    old = fit.previous
+    if old is not None and old.item_links_.shape[1] == k:
+        positions = positions_of(ids, old.items_, "item")
+        new = np.flatnonzero(positions >= 0)
+        links[new] = as_tensor(old.item_links_[positions[new]]).to(links.dtype)
+    return links.to(fit.device)

@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
-import numpy as np
-import torch
-from sklearn.base import _fit_context
-from sklearn.callback import with_callbacks
-from sklearn.metrics import r2_score
-from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
-
-from .._base import BaseRecommender, EpochReports
-from .._core.batches import InputTransform, Rows, drop
-from .._core.device import (
-    as_tensor,
-    inference_device,
-    make_generator,
-    resolve_device,
-)
-from .._core.networks import (
-    ACTIVATIONS,
-    Autoencoder,
-    AutoencoderWeights,
-    OutputActivation,
-)
-from .._core.ridge import positive_penalty, solve_rows
-from .._core.sparse import Pattern
-from .._core.training import SCHEDULES, History, PenalisedLoss, Stopping, train
-from .._data.ids import positions_of
-from .._data.ratings import Ratings
-from .._data.texts import reduce_texts
-
-# Share of the rows that show no rating but only their text, drawn anew in each step.
-_COLD_RATE = 0.1
+from .._base import STOPPING_CONSTRAINTS, WARM_START_CONSTRAINTS, BaseRecommender
+from .._core.networks import ACTIVATIONS
+from .._core.training import SCHEDULES
+from .._fitting import Fit
+from .._sklearn_compat import Interval, StrOptions, fit_method
+from .autorec_model import ItemAutoRec, UserAutoRec
+from .autorec_trainer import AutoRecTrainer
 
 
 class AutoRecRegressor(BaseRecommender):
@@ -69,7 +44,7 @@ default="identity"
 
     alpha : float, default=150.0
         The penalty lambda on the squared weights, on the scale of the sum of squared
-        errors. Biases are not penalised.
+        errors. Biases are not penalized.
 
     solver : {"adam", "rprop", "lbfgs"}, default="adam"
         The optimiser. "rprop" and "lbfgs" see all ratings in every step; "lbfgs" goes
@@ -184,7 +159,7 @@ default="identity"
         The lowest and the highest training rating.
 
     loss_curve_ : list of float
-        The penalised loss in each epoch.
+        The penalized loss in each epoch.
 
     validation_scores_ : list of float
         R² of the held-out ratings after each epoch; empty without `early_stopping`.
@@ -268,6 +243,8 @@ default="identity"
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseRecommender._parameter_constraints,
+        **STOPPING_CONSTRAINTS,
+        **WARM_START_CONSTRAINTS,
         "kind": [StrOptions({"item", "user"})],
         "hidden_layer_sizes": [
             "array-like",
@@ -345,8 +322,7 @@ default="identity"
         self.random_state = random_state
         self.verbose = verbose
 
-    @with_callbacks
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_method
     def fit(self, X, y=None, *, sample_weight=None, item_texts=None):
         """Fit the model to ratings, and to texts of the items.
 
@@ -385,44 +361,12 @@ array} of shape (n_users, n_items)
             If the loss became infinite, or had not settled in `max_iter` epochs of a
             step size that does not fall.
         """
-        device = resolve_device(self.device)
-        sizes = self._check_layers()
-        ratings, texts, known = self._check_fit(X, y, sample_weight, item_texts)
-        random_state = check_random_state(self.random_state)
-        training, held_out = self._hold_out(ratings, random_state)
-        known["_input"] = self._input_transform(training, known["global_mean_"])
-        rows = self._orient(training, known["_input"], device)
-        if known["_has_text"].any():
-            side = reduce_texts(texts, self.text_components, random_state)
-            known["_has_text"] = side.any(axis=1)
-            rows = rows._replace(side=torch.tensor(side).to(rows.inputs))
-        network = self._make_network(sizes, ratings, rows.side, random_state, device)
+        sizes = self._check_parameters(item_texts)
+        fit = Fit(self, X, y, sample_weight, item_texts)
+        return fit.run(AutoRecTrainer(fit, sizes))
 
-        def fitted():
-            return known | self._describe(network, rows)
-
-        metadata = {"sample_weight": sample_weight, "item_texts": item_texts}
-        reports = EpochReports(self, X, y, metadata, fitted)
-        history = self._train(network, rows, held_out, random_state, reports)
-        self._conclude(
-            fitted() | {"device_": str(device)},
-            history,
-            reports,
-            settles=self.solver != "adam" or self.learning_rate == "constant",
-            stacklevel=5,
-        )
-        return self
-
-    def _check_fit(self, X, y, sample_weight, item_texts=None):
-        if item_texts is not None and self.kind != "item":
-            raise ValueError(
-                "item_texts go with kind='item', whose rows they belong to, got "
-                f"kind={self.kind!r}: leave them out, or use kind='item'."
-            )
-        return super()._check_fit(X, y, sample_weight, item_texts)
-
-    def _check_layers(self) -> list[int]:
-        """The sizes of the hidden layers; refuse what does not go together."""
+    def _check_parameters(self, item_texts) -> list[int]:
+        """Refuse parameters that do not go together; return the sizes of the layers."""
         sizes = self.hidden_layer_sizes
         sizes = [sizes] if isinstance(sizes, Integral) else list(sizes)
         if not sizes or not all(isinstance(s, Integral) and int(s) > 0 for s in sizes):
@@ -437,207 +381,16 @@ array} of shape (n_users, n_items)
             )
         if self.solver == "lbfgs" and (self.input_dropout or self.dropout):
             raise ValueError(
-                "solver='lbfgs' needs a loss without chance: use input_dropout=0 and "
+                "solver='lbfgs' needs a deterministic loss: use input_dropout=0 and "
                 f"dropout=0 (got {self.input_dropout} and {self.dropout}) or "
                 "solver='adam'."
             )
+        if item_texts is not None and self.kind != "item":
+            raise ValueError(
+                "item_texts go with kind='item', whose rows they belong to, got "
+                f"kind={self.kind!r}: leave them out, or use kind='item'."
+            )
         return [int(size) for size in sizes]
 
-    def _make_network(self, sizes, ratings, side, random_state, device) -> Autoencoder:
-        visible = ratings.users if self.kind == "item" else ratings.items
-        low, high = ratings.values.min(), ratings.values.max()
-        output = OutputActivation(self.out_activation, float(low), float(high))
-        weights = AutoencoderWeights.draw(
-            len(visible),
-            sizes,
-            self.activation,
-            output.start(float(ratings.values.mean())),
-            make_generator(_draw_seed(random_state)),
-            getattr(torch, self.dtype),
-            0 if side is None else side.shape[1],
-        )
-        if self.warm_start and hasattr(self, "encoder_coefs_"):
-            self._continue_from_fit(weights, sizes, visible)
-        return Autoencoder(weights, self.activation, output, device)
-
-    def _continue_from_fit(self, weights, sizes, visible):
-        """Overwrite initial weights by those of the last fit, where there are any."""
-        old = self._weights()
-        if self._kind != self.kind or sizes != [len(b) for b in old.encoder_biases]:
-            raise ValueError(
-                "warm_start=True cannot continue a fit of another kind or other "
-                "hidden_layer_sizes: use warm_start=False."
-            )
-        ids = self.users_ if self.kind == "item" else self.items_
-        positions = positions_of(visible, ids, self.kind)
-        new = np.flatnonzero(positions >= 0)
-        positions = positions[new]
-        for tensor, source in [
-            (weights.encoder[0], old.encoder[0]),
-            (weights.decoder, old.decoder),
-            (weights.decoder_bias, old.decoder_bias),
-        ]:
-            tensor[new] = source[positions].to(tensor.dtype)
-        weights.encoder[1:] = [w.to(weights.decoder.dtype) for w in old.encoder[1:]]
-        weights.encoder_biases = [
-            b.to(weights.decoder.dtype) for b in old.encoder_biases
-        ]
-
-    def _input_transform(self, ratings: Ratings, mean) -> InputTransform:
-        rated = ratings.indices if self.kind == "item" else ratings.rows
-        mean_count = ratings.n_ratings / len(np.unique(rated))
-        return InputTransform(
-            mean if self.center_input else 0.0, mean_count, self.input_scaling
-        )
-
-    def _orient(self, ratings: Ratings, transform: InputTransform, device) -> Rows:
-        """Ratings as rows of the network's input: users or items."""
-        pattern, values, weights = self._to_tensors(ratings, 0.0, torch.device("cpu"))
-        rows = Rows(pattern, values, values, weights)
-        if self.kind == "item":
-            rows = rows.arrange(pattern.transposed, pattern.order)
-        return rows._replace(inputs=transform(rows.pattern, rows.targets)).to(device)
-
-    def _train(self, network, rows, held_out, random_state, reports) -> History:
-        order = make_generator(_draw_seed(random_state))
-        noise = make_generator(_draw_seed(random_state), network.device)
-        objective = PenalisedLoss(
-            functools.partial(self._loss, network, noise),
-            network.parameters(),
-            network.penalised(),
-            self.alpha,
-        )
-        batches = rows.cut(self.batch_size, order)
-        validate = None
-        if held_out is not None:
-            targets = self._orient(held_out, InputTransform(), network.device)
-            validate = functools.partial(self._validation_score, network, rows, targets)
-        return train(
-            objective,
-            batches,
-            [batch.pattern.nnz / rows.pattern.nnz for batch in batches],
-            Stopping(self.max_iter, self.tol, self.n_iter_no_change),
-            solver=self.solver,
-            learning_rate=self.learning_rate_init,
-            schedule=self.learning_rate,
-            generator=order,
-            validate=validate,
-            begin_epoch=reports.begin_epoch,
-            end_epoch=reports.end_epoch,
-        )
-
-    def _loss(self, network, noise, rows: Rows) -> torch.Tensor:
-        """The weighted squared errors of the reconstructed ratings."""
-        inputs = drop(rows.inputs, self.input_dropout, noise)
-        drop_units = functools.partial(drop, rate=self.dropout, generator=noise)
-        if rows.side is not None and self.solver != "lbfgs":
-            inputs = inputs * _keep_rows(rows, noise)
-        codes = network.encode(rows.pattern, inputs, rows.side, drop_units)
-        error = network.decode(rows.pattern, codes) - rows.targets
-        weighted = error if rows.weights is None else error * rows.weights
-        return torch.dot(error, weighted)
-
-    @torch.no_grad()
-    def _validation_score(self, network, rows: Rows, targets: Rows) -> float:
-        codes = network.encode(rows.pattern, rows.inputs, rows.side)
-        predicted = network.decode(targets.pattern, codes).cpu().numpy()
-        weights = None if targets.weights is None else targets.weights.cpu().numpy()
-        return r2_score(targets.targets.cpu(), predicted, sample_weight=weights)
-
-    @torch.no_grad()
-    def _describe(self, network, rows: Rows) -> dict[str, Any]:
-        """The fitted attributes that the present weights amount to."""
-        codes = network.encode(rows.pattern, rows.inputs, rows.side).cpu().numpy()
-        weights = network.weights()
-        sides = ("item", "user") if self.kind == "item" else ("user", "item")
-        encoded, decoded = sides
-        return {
-            "_kind": self.kind,
-            "_alpha": float(self.alpha),
-            "_activations": (self.activation, self.out_activation),
-            "intercept_": 0.0,
-            "encoder_coefs_": [w.numpy() for w in weights.encoder],
-            "encoder_intercepts_": [b.numpy() for b in weights.encoder_biases],
-            "text_coefs_": None if weights.side is None else weights.side.numpy(),
-            f"{encoded}_factors_": codes,
-            f"{encoded}_biases_": np.zeros(len(codes), codes.dtype),
-            f"{decoded}_factors_": weights.decoder.numpy(),
-            f"{decoded}_biases_": weights.decoder_bias.numpy(),
-        }
-
-    def _weights(self) -> AutoencoderWeights:
-        """The fitted weights as tensors that share the memory of the attributes."""
-        decoded = "user" if self._kind == "item" else "item"
-        return AutoencoderWeights(
-            [as_tensor(w) for w in self.encoder_coefs_],
-            [as_tensor(b) for b in self.encoder_intercepts_],
-            as_tensor(getattr(self, f"{decoded}_factors_")),
-            as_tensor(getattr(self, f"{decoded}_biases_")),
-        )
-
-    def _output(self) -> OutputActivation:
-        return OutputActivation(self._activations[1], *self.rating_range_)
-
-    def _link(self, sums):
-        return self._output()(sums)
-
-    @torch.no_grad()
-    def _fold_in(self, rows):
-        if self._kind == "item":
-            solutions = self._solve_users(rows)
-            dtype = self.user_factors_.dtype
-            return (
-                solutions.coef.cpu().numpy().astype(dtype),
-                solutions.intercept.cpu().numpy().astype(dtype),
-            )
-        pattern, ratings = self._tensors(rows)
-        inputs = self._input(pattern, ratings)
-        codes = self._user_network().encode(pattern, inputs)
-        return codes.cpu().numpy(), np.zeros(len(codes), self.user_biases_.dtype)
-
-    def _leave_one_out(self, rows):
-        if self._kind == "item":
-            return self._solve_users(rows, leave_one_out=True).left_out.cpu().numpy()
-        network = self._user_network()
-        return network.leave_one_out(*self._tensors(rows), self._input).cpu().numpy()
-
-    def _solve_users(self, rows, leave_one_out=False):
-        """Decoder rows of new users: ridge regressions on the codes of the items."""
-        device = inference_device(self.device)
-        factors = as_tensor(self.item_factors_, device=device).double()
-        output = self._output()
-        return solve_rows(
-            as_tensor(rows.indptr, device=device),
-            as_tensor(rows.indices, device=device),
-            as_tensor(rows.data, device=device),
-            factors,
-            positive_penalty(self._alpha / 2, factors),  # the loss has no factor 1/2
-            link=None if output.is_identity else output,
-            start=output.start(self.global_mean_),
-            leave_one_out=leave_one_out,
-        )
-
-    def _user_network(self) -> Autoencoder:
-        device = inference_device(self.device)
-        return Autoencoder(
-            self._weights(), self._activations[0], self._output(), device
-        )
-
-    def _tensors(self, rows) -> tuple[Pattern, torch.Tensor]:
-        pattern, dtype = self._pattern(rows), getattr(torch, self.dtype)
-        return pattern, as_tensor(rows.data).to(pattern.col.device, dtype)
-
-
-def _keep_rows(rows: Rows, generator: torch.Generator) -> torch.Tensor:
-    """0 for the ratings of some rows and 1 for the others, of shape (n_ratings,).
-
-    A row without any rating of its own has to be known by its side information.
-    """
-    draws = torch.rand(
-        rows.pattern.shape[0], generator=generator, device=rows.inputs.device
-    )
-    return (draws >= _COLD_RATE).to(rows.inputs.dtype)[rows.pattern.row]
-
-
-def _draw_seed(random_state) -> int:
-    return int(random_state.randint(np.iinfo(np.int32).max))
+    def _make_model(self, device):
+        return (ItemAutoRec if self._kind == "item" else UserAutoRec)(self, device)

@@ -2,58 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from sklearn.base import _fit_context
-from sklearn.callback import with_callbacks
-from sklearn.metrics import r2_score
-from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
 
-from .._base import PRIOR_RATINGS, BaseRecommender, EpochReports
-from .._core.batches import Rows
-from .._core.device import (
-    as_tensor,
-    inference_device,
-    make_generator,
-    resolve_device,
-)
-from .._core.rbm import Cases, Machine, all_levels
-from .._core.softmax import SoftmaxSolutions, solve_softmax_rows
-from .._core.sparse import Pattern
-from .._core.training import SCHEDULES, History, PenalisedLoss, Stopping, train
-from .._data.ids import positions_of
-from .._data.ratings import Ratings
-
-# More levels than any rating scale has are measurements, not levels.
-_MAX_LEVELS = 100
-# Numbers that are held at once to predict.
-_CHUNK = 2**24
-_MAX_SEED = np.iinfo(np.int32).max
-# What draws the biases of a new user to the mean of the fitted users, and the smallest
-# penalty of its weights with which the solution is sure to be unique.
-_BIAS_PENALTY, _SMALLEST_PENALTY = 1.0, 1e-3
-
-
-class _ContrastiveDivergence(PenalisedLoss):
-    """A loss whose gradient the machine estimates by samples."""
-
-    def __init__(self, machine: Machine, alpha: float, options: tuple):
-        super().__init__(
-            machine.contrast, list(machine.parameters()), [machine.weights], alpha
-        )
-        self.options = options
-
-    def __call__(self, batch, share: float = 1.0) -> float:
-        """Set the gradients, with `share` of the penalty."""
-        loss = self.loss(batch, *self.options)
-        for weights in self.weights:
-            weights.grad.add_(weights.detach(), alpha=share * self.penalty)
-        return loss
+from .._base import STOPPING_CONSTRAINTS, WARM_START_CONSTRAINTS, BaseRecommender
+from .._core.training import SCHEDULES
+from .._fitting import Fit
+from .._sklearn_compat import Interval, StrOptions, fit_method
+from .rbm_model import ItemRBM, UserRBM
+from .rbm_trainer import RBMTrainer
 
 
 class RBMRegressor(BaseRecommender):
@@ -74,7 +33,7 @@ class RBMRegressor(BaseRecommender):
 
     alpha : float, default=16.0
         The penalty on the squared weights W, on the scale of the log-likelihood summed
-        over all ratings. Biases are not penalised.
+        over all ratings. Biases are not penalized.
 
     n_gibbs : int, default=1
         T, the steps of Gibbs sampling before the gradient's negative part is taken
@@ -145,20 +104,21 @@ class RBMRegressor(BaseRecommender):
     levels_ : ndarray of shape (n_levels,)
         The different ratings, ascending.
 
-    user_factors_, item_factors_ : ndarray
-        Of the kind of `kind`: p(h = 1 | v) of shape (n_users or n_items, n_hidden).
-        Of the other: W of shape (n_users or n_items, n_levels * n_hidden), level by
-        level.
+    hidden_probabilities_ : ndarray of shape (n_items or n_users, n_hidden)
+        p(h = 1 | v) for the side named by `kind`.
 
-    user_biases_, item_biases_ : ndarray
-        Of the kind of `kind`: zeros. Of the other: b of shape (n_users or n_items,
-        n_levels).
+    weights_ : ndarray of shape (n_users or n_items, n_levels, n_hidden)
+        The weights W of the other side, whose ratings are the visible units.
+
+    visible_biases_ : ndarray of shape (n_users or n_items, n_levels)
+        The biases b of that side.
 
     hidden_biases_ : ndarray of shape (n_hidden,)
-        c.
+        The biases c.
 
-    intercept_ : float
-        0, for this model has none.
+    user_factors_ : ndarray of shape (n_users, n_components)
+        With ``kind="user"`` the hidden probabilities of the users, with ``kind="item"``
+        their weights, flattened level by level.
 
     user_means_, item_means_ : ndarray of shape (n_users,) and (n_items,)
         Mean ratings, drawn to the global mean as by 5 ratings more.
@@ -242,6 +202,8 @@ class RBMRegressor(BaseRecommender):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseRecommender._parameter_constraints,
+        **STOPPING_CONSTRAINTS,
+        **WARM_START_CONSTRAINTS,
         "kind": [StrOptions({"item", "user"})],
         "n_hidden": [Interval(Integral, 1, None, closed="left")],
         "alpha": [Interval(Real, 0, None, closed="left")],
@@ -253,9 +215,9 @@ class RBMRegressor(BaseRecommender):
     }
 
     levels_: np.ndarray
-    hidden_biases_: np.ndarray
+    hidden_probabilities_: np.ndarray
+    weights_: np.ndarray
     _kind: str
-    _alpha: float
 
     def __init__(
         self,
@@ -300,8 +262,7 @@ class RBMRegressor(BaseRecommender):
         self.random_state = random_state
         self.verbose = verbose
 
-    @with_callbacks
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_method
     def fit(self, X, y=None, *, sample_weight=None):
         """Fit the model to ratings.
 
@@ -336,271 +297,15 @@ array} of shape (n_users, n_items)
             If the weights became infinite, or the loss had not settled in `max_iter`
             epochs of a step size that does not fall.
         """
-        device = resolve_device(self.device)
-        ratings, _, known = self._check_fit(X, y, sample_weight)
-        known["levels_"] = _check_levels(ratings)
-        random_state = check_random_state(self.random_state)
-        training, held_out = self._hold_out(ratings, random_state)
-        rows = self._orient(training, known["levels_"], device)
-        machine = self._make_machine(ratings, rows, known["levels_"], random_state)
-
-        def fitted():
-            return known | self._describe(machine, rows)
-
-        metadata = {"sample_weight": sample_weight}
-        reports = EpochReports(self, X, y, metadata, fitted)
-        validate = None
-        if held_out is not None:
-            targets = self._orient(held_out, known["levels_"], device)
-            validate = functools.partial(
-                _validation_score, machine, rows, targets, known["levels_"]
-            )
-        history = self._train(machine, rows, random_state, validate, reports)
-        state = fitted() | {"device_": str(device)}
-        settles = self.learning_rate == "constant"
-        self._conclude(state, history, reports, settles=settles, stacklevel=5)
-        return self
-
-    def _orient(self, ratings: Ratings, levels, device) -> Rows:
-        """Levels and ratings in rows, which are users or items."""
-        pattern, values, weights = self._to_tensors(ratings, 0.0, torch.device("cpu"))
-        places = torch.as_tensor(_nearest(levels, ratings.values))
-        rows = Rows(pattern, places, values, weights)
-        if self.kind == "item":
-            rows = rows.arrange(pattern.transposed, pattern.order)
-        return rows.to(device)
-
-    def _make_machine(self, ratings, rows, levels, random_state) -> Machine:
-        """The initial machine, or that of the last fit as far as there is one."""
-        visible = ratings.users if self.kind == "item" else ratings.items
-        dtype = getattr(torch, self.dtype)
-        generator = make_generator(random_state.randint(_MAX_SEED))
-        log_rates = _log_rates(rows, len(levels)).to(dtype)
-        machine = Machine.draw(log_rates, self.n_hidden, generator)
-        if self.warm_start and hasattr(self, "levels_"):
-            self._continue_from_fit(machine, visible, levels)
-        return machine.to(rows.inputs.device)
-
-    @torch.no_grad()
-    def _continue_from_fit(self, machine, visible, levels):
-        old = self._machine(torch.device("cpu"))
-        same = self._kind == self.kind and np.array_equal(self.levels_, levels)
-        if not same or len(old.hidden_bias) != self.n_hidden:
-            raise ValueError(
-                "warm_start=True cannot continue a fit of another kind, another "
-                "n_hidden or other levels of ratings: use warm_start=False."
-            )
-        ids = self.users_ if self.kind == "item" else self.items_
-        positions = positions_of(visible, ids, self.kind)
-        new = np.flatnonzero(positions >= 0)
-        for tensor, source in [
-            (machine.weights, old.weights),
-            (machine.visible_bias, old.visible_bias),
-        ]:
-            shape = -1, len(levels), tensor.numel() // (len(visible) * len(levels))
-            found = source.view(shape)[positions[new]]
-            tensor.view(shape)[new] = found.to(tensor.dtype)
-        machine.hidden_bias.copy_(old.hidden_bias)
-
-    def _train(self, machine, rows, random_state, validate, reports) -> History:
-        order = make_generator(random_state.randint(_MAX_SEED))
-        noise = make_generator(random_state.randint(_MAX_SEED), rows.inputs.device)
-        batches = [_cases(b, machine) for b in rows.cut(self.batch_size, order)]
-        return train(
-            _ContrastiveDivergence(
-                machine, self.alpha, (self.n_gibbs, self.persistent, noise)
-            ),
-            batches,
-            [len(batch.levels) / rows.pattern.nnz for batch in batches],
-            Stopping(self.max_iter, self.tol, self.n_iter_no_change),
-            solver="adam",
-            learning_rate=self.learning_rate_init,
-            schedule=self.learning_rate,
-            generator=order,
-            validate=validate,
-            begin_epoch=reports.begin_epoch,
-            end_epoch=reports.end_epoch,
-        )
-
-    @torch.no_grad()
-    def _describe(self, machine, rows: Rows) -> dict[str, Any]:
-        """The fitted attributes that the present weights amount to."""
-        hidden = machine.hidden(rows.pattern, rows.inputs).cpu().numpy()
-        seen, drawn = ("item", "user") if self.kind == "item" else ("user", "item")
-        bias = machine.visible_bias.cpu().numpy().copy()
-        weights = machine.weights.cpu().numpy().copy()
-        return {
-            "_kind": self.kind,
-            "_alpha": float(self.alpha),
-            "intercept_": 0.0,
-            f"{seen}_factors_": hidden,
-            f"{seen}_biases_": np.zeros(len(hidden), hidden.dtype),
-            f"{drawn}_factors_": weights.reshape(len(bias), -1),
-            f"{drawn}_biases_": bias,
-            "hidden_biases_": machine.hidden_bias.cpu().numpy().copy(),
-        }
+        fit = Fit(self, X, y, sample_weight)
+        return fit.run(RBMTrainer(fit))
 
     @property
-    def _n_features_out(self):
-        return self.user_factors_.shape[1]
-
-    def _machine(self, device) -> Machine:
-        """The fitted machine."""
-        visible = "user" if self._kind == "item" else "item"
-        bias = as_tensor(getattr(self, f"{visible}_biases_"), device=device)
-        weights = as_tensor(getattr(self, f"{visible}_factors_"), device=device)
-        return Machine(
-            weights.view(bias.numel(), -1),
-            bias,
-            as_tensor(self.hidden_biases_, device=device),
-        )
-
-    @torch.no_grad()
-    def _evaluate(self, users, row, item):
-        items = self.item_factors_, self.item_biases_
-        if self._kind == "item":
-            (h, _), at, (W, b), unit = items, item, users[:2], row
-        else:
-            (h, _), at, (W, b), unit = users[:2], row, items, item
-        device = inference_device(self.device)
-        hidden, bias = as_tensor(h, device=device), as_tensor(b, device=device)
-        weights = as_tensor(W, device=device).view(*bias.shape, hidden.shape[1])
-        ratings = np.empty(len(row))
-        for part in _parts(len(row), W.shape[1]):
-            v = unit[part]
-            sums = torch.einsum("nf,nlf->nl", hidden[at[part]], weights[v]) + bias[v]
-            ratings[part] = self._expected(sums)
-        return ratings
-
-    @torch.no_grad()
-    def _predict_dense(self, users):
-        device = inference_device(self.device)
-        items = as_tensor(self.item_factors_, device=device)
-        n_users, n_items, n_levels = len(users.means), len(items), len(self.levels_)
-        ratings = np.empty((n_users, n_items))
-        for part in _parts(n_users, n_items * n_levels):
-            factors = as_tensor(users.factors[part], device=device)
-            if self._kind == "item":
-                W = factors.view(-1, n_levels, items.shape[1])
-                bias = as_tensor(users.biases[part], device=device)
-                sums = (W @ items.T + bias.unsqueeze(2)).transpose(1, 2)
-            else:
-                W = items.view(-1, factors.shape[1])
-                bias = as_tensor(self.item_biases_, device=device)
-                sums = (factors @ W.T).view(-1, n_items, n_levels) + bias
-            ratings[part] = self._expected(sums)
-        ratings[~users.is_known] = self.item_means_
-        ratings[:, ~self._is_modelled()] = users.means[:, np.newaxis]
-        return ratings
-
-    def _expected(self, sums):
-        """The expected ratings, given the logits of the levels in the last axis."""
-        levels = as_tensor(self.levels_, device=sums.device)
-        return (torch.softmax(sums.double(), -1) @ levels).cpu().numpy()
-
-    @torch.no_grad()
-    def _fold_in(self, rows):
+    def user_factors_(self):
+        """The factors of the users, as `transform` returns them."""
         if self._kind == "user":
-            h = self._machine(inference_device(self.device)).hidden(
-                *self._seen_by(rows)
-            )
-            return h.cpu().numpy(), np.zeros(len(h), self.user_biases_.dtype)
-        coef = self._solve_users(rows).coef.cpu().numpy()
-        coef = coef.astype(self.user_factors_.dtype)
-        return coef[..., :-1].reshape(len(coef), -1), coef[..., -1].copy()
+            return self.hidden_probabilities_
+        return self.weights_.reshape(len(self.weights_), -1)
 
-    @torch.no_grad()
-    def _leave_one_out(self, rows):
-        if self._kind == "item":
-            return self._expected(self._solve_users(rows, True).left_out)
-        machine = self._machine(inference_device(self.device))
-        left_out = machine.leave_one_out(*self._seen_by(rows))
-        ratings = np.empty(rows.nnz)
-        width = machine.weights.shape[1] * len(self.levels_)
-        for part in _parts(rows.nnz, width):
-            ratings[part] = self._expected(left_out(part))
-        return ratings
-
-    def _seen_by(self, rows) -> tuple[Pattern, torch.Tensor]:
-        """What the machine sees of rows of ratings."""
-        pattern, levels = self._pattern(rows), _nearest(self.levels_, rows.data)
-        return pattern, torch.as_tensor(levels, device=pattern.col.device)
-
-    def _solve_users(self, rows, leave_one_out=False) -> SoftmaxSolutions:
-        """Weights of new users, drawn to the mean of the fitted ones."""
-        device = inference_device(self.device)
-        features = np.ones((len(self.item_factors_), self.item_factors_.shape[1] + 1))
-        features[:, :-1] = self.item_factors_
-        is_known = np.diff(self._seen.indptr) > 0
-        bias = self.user_biases_[is_known].mean(0)
-        mean = self.user_factors_[is_known].mean(0).reshape(len(bias), -1)
-        prior = np.column_stack([mean, bias]).astype(np.float64)
-        penalty = np.full(prior.shape[1], max(self._alpha, _SMALLEST_PENALTY))
-        penalty[-1] = _BIAS_PENALTY
-        return solve_softmax_rows(
-            as_tensor(rows.indptr, device=device),
-            as_tensor(rows.indices, device=device),
-            torch.as_tensor(_nearest(self.levels_, rows.data), device=device),
-            as_tensor(features, device=device),
-            as_tensor(penalty, device=device),
-            as_tensor(prior, device=device),
-            leave_one_out=leave_one_out,
-        )
-
-
-def _check_levels(ratings: Ratings) -> np.ndarray:
-    """The levels that ratings have, ascending; refuse ratings that have none."""
-    levels = np.unique(ratings.values)
-    if len(levels) > _MAX_LEVELS:
-        raise ValueError(
-            f"RBMRegressor takes ratings of at most {_MAX_LEVELS} different values, as "
-            f"a scale of stars has, but found {len(levels)}: round the ratings to the "
-            "levels of a scale."
-        )
-    return levels
-
-
-def _nearest(levels, ratings) -> np.ndarray:
-    """The position of the level that is nearest to each rating."""
-    return np.searchsorted((levels[1:] + levels[:-1]) / 2, ratings)
-
-
-def _log_rates(rows: Rows, n_levels: int) -> torch.Tensor:
-    """Logarithms of how often each visible unit has each level.
-
-    Rates of few ratings are drawn to those of all ratings, as means are.
-    """
-    n_visible = rows.pattern.shape[1]
-    counts = torch.bincount(
-        rows.pattern.col.cpu().long() * n_levels + rows.inputs.cpu(),
-        None if rows.weights is None else rows.weights.cpu().double(),
-        minlength=n_visible * n_levels,
-    )
-    counts = counts.view(n_visible, n_levels).double()
-    # A level that only held-out ratings have is rare, but not impossible.
-    overall = counts.sum(0) + 1
-    prior = PRIOR_RATINGS * overall / overall.sum()
-    return ((counts + prior) / (counts.sum(1, keepdim=True) + PRIOR_RATINGS)).log()
-
-
-def _cases(rows: Rows, machine: Machine) -> Cases:
-    n_levels = machine.visible_bias.shape[1]
-    return Cases(
-        rows.pattern, rows.inputs, rows.weights, n_levels, machine.weights.dtype
-    )
-
-
-@torch.no_grad()
-def _validation_score(machine, rows: Rows, targets: Rows, levels) -> float:
-    """R² of the predictions of held-out ratings."""
-    h = machine.hidden(rows.pattern, rows.inputs)
-    log_p = machine.log_visible(all_levels(targets.pattern, len(levels)), h)
-    predicted = log_p.exp().cpu().double() @ as_tensor(levels)
-    weights = None if targets.weights is None else targets.weights.cpu()
-    return r2_score(targets.targets.cpu(), predicted, sample_weight=weights)
-
-
-def _parts(size: int, width: int) -> list[slice]:
-    """Cut so many entries, each of so many numbers, to what is held at once."""
-    step = max(1, _CHUNK // width)
-    return [slice(start, start + step) for start in range(0, size, step)]
+    def _make_model(self, device):
+        return (ItemRBM if self._kind == "item" else UserRBM)(self, device)

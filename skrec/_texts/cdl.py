@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.utils._param_validation import Interval
 
 from .._core.batches import drop
 from .._core.denoising import DenoisingAutoencoder, cut_bags
 from .._core.device import as_tensor, inference_device, make_generator
 from .._core.sparse import Pattern
-from .base import BaseBagOfWordsFactorization
+from .._sklearn_compat import Interval
+from .base import TextFactorization
+from .documents import check_bags, continued
 from .network_prior import INFERENCE_BATCH, NetworkPrior, compute_outputs
 
 
@@ -33,7 +34,7 @@ class BagPrior(NetworkPrior):
     items, n_items, random_state, **training
         As for `NetworkPrior`.
 
-    noise : float
+    input_dropout : float
         The probability that a word of a text is left out.
 
     lambda_n : float
@@ -41,14 +42,24 @@ class BagPrior(NetworkPrior):
     """
 
     def __init__(
-        self, network, documents, items, n_items, random_state, *, noise, lambda_n,
+        self,
+        network,
+        documents,
+        items,
+        n_items,
+        random_state,
+        *,
+        input_dropout,
+        lambda_n,
         **training,
-    ):  # fmt: skip
+    ):
         weight = network.decoder
         self.bags = _to_tensors(documents, weight.dtype, weight.device)
         self.lambda_n = lambda_n
         super().__init__(network, items, n_items, random_state, **training)
-        self.corrupt = functools.partial(drop, rate=noise, generator=self.noise)
+        self.corrupt = functools.partial(
+            drop, rate=input_dropout, generator=self.dropout_generator
+        )
 
     def _cut(self, order, batch_size):
         return cut_bags(*self.bags, order, batch_size)
@@ -68,7 +79,7 @@ class BagPrior(NetworkPrior):
         return super().penalty() + self.lambda_n / 2 * error
 
 
-class CDLRegressor(BaseBagOfWordsFactorization):
+class CDLRegressor(TextFactorization):
     r"""Collaborative deep learning (CDL): factorization with an autoencoder of texts.
 
     The factors of an item are drawn to the code that a stacked denoising autoencoder
@@ -106,7 +117,7 @@ class CDLRegressor(BaseBagOfWordsFactorization):
         Units of the layers between a text and its code, and in reverse between the code
         and the reconstruction. An empty one leaves the middle layer alone.
 
-    noise : float, default=0.3
+    input_dropout : float, default=0.3
         Probability that a word of a text is left out in training, in [0, 1).
 
     sdae_epochs : int, default=1
@@ -164,7 +175,7 @@ class CDLRegressor(BaseBagOfWordsFactorization):
         The precision of the factors.
 
     random_state : int, RandomState instance or None, default=None
-        Determines initial weights, batches, noise and held-out ratings. An int gives
+        Determines initial weights, batches, dropout and held-out ratings. An int gives
         the same model in each call, bit for bit with the same number of threads.
 
     verbose : bool or int, default=False
@@ -257,7 +268,7 @@ class CDLRegressor(BaseBagOfWordsFactorization):
     Layers are hyperbolic tangents, so that what a text says lies between -1 and 1, and
     the last one is linear; those of [1]_ are logistic. The network sees texts with
     noise in training only: items are drawn to what it makes of the whole text. The
-    biases of the network are not penalised. The ratings of [1]_ say who has which item,
+    biases of the network are not penalized. The ratings of [1]_ say who has which item,
     1 or 0 with a small weight; here they are those that are given.
 
     An item that is known by its text alone is predicted higher by the mean, over the
@@ -291,19 +302,20 @@ class CDLRegressor(BaseBagOfWordsFactorization):
     np.int64(100)
     """
 
-    _prior_class = BagPrior
     _divergence_remedy = (
         "Lower learning_rate_init, or bring the ratings to a smaller scale"
     )
 
+    _learned_without_texts: ClassVar[dict[str, Any]] = {"text_weights_": {}}
+
     text_weights_: dict[str, np.ndarray]
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **BaseBagOfWordsFactorization._parameter_constraints,
+        **TextFactorization._parameter_constraints,
         "lambda_n": [Interval(Real, 0, None, closed="left")],
         "lambda_w": [Interval(Real, 0, None, closed="left")],
         "hidden_layer_sizes": ["array-like"],
-        "noise": [Interval(Real, 0, 1, closed="left")],
+        "input_dropout": [Interval(Real, 0, 1, closed="left")],
         "sdae_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
@@ -320,7 +332,7 @@ class CDLRegressor(BaseBagOfWordsFactorization):
         fit_intercept=True,
         fit_biases=True,
         hidden_layer_sizes=(200,),
-        noise=0.3,
+        input_dropout=0.3,
         sdae_epochs=1,
         batch_size=256,
         learning_rate_init=0.001,
@@ -346,7 +358,7 @@ class CDLRegressor(BaseBagOfWordsFactorization):
         self.fit_intercept = fit_intercept
         self.fit_biases = fit_biases
         self.hidden_layer_sizes = hidden_layer_sizes
-        self.noise = noise
+        self.input_dropout = input_dropout
         self.sdae_epochs = sdae_epochs
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
@@ -381,38 +393,34 @@ class CDLRegressor(BaseBagOfWordsFactorization):
             max_features=8000, max_df=0.5, stop_words="english", use_idf=False
         )
 
-    def _make_text_prior(
-        self, vectorizer, documents, items, ratings, random_state, device
-    ):
+    def _check_documents(self, vectorizer, documents):
+        return check_bags(vectorizer, documents)
+
+    def _make_prior(self, fit, documents):
         network = DenoisingAutoencoder(
-            documents.shape[1],
+            documents.values.shape[1],
             self._hidden_layers(),
             self.n_factors + self.fit_biases,
-            make_generator(random_state.randint(np.iinfo(np.int32).max)),
-            getattr(torch, self.dtype),
-            device,
+            make_generator(fit.draw_seed()),
+            fit.dtype,
+            fit.device,
         )
-        if self._continues():
-            _load(network, self.text_weights_)
+        previous = continued(fit)
+        if previous is not None:
+            _load(network, previous.text_weights_)
         return BagPrior(
             network,
-            documents,
-            items,
-            len(ratings.items),
-            random_state,
-            noise=self.noise,
+            documents.values,
+            documents.items,
+            len(fit.ratings.items),
+            fit.random_state,
+            input_dropout=self.input_dropout,
             lambda_n=self.lambda_n,
             epochs=self.sdae_epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate_init,
             lambda_w=self.lambda_w,
         )
-
-    def _describe_text_prior(self, prior):
-        weights = {} if prior is None else prior.network.state_dict()
-        return {
-            "text_weights_": {n: w.cpu().numpy().copy() for n, w in weights.items()}
-        }
 
     def _read(self, documents):
         device = inference_device(self.device)

@@ -7,19 +7,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._core.device import as_tensor, inference_device, make_generator
 from .._core.text_cnn import TextCNN
+from .._sklearn_compat import Interval, StrOptions
 from ..text import SequenceVectorizer, load_word_vectors
-from .base import BaseTextFactorization
+from .base import TextFactorization
 from .network_prior import TextPrior, read
 
 # The standard deviation of the initial word vectors.
 _WORD_STD = 0.1
 
 
-class ConvMFRegressor(BaseTextFactorization):
+class ConvMFRegressor(TextFactorization):
     r"""Matrix factorization with a convolutional network over item texts (ConvMF).
 
     The factors of an item are drawn to what a network makes of its text, the more so
@@ -224,7 +224,7 @@ class ConvMFRegressor(BaseTextFactorization):
     The network is that of [1]_: word vectors, filters over windows of words with
     rectified linear units, the maximum of each filter over the text, and two layers
     with tanh, so that what a text says lies between -1 and 1. Its biases are not
-    penalised, its word vectors are. Ratings on a much wider scale than that of stars
+    penalized, its word vectors are. Ratings on a much wider scale than that of stars
     are better divided first. With `item_weight`, lambda_V differs between items.
 
     Whoever rates an item has chosen it, and likes it better than its text would have
@@ -268,15 +268,18 @@ class ConvMFRegressor(BaseTextFactorization):
     (2,)
     """
 
-    _prior_class = TextPrior
     _divergence_remedy = (
         "Lower learning_rate_init, or bring the ratings to a smaller scale"
     )
 
+    # Word vectors of common words continue, whatever the vectorizer's order is.
+    _keeps_vectorizer = False
+    _learned_without_texts: ClassVar[dict[str, Any]] = {"text_weights_": {}}
+
     text_weights_: dict[str, np.ndarray]
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **BaseTextFactorization._parameter_constraints,
+        **TextFactorization._parameter_constraints,
         "lambda_w": [Interval(Real, 0, None, closed="left")],
         "embedding_dim": [Interval(Integral, 1, None, closed="left")],
         "n_filters": [Interval(Integral, 1, None, closed="left")],
@@ -385,16 +388,14 @@ class ConvMFRegressor(BaseTextFactorization):
             )
         return documents
 
-    def _make_text_prior(
-        self, vectorizer, documents, items, ratings, random_state, device
-    ):
-        network = self._make_network(vectorizer, random_state, device)
+    def _make_prior(self, fit, documents):
+        network = self._make_network(fit, documents.vectorizer)
         return TextPrior(
             network,
-            documents,
-            items,
-            len(ratings.items),
-            random_state,
+            documents.values,
+            documents.items,
+            len(fit.ratings.items),
+            fit.random_state,
             epochs=self.cnn_epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate_init,
@@ -403,24 +404,19 @@ class ConvMFRegressor(BaseTextFactorization):
             lambda_w=self.lambda_w,
         )
 
-    def _describe_text_prior(self, prior):
-        weights = {} if prior is None else prior.network.state_dict()
-        return {
-            "text_weights_": {n: w.cpu().numpy().copy() for n, w in weights.items()}
-        }
-
     def _read(self, documents):
         return read(self.text_weights_, documents, inference_device(self.device))
 
-    def _item_penalties(self, ratings):
+    def _item_penalties(self, fit):
         if self.item_weight is None:
-            return super()._item_penalties(ratings)
+            return None
+        ratings = fit.training
         counts = np.bincount(ratings.indices, minlength=len(ratings.items))
         weights = np.sqrt(np.maximum(counts, 1))
         return self.lambda_v * weights / weights.mean()
 
-    def _make_network(self, vectorizer, random_state, device) -> TextCNN:
-        generator = make_generator(random_state.randint(np.iinfo(np.int32).max))
+    def _make_network(self, fit, vectorizer) -> TextCNN:
+        generator = make_generator(fit.draw_seed())
         vectors = self._initial_word_vectors(vectorizer, generator)
         network = TextCNN(
             vectors,
@@ -429,31 +425,11 @@ class ConvMFRegressor(BaseTextFactorization):
             self.hidden_dim,
             self.n_factors + self.fit_biases,
             generator,
-            device,
+            fit.device,
         )
-        if self.warm_start and getattr(self, "text_weights_", None):
-            self._continue_network(network, vectorizer)
+        if fit.previous is not None and fit.previous.text_weights_:
+            _continue(network, vectorizer, fit.previous)
         return network
-
-    def _continue_network(self, network, vectorizer):
-        """Overwrite initial weights by those of the last fit; words match by name."""
-        old = {name: as_tensor(w) for name, w in self.text_weights_.items()}
-        new = network.state_dict()
-        words, vectors = old.pop("vectors"), new.pop("vectors").clone()
-        if words.shape[1] != vectors.shape[1] or any(
-            w.shape != old[name].shape if name in old else True
-            for name, w in new.items()
-        ):
-            raise ValueError(
-                "warm_start=True cannot continue a fit whose embedding_dim, n_filters, "
-                "window_sizes, hidden_dim, n_factors or fit_biases were others: use "
-                "warm_start=False."
-            )
-        known, vocabulary = self.vectorizer_.vocabulary_, vectorizer.vocabulary_
-        common = [word for word in vocabulary if word in known]
-        places = [vocabulary[word] for word in common]
-        vectors[places] = words[[known[word] for word in common]].to(vectors)
-        network.load_state_dict(old | {"vectors": vectors})
 
     def _initial_word_vectors(self, vectorizer, generator) -> torch.Tensor:
         vocabulary = vectorizer.vocabulary_
@@ -476,3 +452,23 @@ class ConvMFRegressor(BaseTextFactorization):
             found = torch.as_tensor(pretrained.vectors)
             vectors[places] = found * (_WORD_STD / found.square().mean().sqrt())
         return vectors
+
+
+def _continue(network, vectorizer, previous):
+    """Overwrite initial weights by those of the last fit; words match by name."""
+    old = {name: as_tensor(w) for name, w in previous.text_weights_.items()}
+    new = network.state_dict()
+    words, vectors = old.pop("vectors"), new.pop("vectors").clone()
+    if words.shape[1] != vectors.shape[1] or any(
+        w.shape != old[name].shape if name in old else True for name, w in new.items()
+    ):
+        raise ValueError(
+            "warm_start=True cannot continue a fit whose embedding_dim, n_filters, "
+            "window_sizes, hidden_dim, n_factors or fit_biases were others: use "
+            "warm_start=False."
+        )
+    known, vocabulary = previous.vectorizer_.vocabulary_, vectorizer.vocabulary_
+    common = [word for word in vocabulary if word in known]
+    places = [vocabulary[word] for word in common]
+    vectors[places] = words[[known[word] for word in common]].to(vectors)
+    network.load_state_dict(old | {"vectors": vectors})

@@ -9,17 +9,19 @@ import numpy as np
 import torch
 from sklearn.decomposition import LatentDirichletAllocation
 from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.utils._param_validation import Interval
 
 from .._core.device import as_tensor
 from .._core.sparse import Pattern
 from .._core.topics import improve_proportions, log_likelihood
 from .._data.ids import positions_of
-from .._factorization.alternation import ItemPrior
-from .base import BaseBagOfWordsFactorization
+from .._factorization.alternation import DIVERGENCE_REMEDY
+from .._factorization.priors import Prior
+from .._sklearn_compat import Interval
+from .base import TextFactorization
+from .documents import check_bags, continued
 
 
-class TopicPrior(ItemPrior):
+class TopicPrior(Prior):
     """The prior of CTR: the proportions of topics in the texts.
 
     Parameters
@@ -75,7 +77,7 @@ class TopicPrior(ItemPrior):
     def means(self):
         return self._means
 
-    def fit(self, vectors, weights):
+    def fit(self, vectors, penalties):
         if self.refine:
             factors = vectors[self.items, : self.lda.n_components]
             improved = improve_proportions(
@@ -83,7 +85,7 @@ class TopicPrior(ItemPrior):
                 self.proportions,
                 self.topics,
                 factors,
-                weights[self.items],
+                penalties[self.items],
             )
             chosen = self.is_rated[self.items]
             self.proportions[chosen] = improved[chosen]
@@ -94,8 +96,11 @@ class TopicPrior(ItemPrior):
     def penalty(self):
         return self.unrefined - self._log_likelihood() if self.refine else 0.0
 
-    def resume(self, texts, proportions) -> None:
-        """Go on from proportions of some texts that were refined before."""
+    def attributes(self):
+        return {"lda_": self.lda}
+
+    def set_proportions(self, texts, proportions) -> None:
+        """Start from proportions of some texts that were refined before."""
         self.proportions[texts] = as_tensor(proportions).to(self.proportions)
         self._spread()
 
@@ -110,7 +115,7 @@ class TopicPrior(ItemPrior):
         factors[self.items] = self.proportions
 
 
-class CTRRegressor(BaseBagOfWordsFactorization):
+class CTRRegressor(TextFactorization):
     r"""Collaborative topic regression (CTR): factorization with topics of item texts.
 
     The factors of an item are drawn to the proportions of topics in its text, the more
@@ -323,12 +328,13 @@ class CTRRegressor(BaseBagOfWordsFactorization):
     np.int64(100)
     """
 
-    _prior_class = TopicPrior
+    _divergence_remedy = DIVERGENCE_REMEDY
+    _learned_without_texts: ClassVar[dict[str, Any]] = {"lda_": None}
 
-    lda_: Any
+    lda_: LatentDirichletAllocation | None
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **BaseBagOfWordsFactorization._parameter_constraints,
+        **TextFactorization._parameter_constraints,
         "refine": ["boolean"],
         "lda_max_iter": [Interval(Integral, 1, None, closed="left")],
     }
@@ -381,41 +387,39 @@ class CTRRegressor(BaseBagOfWordsFactorization):
     def _default_vectorizer(self):
         return CountVectorizer(max_features=8000, max_df=0.5, stop_words="english")
 
-    def _make_text_prior(
-        self, vectorizer, documents, items, ratings, random_state, device
-    ):
-        if self._continues():
-            lda = self.lda_
-        else:
-            lda = LatentDirichletAllocation(
-                self.n_factors,
-                max_iter=self.lda_max_iter,
-                random_state=random_state.randint(np.iinfo(np.int32).max),
-            )
-            # Arrays, whatever the configuration says of transformers.
-            lda.set_output(transform="default").fit(documents)
+    def _check_documents(self, vectorizer, documents):
+        return check_bags(vectorizer, documents)
+
+    def _make_prior(self, fit, documents):
+        previous, ratings, items = continued(fit), fit.training, documents.items
+        lda = self._find_topics(fit, documents) if previous is None else previous.lda_
         is_rated = np.bincount(ratings.indices, minlength=len(ratings.items)) > 0
         prior = TopicPrior(
             lda,
-            documents,
+            documents.values,
             items,
             is_rated,
             has_biases=self.fit_biases,
             refine=self.refine,
-            dtype=getattr(torch, self.dtype),
-            device=device,
+            dtype=fit.dtype,
+            device=fit.device,
         )
-        if self._continues() and self.refine:
-            old = positions_of(ratings.items[items], self.items_, "item")
-            known = is_rated[items] & (old >= 0) & self._has_text[old]
-            prior.resume(np.flatnonzero(known), self.text_factors_[old[known]])
+        if previous is not None and self.refine:
+            old = positions_of(ratings.items[items], previous.items_, "item")
+            known = is_rated[items] & (old >= 0) & previous._has_text[old]
+            proportions = previous.text_factors_[old[known]]
+            prior.set_proportions(np.flatnonzero(known), proportions)
         return prior
 
-    def _describe_text_prior(self, prior):
-        return {"lda_": None if prior is None else prior.lda}
+    def _find_topics(self, fit, documents) -> LatentDirichletAllocation:
+        lda = LatentDirichletAllocation(
+            self.n_factors, max_iter=self.lda_max_iter, random_state=fit.draw_seed()
+        )
+        # Arrays, whatever the configuration says of transformers.
+        return lda.set_output(transform="default").fit(documents.values)
 
     def _read(self, documents):
-        factors = self.lda_.transform(documents).astype(self.dtype)
-        if not self._biased:
+        factors = self.lda_.transform(documents).astype(self.item_factors_.dtype)
+        if not self._has_biases:
             return factors
         return np.column_stack([factors, np.repeat(self.text_biases_[0], len(factors))])

@@ -11,14 +11,14 @@ import torch
 from .._core.batches import drop
 from .._core.device import as_tensor, make_generator
 from .._core.text_cnn import TextBatch, TextCNN, cut_texts
-from .._core.training import PenalisedLoss, run_epoch
-from .._factorization.alternation import ItemPrior
+from .._core.training import PenalizedLoss, run_epoch
+from .._factorization.priors import Prior
 
 # Texts that are read at once when nothing is trained.
 INFERENCE_BATCH = 1024
 
 
-class NetworkPrior(ItemPrior):
+class NetworkPrior(Prior):
     """What a network makes of texts, which is trained to come near the items.
 
     A subclass says how texts become batches, and what the loss of a batch is.
@@ -36,7 +36,7 @@ class NetworkPrior(ItemPrior):
         The number of items.
 
     random_state : RandomState
-        Determines batches and noise.
+        Determines batches and dropout.
 
     epochs : int
         Epochs in each call of `fit`.
@@ -70,8 +70,8 @@ class NetworkPrior(ItemPrior):
         device = next(network.parameters()).device
         self.items = torch.as_tensor(items, device=device)
         self.order = make_generator(random_state.randint(np.iinfo(np.int32).max))
-        noise_seed = random_state.randint(np.iinfo(np.int32).max)
-        self.noise = make_generator(noise_seed, device)
+        seed = random_state.randint(np.iinfo(np.int32).max)
+        self.dropout_generator = make_generator(seed, device)
         shuffled = torch.randperm(len(items), generator=self.order)
         self.batches = self._cut(shuffled, batch_size)
         self.shares = [len(batch.texts) / len(items) for batch in self.batches]
@@ -94,26 +94,36 @@ class NetworkPrior(ItemPrior):
     def parameters(self):
         return [*self.network.parameters(), self._means]
 
+    def optimizers(self):
+        return [self.optimizer]
+
+    def generators(self):
+        return [self.order, self.dropout_generator]
+
     def means(self):
         return self._means
 
-    def fit(self, vectors, weights):
-        vectors, weights = vectors[self.items], weights[self.items]
+    def fit(self, vectors, penalties):
+        vectors, penalties = vectors[self.items], penalties[self.items]
 
         def loss(batch):
-            return self._loss(batch, vectors[batch.texts], weights[batch.texts])
+            return self._loss(batch, vectors[batch.texts], penalties[batch.texts])
 
-        objective = PenalisedLoss(
-            loss, self.network.parameters(), self.network.penalised(), self.lambda_w
+        objective = PenalizedLoss(
+            loss, self.network.parameters(), self.network.penalized(), self.lambda_w
         )
         for _ in range(self.epochs):
             run_epoch(objective, self.batches, self.shares, self.optimizer, self.order)
         self._spread(compute_outputs(self.network, self.whole))
 
     def penalty(self):
-        weights = self.network.penalised()
+        weights = self.network.penalized()
         squares = sum(float(w.detach().square().sum()) for w in weights)
         return self.lambda_w / 2 * squares
+
+    def attributes(self):
+        state = self.network.state_dict()
+        return {"text_weights_": {n: w.cpu().numpy().copy() for n, w in state.items()}}
 
     def _spread(self, outputs):
         """Set the means of all items."""
@@ -153,9 +163,11 @@ class TextPrior(NetworkPrior):
     ):
         self.sequences = sequences
         super().__init__(network, items, n_items, random_state, **training)
-        self.drop = functools.partial(drop, rate=dropout, generator=self.noise)
+        self.drop = functools.partial(
+            drop, rate=dropout, generator=self.dropout_generator
+        )
         self.drop_words = functools.partial(
-            drop, rate=word_dropout, generator=self.noise
+            drop, rate=word_dropout, generator=self.dropout_generator
         )
 
     def _cut(self, order, batch_size):

@@ -1,0 +1,213 @@
+"""How the local models of LLORMA are fitted, one after the other."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._core.device import make_generator
+from .._core.sparse import Pattern
+from .._core.training import Stopping, iterate
+from .._fitting import Fit, Trainer, r_squared
+from .alternation import (
+    INITIAL_STD,
+    Alternation,
+    AlternationTrainer,
+    mean_item_prior,
+    products,
+)
+from .priors import Prior
+
+
+class LocalModels(NamedTuple):
+    """Local models, as far as they have been fitted.
+
+    Attributes
+    ----------
+    users, items : Tensor of shape (n_models, n_users or n_items, k + 1)
+        The vectors, each a bias behind its factors.
+
+    user_kernels, item_kernels : Tensor of shape (n_models, n_users or n_items)
+        The kernel between each user or item and the anchor; 0 means not near.
+    """
+
+    users: Tensor
+    items: Tensor
+    user_kernels: Tensor
+    item_kernels: Tensor
+
+    def add(self, t: int, pattern: Pattern, total: Tensor, weight: Tensor) -> None:
+        """Add the weighted predictions of model t, and its weights, to sums."""
+        near = self.weights(t, pattern)
+        total.addcmul_(near, products(pattern, self.users[t], self.items[t], True))
+        weight.add_(near)
+
+    def weights(self, t: int, pattern: Pattern) -> Tensor:
+        """The product of the kernels of user and item at each entry."""
+        return self.user_kernels[t][pattern.row] * self.item_kernels[t][pattern.col]
+
+
+class LLORMATrainer(Trainer):
+    """Fits the preliminary model first, then one local model in each step.
+
+    Parameters
+    ----------
+    fit : Fit
+        The fit of an `LLORMARegressor`.
+    """
+
+    may_settle = must_settle = False
+
+    def __init__(self, fit: Fit):
+        self.context, self.params = fit, fit.estimator
+        self.n_epochs = 1 + self.params.n_models
+        self.anchors = self._draw_anchors(fit)
+        self.preliminary = AlternationTrainer(
+            fit, has_biases=True, item_prior=mean_item_prior(fit, fit.training)
+        )
+        self.intercept = self.preliminary.intercept
+        alternation = self.preliminary.alternation
+        self.vectors = alternation.users.vectors, alternation.items.vectors
+        self.generator = make_generator(fit.draw_seed())
+        users, items = self.vectors
+        n_models = self.params.n_models
+        self.local = LocalModels(
+            users.new_zeros(n_models, *users.shape),
+            items.new_zeros(n_models, *items.shape),
+            users.new_zeros(n_models, len(users)),
+            items.new_zeros(n_models, len(items)),
+        )
+        users = alternation.users
+        self.data = users.pattern, users.ratings, users.weights
+        self.blend = torch.zeros_like(self.data[1]), torch.zeros_like(self.data[1])
+        if fit.held_out is not None:
+            self.held_out = self.preliminary.held_out
+            zeros = torch.zeros_like(self.held_out[1])
+            self.held_out_blend = zeros, zeros.clone()
+
+    def parameters(self):
+        return [*self.preliminary.parameters(), *self.local]
+
+    def generators(self):
+        return [self.generator]
+
+    def extras(self):
+        blends = {"blend": self.blend}
+        if self.context.held_out is not None:
+            blends["held_out_blend"] = self.held_out_blend
+        return blends
+
+    def step(self, epoch, keep):
+        """Fit a model; return half the weighted squared errors of all so far."""
+        pattern, ratings, weights = self.data
+        if epoch == 0:
+            self._improve(self.preliminary.alternation, keep)
+        else:
+            self._fit_local(epoch - 1)
+            self.local.add(epoch - 1, pattern, *self.blend)
+            if self.context.held_out is not None:
+                self.local.add(epoch - 1, self.held_out[0], *self.held_out_blend)
+        keep()
+        error = ratings - average(*self.blend, self._fallback(pattern))
+        weighted = error if weights is None else error * weights
+        return 0.5 * float(torch.dot(error, weighted))
+
+    def validate(self):
+        pattern, ratings, weights = self.held_out
+        predicted = average(*self.held_out_blend, self._fallback(pattern))
+        return r_squared(ratings, predicted, weights)
+
+    def attributes(self) -> dict[str, Any]:
+        users, items, user_kernels, item_kernels = (
+            tensor.cpu().numpy().copy() for tensor in self.local
+        )
+        preliminary, ratings = self.preliminary.attributes(), self.context.ratings
+        anchor_users, anchor_items = self.anchors.T
+        return preliminary | {
+            "anchor_users_": ratings.users[anchor_users],
+            "anchor_items_": ratings.items[anchor_items],
+            "local_user_factors_": users,
+            "local_item_factors_": items,
+            "user_kernels_": user_kernels,
+            "item_kernels_": item_kernels,
+            "_anchor_factors": preliminary["user_factors_"][anchor_users],
+            "_bandwidth": self.params.bandwidth,
+            "_local_lambda_u": self.params.local_penalty * self.params.lambda_u,
+        }
+
+    def _draw_anchors(self, fit: Fit) -> np.ndarray:
+        """Positions of the users and items of random ratings, (n_models, 2)."""
+        ratings, n_models = fit.training, self.params.n_models
+        replace = n_models > ratings.n_ratings
+        drawn = fit.random_state.choice(ratings.n_ratings, n_models, replace=replace)
+        return np.column_stack([ratings.rows[drawn], ratings.indices[drawn]])
+
+    def _fallback(self, pattern: Pattern) -> Tensor:
+        return self.preliminary.alternation.predict(pattern)
+
+    def _fit_local(self, t: int) -> None:
+        """Fit model t to the ratings near its anchor.
+
+        Its factors start at random: models that all start from the preliminary one make
+        similar errors, and averaging them gains less.
+        """
+        params, local, fit = self.params, self.local, self.context
+        user_kernel, item_kernel = (
+            kernel(v[:, :-1], v[[place], :-1], params.bandwidth).squeeze(1)
+            for v, place in zip(self.vectors, self.anchors[t], strict=True)
+        )
+        for start, vectors in zip(self.vectors, local[:2], strict=True):
+            factors = torch.empty(start[:, :-1].shape, dtype=start.dtype)
+            factors.normal_(0, INITIAL_STD, generator=self.generator)
+            vectors[t].copy_(start)
+            vectors[t][:, :-1].copy_(factors)
+        local.user_kernels[t].copy_(user_kernel)
+        local.item_kernels[t].copy_(item_kernel)
+        near = local.weights(t, self.data[0])
+        part = fit.training.select((near > 0).cpu().numpy())
+        pattern, values, weights = fit.tensors(part, self.intercept)
+        near = near[near > 0]
+        # What is far from the anchor counts little, and so does its penalty.
+        alternation = Alternation(
+            pattern,
+            values,
+            near if weights is None else near * weights,
+            local.users[t],
+            local.items[t],
+            has_biases=True,
+            lambda_u=params.lambda_u * params.local_penalty * user_kernel,
+            lambda_v=params.lambda_v * params.local_penalty * item_kernel,
+            user_prior=Prior(),
+            item_prior=mean_item_prior(fit, part),
+        )
+        self._improve(alternation, lambda: None)
+
+    def _improve(self, alternation, keep):
+        def step(epoch, keep_sweep):
+            objective = alternation.sweep()
+            keep_sweep()
+            keep()
+            return objective
+
+        params = self.params
+        stopping = Stopping(params.max_iter, params.tol, params.n_iter_no_change)
+        history = iterate(step, alternation.parameters(), stopping)
+        if history.interrupt is not None:
+            raise history.interrupt
+
+
+def kernel(vectors: Tensor, anchors: Tensor, bandwidth: float) -> Tensor:
+    """Epanechnikov kernel of the angles to the anchors, (n_vectors, n_anchors)."""
+    directions, to = (
+        torch.nn.functional.normalize(v, dim=1) for v in (vectors, anchors)
+    )
+    angles = torch.arccos((directions @ to.T).clamp(-1, 1))
+    return (1 - (angles / bandwidth).square()).clamp(min=0)
+
+
+def average(total: Tensor, weight: Tensor, fallback: Tensor) -> Tensor:
+    """Weighted means, and the fallback where nothing has a weight."""
+    return torch.where(weight > 0, total / weight, fallback)

@@ -1,0 +1,113 @@
+"""Fitted models that end as factors and biases of users and items."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._core.ridge import RowSolutions, positive_penalty, solve_rows
+from .._core.sparse import Pattern, sddmm
+from .._prediction import Model
+
+
+class FactorState(NamedTuple):
+    """What a factor model knows of users.
+
+    Attributes
+    ----------
+    factors : Tensor of shape (n_users, n_factors)
+        Their factors.
+
+    biases : Tensor of shape (n_users,)
+        Their biases.
+    """
+
+    factors: Tensor
+    biases: Tensor
+
+
+class FactorModel(Model):
+    """Ratings as the product of factors, plus biases, in a link function."""
+
+    def __init__(self, fitted: Any, device: torch.device):
+        super().__init__(fitted, device)
+        self.users = FactorState(
+            self.tensor(fitted.user_factors_), self.tensor(fitted.user_biases_)
+        )
+        self.item_factors = self.tensor(fitted.item_factors_)
+        self.item_biases = self.tensor(fitted.item_biases_)
+
+    def link(self, sums: Tensor) -> Tensor:
+        """Turn sums into ratings."""
+        return sums
+
+    def transform(self, state):
+        return state.factors.cpu().numpy()
+
+    def scores_at(self, state, row, item):
+        pattern = self.pattern_of_pairs(len(state.factors), row, item)
+        sums = self.sums_at(state, pattern) + self.fitted.intercept_
+        return self.link(sums).numpy()
+
+    def scores(self, state):
+        return self.link(self.all_sums(state).cpu()).numpy()
+
+    def sums_at(self, state, pattern: Pattern) -> Tensor:
+        """Products and biases at the entries of a pattern, on the CPU."""
+        sums = sddmm(pattern, state.factors, self.item_factors).cpu().double()
+        sums += (state.biases[pattern.row] + self.item_biases[pattern.col]).cpu()
+        return sums
+
+    def all_sums(self, state) -> Tensor:
+        """Products, biases and intercept for all items, on the device."""
+        sums = torch.addmm(self.item_biases, state.factors, self.item_factors.T)
+        sums += state.biases.unsqueeze(1) + self.fitted.intercept_
+        return sums
+
+
+class RidgeModel(FactorModel):
+    """Factors where a new user is the ridge regression of the user's ratings.
+
+    The attributes `_lambda_u` and `_has_biases` say with which penalty, and whether a
+    bias is a part of the vector.
+    """
+
+    def fold_in(self, rows):
+        coef = self.solve(rows, rows.data - self.offsets(rows)).coef
+        coef = coef.to(self.item_factors.dtype)
+        if not self.fitted._has_biases:
+            return FactorState(coef, coef.new_zeros(len(coef)))
+        return FactorState(coef[:, :-1].contiguous(), coef[:, -1].contiguous())
+
+    def left_out(self, rows):
+        offsets = self.offsets(rows)
+        left_out = self.solve(rows, rows.data - offsets, leave_one_out=True).left_out
+        return left_out.cpu().numpy() + offsets
+
+    def offsets(self, rows) -> np.ndarray:
+        """The part of each rating that does not depend on the user's vector."""
+        biases = self.fitted.item_biases_[rows.indices]
+        return self.fitted.intercept_ + biases.astype(np.float64)
+
+    def solve(self, rows, targets, leave_one_out=False) -> RowSolutions:
+        """Vectors of new users whose products are to be near the targets."""
+        design = self.tensor(self.design())
+        return solve_rows(
+            self.tensor(rows.indptr),
+            self.tensor(rows.indices),
+            self.tensor(targets),
+            design,
+            positive_penalty(self.fitted._lambda_u, design),
+            intercept=False,
+            leave_one_out=leave_one_out,
+        )
+
+    def design(self) -> np.ndarray:
+        """What the vectors of users meet: factors of items, and 1 for a bias."""
+        factors = self.fitted.item_factors_.astype(np.float64)
+        if not self.fitted._has_biases:
+            return factors
+        return np.column_stack([factors, np.ones(len(factors))])

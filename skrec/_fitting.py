@@ -1,0 +1,407 @@
+"""Where every fit happens: from the arguments of `fit` to the fitted attributes."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import r2_score
+from sklearn.utils import check_random_state
+from torch import Tensor
+
+from ._core.device import resolve_device
+from ._core.sparse import Pattern
+from ._core.training import History, Stopping, iterate
+from ._data.ratings import Ratings, check_ratings, is_matrix, shrunken_means
+from ._data.texts import resolve_item_texts
+from ._prediction import PredictorCache
+from ._sklearn_compat import N_WRAPPERS, begin_callbacks, get_feature_names
+
+MAX_SEED = np.iinfo(np.int32).max
+
+
+@dataclass
+class RatingAttributes:
+    """The fitted attributes that follow from the ratings alone."""
+
+    n_features_in_: int
+    users_: np.ndarray
+    items_: np.ndarray
+    rating_range_: tuple[float, float]
+    global_mean_: float
+    user_means_: np.ndarray
+    item_means_: np.ndarray
+    _fitted_on_matrix: bool
+    _seen: sp.csr_array
+    _is_rated: np.ndarray
+    _has_text: np.ndarray
+
+    @classmethod
+    def of(
+        cls, ratings: Ratings, on_matrix: bool, texts: Sequence[str | None] | None
+    ) -> RatingAttributes:
+        """Find the attributes of ratings whose items may have texts."""
+        n_users, n_items = ratings.shape
+        values, weights = ratings.values, ratings.weights
+        mean = float(np.average(values, weights=weights))
+        seen = np.ones(ratings.n_ratings, bool), ratings.indices, ratings.indptr
+        texts = [None] * n_items if texts is None else texts
+        return cls(
+            n_features_in_=n_items if on_matrix else 2,
+            users_=ratings.users.copy(),
+            items_=ratings.items.copy(),
+            rating_range_=(float(values.min()), float(values.max())),
+            global_mean_=mean,
+            user_means_=shrunken_means(ratings.rows, n_users, values, mean, weights),
+            item_means_=shrunken_means(ratings.indices, n_items, values, mean, weights),
+            _fitted_on_matrix=on_matrix,
+            _seen=sp.csr_array(seen, shape=ratings.shape, copy=True),
+            _is_rated=np.bincount(ratings.indices, minlength=n_items) > 0,
+            _has_text=np.array([text is not None for text in texts]),
+        )
+
+
+class Trainer(ABC):
+    """What moves in a fit, one kind for each kind of model.
+
+    Attributes
+    ----------
+    n_epochs : int
+        The largest number of epochs.
+
+    may_settle : bool
+        Whether the fit ends when the loss has stopped falling.
+
+    must_settle : bool
+        Whether to warn if the loss is still falling after the last epoch.
+    """
+
+    n_epochs: int
+    may_settle: bool = True
+    must_settle: bool = True
+
+    @abstractmethod
+    def parameters(self) -> list[Tensor]:
+        """All tensors that describe the model; the best of their states is kept."""
+
+    @abstractmethod
+    def step(self, epoch: int, keep: Callable[[], None]) -> float:
+        """Run an epoch and return the loss; see `iterate` for `keep`."""
+
+    def validate(self) -> float:
+        """R² of the predictions of the held-out ratings, if there are any."""
+        raise TypeError(f"{type(self).__name__} does not stop early.")
+
+    @abstractmethod
+    def attributes(self) -> dict[str, Any]:
+        """The fitted attributes that the present parameters amount to."""
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """The optimizers, whose moments are a part of the state."""
+        return []
+
+    def generators(self) -> list[torch.Generator | np.random.Generator]:
+        """The generators of random numbers that the steps use."""
+        return []
+
+    def extras(self) -> dict[str, Any]:
+        """What else a step changes, by the names of attributes of the trainer."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """A copy of all that the next steps depend on."""
+        return {
+            "parameters": [p.detach().clone() for p in self.parameters()],
+            "optimizers": [copy.deepcopy(o.state_dict()) for o in self.optimizers()],
+            "generators": [_generator_state(g) for g in self.generators()],
+            "extras": copy.deepcopy(self.extras()),
+        }
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a state of a trainer that was made from the same arguments."""
+        for parameter, saved in zip(
+            self.parameters(), state["parameters"], strict=True
+        ):
+            parameter.copy_(saved)
+        for optimizer, saved in zip(
+            self.optimizers(), state["optimizers"], strict=True
+        ):
+            optimizer.load_state_dict(copy.deepcopy(saved))
+        for generator, saved in zip(
+            self.generators(), state["generators"], strict=True
+        ):
+            if isinstance(generator, torch.Generator):
+                generator.set_state(saved)
+            else:
+                generator.bit_generator.state = saved
+        for name, saved in copy.deepcopy(state["extras"]).items():
+            setattr(self, name, saved)
+
+
+class Fit:
+    """One call of `fit`.
+
+    The ratings are validated and held out when it is made, before any work; `run`
+    trains and stores all attributes at once, so that a refused fit, or one that is
+    interrupted in its first epoch, leaves the estimator as it was.
+
+    Parameters
+    ----------
+    estimator : BaseRecommender
+        The estimator that is fitted.
+
+    X, y, sample_weight, item_texts
+        The arguments of its `fit`.
+
+    Attributes
+    ----------
+    device : torch.device
+        The device to compute on.
+
+    dtype : torch.dtype
+        The precision of the model.
+
+    ratings : Ratings
+        All ratings. The items are those that are rated or have a text.
+
+    texts : list of length n_items or None
+        The text of each item, None where there is none; None without `item_texts`.
+
+    known : RatingAttributes
+        The attributes that follow from the ratings alone.
+
+    random_state : RandomState
+        The source of all seeds.
+
+    training : Ratings
+        The ratings to train on.
+
+    held_out : Ratings or None
+        The ratings to stop early by; None without `early_stopping`.
+
+    previous : BaseRecommender or None
+        The estimator as it was fitted before, if `warm_start` continues from it.
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        item_texts: Any = None,
+    ):
+        self.estimator = estimator
+        self.device = resolve_device(estimator.device)
+        self.dtype: torch.dtype = getattr(torch, estimator.dtype)
+        on_matrix = is_matrix(X)
+        ratings, texts = check_ratings(X, y, sample_weight), None
+        if item_texts is not None:
+            ids, texts = resolve_item_texts(
+                item_texts, ratings.items, on_matrix=on_matrix
+            )
+            ratings = ratings.with_items(ids)
+        self.ratings, self.texts = ratings, texts
+        self.feature_names = get_feature_names(X)
+        self.known = RatingAttributes.of(ratings, on_matrix, texts)
+        self.random_state = check_random_state(estimator.random_state)
+        self.training, self.held_out = self._hold_out()
+        self.previous = None
+        if getattr(estimator, "warm_start", False) and hasattr(estimator, "users_"):
+            self.previous = estimator
+        metadata = {"sample_weight": sample_weight, "item_texts": item_texts}
+        self._arguments = X, y, metadata
+
+    @functools.cached_property
+    def training_pattern(self) -> Pattern:
+        """The positions of the training ratings, on the device."""
+        return _pattern(self.training, self.device)
+
+    def draw_seed(self) -> int:
+        """Draw the seed of a generator."""
+        return int(self.random_state.randint(MAX_SEED))
+
+    def tensors(
+        self, ratings: Ratings, offset: float = 0.0, scale: float = 1.0, device=None
+    ) -> tuple[Pattern, Tensor, Tensor | None]:
+        """Pattern, ratings less an offset on a scale, and weights.
+
+        They are on `device`, by default that of the fit.
+        """
+        device = self.device if device is None else device
+        if ratings is self.training and device == self.device:
+            pattern = self.training_pattern
+        else:
+            pattern = _pattern(ratings, device)
+        scaled = (ratings.values - offset) / scale
+        values = torch.tensor(scaled, dtype=self.dtype, device=device)
+        weights = None
+        if ratings.weights is not None:
+            weights = torch.tensor(ratings.weights, dtype=self.dtype, device=device)
+        return pattern, values, weights
+
+    def run(self, trainer: Trainer) -> Any:
+        """Train, store the fitted attributes and return the estimator."""
+        estimator = self.estimator
+        reports = EpochReports(
+            estimator,
+            *self._arguments,
+            lambda: self._attributes(trainer),
+            trainer.n_epochs,
+        )
+        history = iterate(
+            trainer.step,
+            trainer.parameters(),
+            Stopping(
+                trainer.n_epochs,
+                getattr(estimator, "tol", 0.0),
+                getattr(estimator, "n_iter_no_change", trainer.n_epochs),
+            ),
+            validate=None if self.held_out is None else trainer.validate,
+            begin_epoch=reports.begin_epoch,
+            end_epoch=reports.end_epoch,
+            may_settle=trainer.may_settle,
+        )
+        if history.interrupt is not None and not history.loss_curve:
+            raise history.interrupt
+        self._store(self._attributes(trainer) | _history_attributes(history))
+        if history.interrupt is not None:
+            raise history.interrupt
+        self._warn(history, trainer)
+        reports.end()
+        return estimator
+
+    def _hold_out(self) -> tuple[Ratings, Ratings | None]:
+        """Split the ratings into those to train on and those to stop early by."""
+        if not getattr(self.estimator, "early_stopping", False):
+            return self.ratings, None
+        n_ratings = self.ratings.n_ratings
+        # R² needs two.
+        n_held_out = max(2, math.ceil(self.estimator.validation_fraction * n_ratings))
+        if n_held_out >= n_ratings:
+            raise ValueError(
+                f"early_stopping=True leaves no rating to train on out of "
+                f"{n_ratings}: use early_stopping=False."
+            )
+        is_held_out = self.random_state.permutation(n_ratings) < n_held_out
+        return self.ratings.select(~is_held_out), self.ratings.select(is_held_out)
+
+    def _attributes(self, trainer: Trainer) -> dict[str, Any]:
+        attributes = vars(self.known) | trainer.attributes()
+        if self.feature_names is not None:
+            attributes["feature_names_in_"] = self.feature_names
+        attributes["device_"] = str(self.device)
+        attributes["_predictors"] = PredictorCache()
+        return attributes
+
+    def _store(self, attributes: dict[str, Any]) -> None:
+        """Replace the former attributes at once."""
+        state = vars(self.estimator) | attributes
+        if self.feature_names is None:
+            state.pop("feature_names_in_", None)
+        self.estimator.__dict__ = state
+
+    def _warn(self, history: History, trainer: Trainer) -> None:
+        estimator, message = self.estimator, None
+        name = type(estimator).__name__
+        if history.reason == "diverged":
+            message = (
+                f"{name} diverged in epoch {len(history.loss_curve) + 1}: the loss is "
+                "not finite. The last finite state is kept. "
+                f"{estimator._divergence_remedy}."
+            )
+        elif history.reason == "max_iter" and trainer.must_settle:
+            message = (
+                f"{name} stopped at max_iter={estimator.max_iter} before the loss had "
+                f"settled to tol={estimator.tol}. Raise max_iter or tol."
+            )
+        if message is not None:
+            # Here, `run`, `fit`, and what wraps it.
+            level = 3 + N_WRAPPERS + 1
+            warnings.warn(message, ConvergenceWarning, stacklevel=level)
+
+
+class EpochReports:
+    """Reports the epochs of a fit to the callbacks, and to `verbose` users.
+
+    Parameters
+    ----------
+    estimator : BaseRecommender
+        The estimator that is fitted.
+
+    X, y : array-like, sparse or None
+        The arguments of `fit`.
+
+    metadata : dict
+        Its other arguments; None means not given.
+
+    attributes : callable
+        Returns the attributes that the estimator would have if it stopped now.
+
+    n_epochs : int
+        The largest number of epochs.
+    """
+
+    def __init__(self, estimator, X, y, metadata, attributes, n_epochs):
+        self.estimator = estimator
+        self.arguments = {"estimator": estimator, "X": X, "y": y}
+        given = {name: value for name, value in metadata.items() if value is not None}
+        if given:
+            self.arguments["metadata"] = given
+        self.arguments["reconstruction_attributes"] = attributes
+        self.fit = begin_callbacks(estimator, n_epochs)
+        self.fit.call_on_fit_task_begin(**self.arguments)
+
+    def begin_epoch(self) -> None:
+        self.epoch = self.fit.subcontext(task_name="epoch")
+        self.epoch.call_on_fit_task_begin(**self.arguments)
+
+    def end_epoch(self, history: History) -> bool:
+        """Report an epoch; whether a callback wants the training to stop."""
+        if self.estimator.verbose:
+            scores = history.validation_scores
+            score = f", validation R2 {scores[-1]:.5f}" if scores else ""
+            print(
+                f"[{type(self.estimator).__name__}] epoch {len(history.loss_curve)}: "
+                f"loss {history.loss_curve[-1]:.6g}{score}"
+            )
+        return self.epoch.call_on_fit_task_end(**self.arguments)
+
+    def end(self) -> None:
+        self.fit.call_on_fit_task_end(**self.arguments)
+
+
+def _pattern(ratings: Ratings, device: torch.device) -> Pattern:
+    crow, col = torch.tensor(ratings.indptr), torch.tensor(ratings.indices)
+    return Pattern(crow, col, ratings.shape).to(device)
+
+
+def r_squared(ratings: Tensor, predicted: Tensor, weights: Tensor | None) -> float:
+    """R² of predictions of shape (n_ratings,), on any device."""
+    weights = None if weights is None else weights.cpu()
+    return r2_score(ratings.cpu(), predicted.cpu(), sample_weight=weights)
+
+
+def _history_attributes(history: History) -> dict[str, Any]:
+    return {
+        "n_iter_": len(history.loss_curve),
+        "loss_curve_": history.loss_curve,
+        "validation_scores_": history.validation_scores,
+    }
+
+
+def _generator_state(generator: torch.Generator | np.random.Generator) -> Any:
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    return copy.deepcopy(generator.bit_generator.state)

@@ -1,0 +1,403 @@
+"""Where every prediction happens: a fitted model, and what is known beyond it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+
+from ._core.chunks import CHUNK, row_chunks
+from ._core.device import as_tensor, available_memory, inference_device
+from ._core.sparse import Pattern
+from ._data.ids import check_ids, check_matrix_ids, check_pairs, positions_of
+from ._data.ratings import (
+    PRIOR_RATINGS,
+    check_rating_matrix,
+    row_numbers,
+    select_entries,
+    shrunken_means,
+)
+from ._sklearn_compat import check_feature_names
+
+# Numbers, and bytes, that an entry of a dense prediction takes while it is computed.
+_NUMBERS_AT_WORK, _BYTES_AT_WORK = 4, 24
+
+
+class Model(ABC):
+    """A fitted model on a device, made from the attributes of an estimator.
+
+    It predicts for users whose state is known, a named tuple of tensors with one row a
+    user: those who were in `fit`, and those who are folded in from their ratings.
+
+    Parameters
+    ----------
+    fitted : BaseRecommender
+        The estimator; its attributes do not change any more.
+
+    device : torch.device
+        The device to compute on.
+    """
+
+    # The state of the users in `fit`.
+    users: Any
+    # Numbers that each user and item take at once in `scores`.
+    width = 1
+
+    def __init__(self, fitted: Any, device: torch.device):
+        self.fitted, self.device = fitted, device
+
+    @abstractmethod
+    def fold_in(self, rows: sp.csr_array) -> Any:
+        """The state of new users, whose rows have ratings of modeled items."""
+
+    @abstractmethod
+    def transform(self, state: Any) -> np.ndarray:
+        """The factors of users, of shape (n_users, n_components)."""
+
+    @abstractmethod
+    def scores_at(self, state: Any, row: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """Predict pairs of a row of the state and an item, sorted and distinct."""
+
+    @abstractmethod
+    def scores(self, state: Any) -> np.ndarray:
+        """Predict all items, of shape (n_users, n_items)."""
+
+    @abstractmethod
+    def left_out(self, rows: sp.csr_array) -> np.ndarray:
+        """Predict each rating from the others in its row, of shape (nnz,).
+
+        The value is arbitrary where a row has no other rating.
+        """
+
+    def std_at(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """Standard deviations of ratings of users in `fit`, by positions."""
+        raise TypeError(f"{type(self).__name__} has no standard deviations.")
+
+    def std(self, rows: sp.csr_array) -> np.ndarray:
+        """Standard deviations of all items for rows of ratings."""
+        raise TypeError(f"{type(self).__name__} has no standard deviations.")
+
+    def tensor(self, array: np.ndarray) -> torch.Tensor:
+        """An array on the device."""
+        return as_tensor(array, device=self.device)
+
+    def pattern(self, rows: sp.csr_array) -> Pattern:
+        """The positions of the ratings in rows, on the device."""
+        crow, col = as_tensor(rows.indptr), as_tensor(rows.indices)
+        return Pattern(crow, col, rows.shape).to(self.device)
+
+    def pattern_of_pairs(self, n_rows: int, row: np.ndarray, item: np.ndarray):
+        """The pattern of sorted, distinct pairs of a row and an item."""
+        crow = np.searchsorted(row, np.arange(n_rows + 1))
+        shape = n_rows, len(self.fitted.items_)
+        return Pattern(as_tensor(crow), as_tensor(item), shape).to(self.device)
+
+
+class Users(NamedTuple):
+    """Users to predict for, wherever what is known of them comes from.
+
+    Attributes
+    ----------
+    state : named tuple of tensors of shape (n_users, ...)
+        What the model knows of them.
+
+    is_known : ndarray of shape (n_users,), dtype bool
+        Whether they have rated anything that the state could come from.
+
+    means : ndarray of shape (n_users,)
+        Their mean ratings, shrunken toward the global mean.
+    """
+
+    state: Any
+    is_known: np.ndarray
+    means: np.ndarray
+
+    def take(self, part: slice) -> Users:
+        return Users(_take(self.state, part), self.is_known[part], self.means[part])
+
+
+class Predictor:
+    """Predictions of a fitted model, for users and items that it may not know.
+
+    Parameters
+    ----------
+    fitted : BaseRecommender
+        The estimator, which must not change any more.
+    """
+
+    def __init__(self, fitted: Any):
+        self.fitted = fitted
+        self.model: Model = fitted._make_model(inference_device(fitted.device))
+        self.n_items = len(fitted.items_)
+        # Users and items that the model knows by ratings, or by a text.
+        self.is_modeled = fitted._is_rated | fitted._has_text
+        self.has_rated = np.diff(fitted._seen.indptr) > 0
+
+    # Queries: users and items of pairs, rows, or users alone.
+
+    def check_rows(self, X: Any, name: str = "X") -> sp.csr_array:
+        """Validate rows of ratings, one column for each item."""
+        return check_rating_matrix(X, name=name, n_items=self.n_items)
+
+    def positions(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The positions of the users and items of pairs; -1 for unseen ones."""
+        users, items = check_pairs(X)
+        if not self.fitted._fitted_on_matrix:
+            check_feature_names(self.fitted, X)
+        return self._user_positions(users), self._item_positions(items)
+
+    def known_users(self, positions: np.ndarray) -> Users:
+        """Users by their positions in `users_`; -1 is an unseen user."""
+        is_seen = positions >= 0
+        means = self.fitted.user_means_[positions]
+        return Users(
+            _zeroed(_take(self.model.users, positions), ~is_seen),
+            is_seen & self.has_rated[positions],
+            np.where(is_seen, means, self.fitted.global_mean_),
+        )
+
+    def users_of_rows(self, rows: sp.csr_array) -> Users:
+        """Users who are known by the ratings in their rows."""
+        informative = select_entries(rows, self.is_modeled[rows.indices])
+        is_known = np.diff(informative.indptr) > 0
+        return Users(
+            _zeroed(self.model.fold_in(informative), ~is_known),
+            is_known,
+            shrunken_means(
+                row_numbers(rows), rows.shape[0], rows.data, self.fitted.global_mean_
+            ),
+        )
+
+    # Predictions.
+
+    def predict_pairs(self, X: Any) -> np.ndarray:
+        """Predict user-item pairs, of shape (n_pairs,)."""
+        positions, items = self.positions(X)
+        positions, row = np.unique(positions, return_inverse=True)
+        return self.predict_entries(self.known_users(positions), row, items)
+
+    def predict_rows(self, X: Any) -> np.ndarray:
+        """Predict all items for rows of ratings, of shape (n_rows, n_items)."""
+        rows = self.check_rows(X)
+        self.refuse_too_large(rows.shape)
+        return self.predict_dense(self.users_of_rows(rows))
+
+    def predict_entries(
+        self, users: Users, row: np.ndarray, item: np.ndarray
+    ) -> np.ndarray:
+        """Predict single ratings, of shape (n_ratings,); item -1 is an unseen one."""
+        fitted = self.fitted
+        is_modeled = np.append(self.is_modeled, False)[item]
+        item_means = np.append(fitted.item_means_, fitted.global_mean_)[item]
+        ratings = np.where(is_modeled, item_means, users.means[row])
+        modeled = np.flatnonzero(users.is_known[row] & is_modeled)
+        # Each pair once, by user and item: there may be more pairs than distinct ones.
+        keys = row[modeled].astype(np.int64) * self.n_items + item[modeled]
+        keys, place = np.unique(keys, return_inverse=True)
+        scores = self.model.scores_at(users.state, *np.divmod(keys, self.n_items))
+        ratings[modeled] = scores[place]
+        return self._clip(ratings)
+
+    def predict_dense(self, users: Users, *, clip: bool = True) -> np.ndarray:
+        """Predict all items for some users, of shape (n_users, n_items)."""
+        ratings = np.empty((len(users.means), self.n_items))
+        for part in self._chunks(len(ratings)):
+            some = users.take(part)
+            ratings[part] = self.model.scores(some.state)
+            ratings[part][~some.is_known] = self.fitted.item_means_
+            ratings[part][:, ~self.is_modeled] = some.means[:, np.newaxis]
+        return self._clip(ratings) if clip else ratings
+
+    def predict_left_out(self, rows: sp.csr_array) -> np.ndarray:
+        """Predict each rating from the others in its row, of shape (nnz,)."""
+        row = row_numbers(rows)
+        is_modeled = self.is_modeled[rows.indices]
+        informative = select_entries(rows, is_modeled)
+        counts = np.diff(rows.indptr)[row]
+        # Without rating j the sum of its row lacks r_j and the count lacks one.
+        sums = np.bincount(row, rows.data, minlength=rows.shape[0])[row] - rows.data
+        prior = PRIOR_RATINGS * self.fitted.global_mean_
+        ratings = (sums + prior) / (counts - 1 + PRIOR_RATINGS)
+        others = np.diff(informative.indptr)[row] - is_modeled
+        alone = is_modeled & (others == 0)
+        ratings[alone] = self.fitted.item_means_[rows.indices[alone]]
+        left_out = self.model.left_out(informative)
+        ratings[is_modeled & (others > 0)] = left_out[others[is_modeled] > 0]
+        return self._clip(ratings)
+
+    def std_of_pairs(self, X: Any) -> np.ndarray:
+        """Standard deviations of the predictions of pairs, of shape (n_pairs,)."""
+        users, items = self.positions(X)
+        is_known = np.append(self.has_rated, False)[users]
+        known = np.flatnonzero(is_known & np.append(self.is_modeled, False)[items])
+        std = np.full(len(users), self.fitted.rating_std_)
+        std[known] = self.model.std_at(users[known], items[known])
+        return std
+
+    def std_of_rows(self, X: Any) -> np.ndarray:
+        """Standard deviations of all items for rows, of shape (n_rows, n_items)."""
+        rows = self.check_rows(X)
+        informative = select_entries(rows, self.is_modeled[rows.indices])
+        std = self.model.std(informative)
+        std[np.diff(informative.indptr) == 0] = self.fitted.rating_std_
+        std[:, ~self.is_modeled] = self.fitted.rating_std_
+        return std
+
+    def transform(self, users: Users) -> np.ndarray:
+        """The factors of users; zeros for a user of whom nothing is known."""
+        return self.model.transform(users.state)
+
+    # Recommendations.
+
+    def recommend_to_users(
+        self, ids: Any, n_items: int, exclude_seen: bool
+    ) -> pd.DataFrame:
+        """Recommend items to users by their ids."""
+        ids = check_ids(ids, "user")
+        positions = self._user_positions(ids)
+        seen = _select_rows(self.fitted._seen, positions)
+        users = self.known_users(positions)
+        return self._recommend(ids, users, seen, n_items, exclude_seen)
+
+    def recommend_to_rows(
+        self, X: Any, n_items: int, exclude_seen: bool
+    ) -> pd.DataFrame:
+        """Recommend items to users who are known by rows of ratings."""
+        rows = self.check_rows(X)
+        ids, users = np.arange(rows.shape[0]), self.users_of_rows(rows)
+        return self._recommend(ids, users, rows, n_items, exclude_seen)
+
+    def _recommend(self, ids, users, seen, n_items, exclude_seen) -> pd.DataFrame:
+        parts = []
+        for part in self._chunks(len(ids)):
+            # The order is that of the model; clipped ratings may be equal.
+            scores = self.predict_dense(users.take(part), clip=False)
+            if exclude_seen:
+                rows = seen[part]
+                scores[row_numbers(rows), rows.indices] = -np.inf
+            parts.append(_best(ids[part], scores, self.fitted.items_, n_items))
+        found = pd.concat(parts, ignore_index=True)
+        found["rating"] = self._clip(found["rating"].to_numpy(copy=True))
+        return found
+
+    def refuse_too_large(self, shape: tuple[int, int]) -> None:
+        """Refuse dense predictions that would not fit in memory."""
+        n_entries = shape[0] * shape[1]
+        at_once = max(CHUNK // _NUMBERS_AT_WORK, shape[1])
+        at_work = min(n_entries, at_once) * _BYTES_AT_WORK
+        size, free = n_entries * 8 + at_work, available_memory()
+        if size > free:
+            raise ValueError(
+                f"The dense predictions of shape {shape} would take "
+                f"{size / 2**30:.1f} GiB of {free / 2**30:.1f} GiB that are free: "
+                "predict some rows at a time, predict user-item pairs, or call "
+                "recommend(X)."
+            )
+
+    def _chunks(self, n_users: int) -> list[slice]:
+        """Ranges of users whose dense predictions are computed at once."""
+        width = self.n_items * self.model.width * _NUMBERS_AT_WORK
+        return row_chunks(n_users, width)
+
+    def _user_positions(self, ids: np.ndarray) -> np.ndarray:
+        if self.fitted._fitted_on_matrix:
+            check_matrix_ids(ids, "user")
+        return positions_of(ids, self.fitted.users_, "user")
+
+    def _item_positions(self, ids: np.ndarray) -> np.ndarray:
+        if self.fitted._fitted_on_matrix:
+            check_matrix_ids(ids, "item")
+        return positions_of(ids, self.fitted.items_, "item")
+
+    def _clip(self, ratings: np.ndarray) -> np.ndarray:
+        if not self.fitted.clip:
+            return ratings
+        return np.clip(ratings, *self.fitted.rating_range_, out=ratings)
+
+
+class PredictorCache:
+    """The predictor of an estimator, made anew when an attribute has been replaced.
+
+    Predictions are made from a snapshot of all attributes, so that a refit in another
+    thread changes none of them halfway. The predictor is not copied or pickled.
+    """
+
+    def __init__(self) -> None:
+        self._predictor: Predictor | None = None
+
+    def get(self, estimator: Any) -> Predictor:
+        """The predictor of an estimator as it is now."""
+        attributes = vars(estimator).copy()
+        del attributes["_predictors"]  # itself
+        predictor = self._predictor
+        if predictor is None or not _is_same(vars(predictor.fitted), attributes):
+            fitted = object.__new__(type(estimator))
+            fitted.__dict__ = attributes
+            self._predictor = predictor = Predictor(fitted)
+        return predictor
+
+    def __reduce__(self):
+        return PredictorCache, ()
+
+
+def _is_same(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether two dictionaries have the same objects."""
+    return len(old) == len(new) and all(
+        name in old and old[name] is value for name, value in new.items()
+    )
+
+
+def _take(state: Any, positions: Any) -> Any:
+    """The state of some users."""
+    return type(state)(*(tensor[positions] for tensor in state))
+
+
+def _zeroed(state: Any, mask: np.ndarray) -> Any:
+    """The state with zeros for some users, in place."""
+    if mask.any():
+        for tensor in state:
+            tensor[torch.as_tensor(mask, device=tensor.device)] = 0
+    return state
+
+
+def _select_rows(matrix: sp.csr_array, positions: np.ndarray) -> sp.csr_array:
+    """Some rows of a matrix; -1 is an empty one."""
+    starts = matrix.indptr[positions]
+    counts = np.where(positions >= 0, matrix.indptr[positions + 1] - starts, 0)
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    entries = np.repeat(starts - indptr[:-1], counts) + np.arange(indptr[-1])
+    shape = len(positions), matrix.shape[1]
+    return sp.csr_array(
+        (matrix.data[entries], matrix.indices[entries], indptr), shape=shape
+    )
+
+
+def _best(ids, scores, items, n_items) -> pd.DataFrame:
+    """The items of the highest scores for each user; -inf is never taken.
+
+    Equal scores come in the order of the items, also where some are cut off.
+    """
+    n_items = min(n_items, scores.shape[1])
+    kth = scores.shape[1] - n_items
+    last = np.partition(scores, kth, axis=1)[:, kth, np.newaxis]
+    is_above, is_tied = scores > last, scores == last
+    n_tied = n_items - is_above.sum(axis=1, keepdims=True)
+    is_taken = is_above | (
+        is_tied & (np.cumsum(is_tied, axis=1, dtype=np.int32) <= n_tied)
+    )
+    top = np.nonzero(is_taken)[1].reshape(len(scores), n_items)
+    best = np.take_along_axis(scores, top, axis=1)
+    order = np.argsort(-best, axis=1, kind="stable")
+    top, best = (np.take_along_axis(a, order, axis=1) for a in (top, best))
+    found = best > -np.inf
+    return pd.DataFrame(
+        {
+            "user": np.repeat(ids, found.sum(axis=1)),
+            "item": items[top[found]],
+            "rating": best[found],
+        }
+    )

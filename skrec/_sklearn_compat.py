@@ -1,0 +1,60 @@
+"""Every private name of scikit-learn that skrec uses, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sklearn.base import _fit_context
+from sklearn.callback import with_callbacks
+from sklearn.metrics._scorer import _BaseScorer as BaseScorer
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    RealNotInt,
+    StrOptions,
+    validate_params,
+)
+from sklearn.utils.validation import _check_feature_names, _check_sample_weight
+from sklearn.utils.validation import _get_feature_names as get_feature_names
+
+__all__ = [
+    "BaseScorer",
+    "HasMethods",
+    "Interval",
+    "RealNotInt",
+    "StrOptions",
+    "begin_callbacks",
+    "check_feature_names",
+    "check_sample_weight",
+    "fit_method",
+    "get_feature_names",
+    "validate_params",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Frames between `fit_method` and what it decorates, for the level of warnings.
+N_WRAPPERS = 2
+
+
+def fit_method(fit: F) -> F:
+    """Decorate a `fit`: validate parameters, then run it with the callbacks."""
+    return with_callbacks(_fit_context(prefer_skip_nested_validation=True)(fit))
+
+
+def begin_callbacks(estimator: Any, n_epochs: int) -> Any:
+    """The context of the callbacks for a fit of at most so many epochs."""
+    return estimator._init_callback_context(max_subtasks=n_epochs)
+
+
+def check_feature_names(estimator: Any, X: Any) -> None:
+    """Refuse columns with other names than in `fit`."""
+    _check_feature_names(estimator, X, reset=False)
+
+
+def check_sample_weight(sample_weight: Any, X: Any, dtype: Any) -> Any:
+    """One weight for each sample, not negative."""
+    return _check_sample_weight(
+        sample_weight, X=X, dtype=dtype, ensure_non_negative=True
+    )

@@ -1,0 +1,118 @@
+"""Texts of items as documents that a prior can read."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.base import clone
+from sklearn.utils.validation import check_memory
+
+from .._fitting import Fit
+from .._sklearn_compat import N_WRAPPERS
+
+
+@dataclass
+class Documents:
+    """Texts with words, as a vectorizer returns them.
+
+    Attributes
+    ----------
+    vectorizer : transformer
+        The fitted vectorizer.
+
+    values : ndarray or csr_array of shape (n_texts, n_columns)
+        What it makes of the texts.
+
+    items : ndarray of shape (n_texts,)
+        The position of the item that each text belongs to.
+    """
+
+    vectorizer: Any
+    values: Any
+    items: np.ndarray
+
+
+def read_item_texts(fit: Fit) -> Documents | None:
+    """Vectorize the texts of a fit; None, with a warning, if there are none."""
+    estimator, texts, known = fit.estimator, fit.texts, fit.known
+    if texts is None or not known._has_text.any():
+        warnings.warn(
+            "There are no item_texts: the factorization goes without. Pass item_texts "
+            "to fit, or use PMFRegressor or BiasedMFRegressor.",
+            # Here, `fit`, and what wraps it.
+            stacklevel=2 + N_WRAPPERS + 1,
+        )
+        return None
+    items = np.flatnonzero(known._has_text)
+    vectorizer, values = _vectorize(fit, [texts[i] for i in items])
+    values = estimator._check_documents(vectorizer, values)
+    # A text without a known word says nothing.
+    is_readable = has_words(values)
+    if not is_readable.any():
+        raise ValueError(
+            f"item_texts has no word that the {type(vectorizer).__name__} knows: give "
+            "texts that have, or another vectorizer."
+        )
+    items, values = items[is_readable], values[is_readable]
+    known._has_text = np.isin(np.arange(len(texts)), items)
+    return Documents(vectorizer, values, items)
+
+
+def new_vectorizer(estimator: Any) -> Any:
+    """The vectorizer of an estimator, not fitted."""
+    if estimator.vectorizer is None:
+        return estimator._default_vectorizer()
+    return clone(estimator.vectorizer)
+
+
+def continued(fit: Fit) -> Any:
+    """The estimator whose reading of texts a warm start continues, or None."""
+    previous = fit.previous
+    has_read = previous is not None and previous.text_factors_ is not None
+    return previous if has_read else None
+
+
+def has_words(documents: Any) -> np.ndarray:
+    """Which rows have an entry, of shape (n_texts,)."""
+    return (documents != 0).sum(axis=1) > 0
+
+
+def check_bags(vectorizer: Any, documents: Any) -> sp.csr_array:
+    """Refuse documents that are not bags of words."""
+    is_sparse = sp.issparse(documents)
+    if not is_sparse or (documents.data < 0).any():
+        found = "negative entries" if is_sparse else type(documents).__name__
+        raise TypeError(
+            "vectorizer must turn texts into a sparse matrix of shape (n_texts, "
+            "n_words) without negative entries, as CountVectorizer does, got "
+            f"{type(vectorizer).__name__} that returns {found}."
+        )
+    documents = sp.csr_array(documents)
+    documents.eliminate_zeros()
+    documents.sort_indices()
+    return documents
+
+
+def _vectorize(fit: Fit, texts: list[str]) -> tuple[Any, Any]:
+    """The fitted vectorizer, and what it makes of the texts."""
+    estimator, previous = fit.estimator, continued(fit)
+    if estimator._keeps_vectorizer and previous is not None:
+        return previous.vectorizer_, previous.vectorizer_.transform(texts)
+    fit_transform = check_memory(estimator.memory).cache(_fit_transform)
+    try:
+        return fit_transform(new_vectorizer(estimator), texts)
+    except ValueError as error:
+        raise ValueError(
+            f"The vectorizer cannot learn from the {len(texts)} texts in item_texts: "
+            f"{error} The default one leaves out English stop words and words in more "
+            "than half of the texts; give another one."
+        ) from error
+
+
+def _fit_transform(vectorizer, texts):
+    """The fitted vectorizer and what it makes of texts, for a cache of both."""
+    return vectorizer, vectorizer.fit_transform(texts)
