@@ -1,5 +1,6 @@
 """Recommenders for scikit-learn: estimators that predict explicit ratings."""
 
+from ._factorization.baseline import BaselineRegressor
 from ._factorization.bayesian import BayesianMFRegressor
 from ._factorization.llorma import LLORMARegressor
 from ._factorization.mf import BiasedMFRegressor, PMFRegressor
@@ -14,6 +15,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AutoRecRegressor",
+    "BaselineRegressor",
     "BayesianMFRegressor",
     "BiasedMFRegressor",
     "CDLRegressor",

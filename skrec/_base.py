@@ -61,7 +61,6 @@ class BaseRecommender(
     # What every `fit` finds.
     users_: NDArray[Any]
     items_: NDArray[Any]
-    user_factors_: NDArray[Any]
     user_means_: NDArray[np.float64]
     item_means_: NDArray[np.float64]
     global_mean_: float
@@ -227,8 +226,8 @@ shape (n_users,)
         if not isinstance(exclude_seen, bool | np.bool_):
             raise ValueError(f"exclude_seen must be a boolean, got {exclude_seen!r}.")
         if is_matrix(X):
-            return predictor.recommend_to_rows(X, n_items, exclude_seen)
-        return predictor.recommend_to_users(X, n_items, exclude_seen)
+            return predictor.recommend_to_rows(X, int(n_items), bool(exclude_seen))
+        return predictor.recommend_to_users(X, int(n_items), bool(exclude_seen))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -68,7 +68,7 @@ class OutputActivation:
         """Initial value of a sum, at which f is near `rating` and not flat."""
         if self.inverse is None:
             return rating
-        # Near the bounds the gradient vanishes. Scale 0: the training ratings are equal.
+        # Near the bounds the gradient vanishes. With equal ratings the scale is 0.
         unit = (rating - self.shift) / self.scale if self.scale else 0.5
         return self.inverse(torch.tensor(unit).clamp(0.05, 0.95)).item()
 
@@ -250,7 +250,6 @@ class Autoencoder(torch.nn.Module):
         -------
         ratings : Tensor of shape (nnz,)
         """
-        # (2), at the entries only
         biases = self.decoder_bias.index_select(0, pattern.col)
         return self.out_activation(sddmm(pattern, codes, self.decoder) + biases)
 

@@ -5,8 +5,8 @@ Row i has ratings r of some items, whose factors are the rows of Z, and solves
     (1)  min_w  sum_j c_j (r_j - Z_j w)^2 + penalty_i ||w - prior_i||^2
 
 with the weights c of the ratings. `solve_rows` is a direct solver for batches of rows.
-It can add an intercept that is not penalized, apply a nonlinear function to the sum, and
-predict each rating from the other ratings of its row.
+It can add an intercept that is not penalized, apply a nonlinear function to the sum,
+and predict each rating from the other ratings of its row.
 `conjugate_gradients.improve_rows` is an iterative solver for all rows at once.
 """
 

@@ -337,7 +337,7 @@ def run_epoch(
         if position == 0:
             keep()
         if isinstance(optimizer, torch.optim.LBFGS):
-            # With its only batch, whose share of the penalty is 1
+            # L-BFGS has one batch, whose share of the penalty is 1.
             optimizer.step(functools.partial(objective, batches[i]))
         else:
             optimizer.step()

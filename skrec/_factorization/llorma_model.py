@@ -101,7 +101,8 @@ class LLORMAModel(RidgeModel):
         for t in range(len(self.local_items)):
             near = self._kernels_of(preliminary[:, :-1], [t]).squeeze(1)
             near *= self.item_kernels[t].cpu()[rows.indices]
-            left_out = self._solve_local(t, rows, leave_one_out=True).left_out.cpu()
+            solutions = self._solve_local(t, rows, leave_one_out=True)
+            left_out = solutions.left_out.cpu()
             offset = self.local_items[t].cpu()[rows.indices, -1]
             # NaN where no other rating of the row is near: its vector is zero then.
             total += near * (left_out.nan_to_num() + offset)

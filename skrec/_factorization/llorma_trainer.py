@@ -72,13 +72,13 @@ class LLORMATrainer(Trainer):
         alternation = self.preliminary.alternation
         self.vectors = alternation.users.vectors, alternation.items.vectors
         self.generator = make_generator(fit.draw_seed())
-        users, items = self.vectors
+        U, V = self.vectors
         n_models = self.params.n_models
         self.local = LocalModels(
-            users.new_zeros(n_models, *users.shape),
-            items.new_zeros(n_models, *items.shape),
-            users.new_zeros(n_models, len(users)),
-            items.new_zeros(n_models, len(items)),
+            U.new_zeros(n_models, *U.shape),
+            V.new_zeros(n_models, *V.shape),
+            U.new_zeros(n_models, len(U)),
+            V.new_zeros(n_models, len(V)),
         )
         users = alternation.users
         self.data = users.pattern, users.ratings, users.weights

@@ -85,6 +85,7 @@ class RidgeModel(FactorModel):
     def left_out(self, rows):
         offsets = self.offsets(rows)
         left_out = self.solve(rows, rows.data - offsets, leave_one_out=True).left_out
+        assert left_out is not None
         return left_out.cpu().numpy() + offsets
 
     def offsets(self, rows) -> np.ndarray:

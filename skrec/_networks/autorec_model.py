@@ -36,7 +36,9 @@ class ItemAutoRec(AutoRecModel):
         return FactorState(solutions.coef.to(dtype), solutions.intercept.to(dtype))
 
     def left_out(self, rows):
-        return self._solve(rows, leave_one_out=True).left_out.cpu().numpy()
+        left_out = self._solve(rows, leave_one_out=True).left_out
+        assert left_out is not None
+        return left_out.cpu().numpy()
 
     def _solve(self, rows, leave_one_out=False) -> RowSolutions:
         factors, output = self.item_factors.double(), self.output

@@ -40,9 +40,9 @@ class AutoRecTrainer(Trainer):
         self.is_item = params.kind == "item"
         self.input = self._input_transform(fit)
         self.rows = self._orient(fit, fit.training, self.input)
-        if fit.known._has_text.any():
+        if fit.texts is not None and fit.known._has_text.any():
             side = reduce_texts(fit.texts, params.text_components, fit.random_state)
-            fit.known._has_text = side.any(axis=1)
+            fit.known._has_text = np.asarray(side.any(axis=1))
             self.rows = self.rows._replace(side=torch.tensor(side).to(self.rows.inputs))
         self.network = self._make_network(fit, sizes)
         order = make_generator(fit.draw_seed())

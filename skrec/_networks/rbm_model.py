@@ -90,7 +90,7 @@ class ItemRBM(RBM):
         return state.weights.flatten(1).cpu().numpy()
 
     def scores_at(self, state, row, item):
-        return self.expected_at(self.hidden, item, *state, row)
+        return self.expected_at(self.hidden, item, state.weights, state.biases, row)
 
     def scores(self, state):
         logits = state.weights @ self.hidden.T + state.biases.unsqueeze(2)
@@ -101,7 +101,9 @@ class ItemRBM(RBM):
         return VisibleState(coef[..., :-1].contiguous(), coef[..., -1].contiguous())
 
     def left_out(self, rows):
-        return self.expected(self._solve(rows, leave_one_out=True).left_out)
+        logits = self._solve(rows, leave_one_out=True).left_out
+        assert logits is not None
+        return self.expected(logits)
 
     @torch.no_grad()
     def _solve(self, rows, leave_one_out=False) -> SoftmaxSolutions:

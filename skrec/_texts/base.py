@@ -29,8 +29,8 @@ class TextFactorization(BaseRecommender):
     texts become, which prior they have, and what the fitted prior makes of others.
     """
 
-    text_factors_: NDArray[Any] | None
-    text_biases_: NDArray[Any] | None
+    text_factors_: Any
+    text_biases_: Any
     user_text_biases_: NDArray[Any]
     vectorizer_: Any
 

@@ -331,7 +331,7 @@ class CTRRegressor(TextFactorization):
     _divergence_remedy = DIVERGENCE_REMEDY
     _learned_without_texts: ClassVar[dict[str, Any]] = {"lda_": None}
 
-    lda_: LatentDirichletAllocation | None
+    lda_: Any
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TextFactorization._parameter_constraints,
@@ -422,4 +422,4 @@ class CTRRegressor(TextFactorization):
         factors = self.lda_.transform(documents).astype(self.item_factors_.dtype)
         if not self._has_biases:
             return factors
-        return np.column_stack([factors, np.repeat(self.text_biases_[0], len(factors))])
+        return np.column_stack([factors, np.full(len(factors), self.text_biases_[0])])

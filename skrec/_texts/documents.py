@@ -38,8 +38,8 @@ class Documents:
 
 def read_item_texts(fit: Fit) -> Documents | None:
     """Vectorize the texts of a fit; None, with a warning, if there are none."""
-    estimator, texts, known = fit.estimator, fit.texts, fit.known
-    if texts is None or not known._has_text.any():
+    estimator, known = fit.estimator, fit.known
+    if not known._has_text.any():
         warnings.warn(
             "There are no item_texts: the factorization goes without. Pass item_texts "
             "to fit, or use PMFRegressor or BiasedMFRegressor.",
@@ -48,7 +48,8 @@ def read_item_texts(fit: Fit) -> Documents | None:
         )
         return None
     items = np.flatnonzero(known._has_text)
-    vectorizer, values = _vectorize(fit, [texts[i] for i in items])
+    texts = [text for text in fit.texts or [] if text is not None]
+    vectorizer, values = _vectorize(fit, texts)
     values = estimator._check_documents(vectorizer, values)
     # A text without a known word says nothing.
     is_readable = has_words(values)
@@ -58,7 +59,7 @@ def read_item_texts(fit: Fit) -> Documents | None:
             "texts that have, or another vectorizer."
         )
     items, values = items[is_readable], values[is_readable]
-    known._has_text = np.isin(np.arange(len(texts)), items)
+    known._has_text = np.isin(np.arange(len(known.items_)), items)
     return Documents(vectorizer, values, items)
 
 

@@ -82,7 +82,7 @@ class TextModel(RidgeModel):
     def __init__(self, fitted, device):
         super().__init__(fitted, device)
         text_biases = self.tensor(fitted.user_text_biases_)
-        self.users = TextState(*self.users, text_biases)
+        self.users = TextState(self.users.factors, self.users.biases, text_biases)
         self.is_text_only = fitted._has_text & ~fitted._is_rated
         self.distances = None
         if fitted.text_factors_ is not None:
