@@ -1,13 +1,13 @@
-"""How well are items predicted that nobody has rated, from their texts alone?
+"""Prediction of cold-start items, which have no ratings, from their texts alone.
 
 GroupKFold over items holds out all ratings of some items at a time. ConvMF and AutoRec
-read the texts of these items; without texts, the best that one can do is to know the
-users.
+read the texts of these items. Without texts, the best prediction is the mean of the
+user.
 
     python examples/cold_items.py                    # synthetic, two minutes
     python examples/cold_items.py --data 1m          # with plots, half an hour
 
-The MovieLens archives carry no plots: their texts are title and genres, unless the
+The MovieLens archives have no plots: their texts are title and genres, unless the
 folder SKREC_DATA has a file with plots.
 """
 
@@ -26,7 +26,7 @@ from skrec.text import ItemTexts
 
 
 def load(name):
-    """Pairs, ratings and texts."""
+    """Load pairs, ratings and texts."""
     if name == "synthetic":
         data = make_ratings(600, 400, density=0.1, text_words=60, random_state=0)
         return *ratings_to_samples(data.R), dict(enumerate(data.item_texts))
@@ -35,7 +35,7 @@ def load(name):
 
 
 def models(name):
-    """What is compared, and whether it reads texts."""
+    """Return the models by name, and whether each reads texts."""
     small = {"cnn_epochs": 10, "n_factors": 10, "lambda_u": 10, "lambda_w": 1.0}
     small |= {"word_dropout": 0.0, "learning_rate_init": 0.001}
     convmf = small if name == "synthetic" else {}
@@ -48,7 +48,7 @@ def models(name):
 
 
 def measure(model, reads_texts, X, y, texts, train, test):
-    """RMSE on the items held out."""
+    """Return the RMSE on the held-out items."""
     if model is None:
         predicted = np.full(len(test), y[train].mean())
     else:
@@ -68,8 +68,8 @@ def main(options):
         ]
         print(f"{name:20} {np.round(lines[name], 4)}", flush=True)
     table = pd.DataFrame(lines).T
-    # Folds differ more in their items than models do, so that these are compared fold
-    # by fold: 95 % intervals of the mean difference, by Student's t.
+    # Errors vary more between folds than between models, so models are compared fold by
+    # fold: 95 % intervals of the mean difference, by Student's t distribution.
     below = table.loc["user mean"] - table
     half = below.sem(axis=1) * stats.t.ppf(0.975, len(folds) - 1)
     summary = pd.DataFrame(
@@ -82,7 +82,7 @@ def main(options):
             "to": below.mean(axis=1) + half,
         }
     )
-    print(f"\nRMSE on items without any rating, {len(folds)} folds, {options.data}")
+    print(f"\nRMSE on items without ratings, {len(folds)} folds, {options.data}")
     print(summary.to_string(float_format="{:.4f}".format))
 
 

@@ -1,8 +1,8 @@
-"""Fit AutoRec to MovieLens and compare it with simple predictions.
+"""Fit AutoRec to MovieLens and compare it with simple baselines.
 
     python examples/movielens.py --version 1m
 
-downloads the data once, unless the folder SKREC_DATA has it.
+The data are downloaded once, unless the folder SKREC_DATA has them.
 """
 
 import argparse

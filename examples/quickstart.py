@@ -1,6 +1,6 @@
-"""Tune AutoRec and ConvMF, and compare them with simple predictions.
+"""Tune AutoRec and ConvMF, and compare them with simple baselines.
 
-Runs in under a minute without a network: ratings and texts are drawn by `make_ratings`.
+Runs in under a minute without network access, on synthetic ratings and texts.
 
     python examples/quickstart.py
 """
@@ -35,7 +35,7 @@ import matplotlib.pyplot as plt
 
 
 def encode(columns, encoder):
-    """A linear model of some columns of the user-item pairs."""
+    """Make a linear model of some columns of the user-item pairs."""
     return make_pipeline(
         make_column_transformer((encoder, columns)),
         RidgeCV(alphas=np.logspace(-2, 3, 6)),

@@ -1,14 +1,14 @@
 """Tune ConvMF on MovieLens 1M by a halving search with progress bars.
 
 Many candidates are fitted for few iterations, the better third of them for three times
-as many, and so on. What the texts are as sequences of words is the same for all of them
-and is computed once: `memory` keeps it.
+as many iterations, and so on. The vectorized texts are the same for all candidates, so
+they are computed once and cached by `memory`.
 
     python examples/tune_convmf.py               # MovieLens 1M with plots, half an hour
     python examples/tune_convmf.py --data 100k   # five minutes
 
-The ratings are downloaded, or read from the folder SKREC_DATA, which may have plots as
-texts; those of the archives are title and genres.
+The ratings are downloaded or read from the folder SKREC_DATA. Texts are title and
+genres, unless this folder has a file with plots.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def main(options):
     outside = total - inside - search.refit_time_
     print(f"\nBest: {search.best_params_}")
     rmse = root_mean_squared_error(y_test, search.predict(X_test))
-    print(f"RMSE on a tenth of the ratings that the search has not seen: {rmse:.4f}")
+    print(f"RMSE on the held-out tenth of the ratings: {rmse:.4f}")
     print(f"{total:.0f} s, of which {outside / total:.1%} outside fit and score")
 
 

@@ -1,10 +1,14 @@
-"""What a fitted ConvMF has learned to see in texts."""
+"""Inspection of the text network of a fitted ConvMF."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from ._core.device import as_tensor
@@ -16,32 +20,32 @@ from .text import ItemTexts
 __all__ = ["filter_phrases", "phrase_values"]
 
 
-def phrase_values(model, phrases):
-    """What each filter of a fitted ConvMF makes of phrases.
+def phrase_values(model: ConvMFRegressor, phrases: Iterable[str] | str) -> pd.DataFrame:
+    """Compute the value of each filter of a fitted ConvMF for phrases.
 
-    The value of a filter for a text is the largest over its windows, as the hidden
-    layer of the network sees it. Changing one word of a phrase shows what the word is
-    worth to a filter.
+    The value of a filter for a text is its maximum over the windows of the text, which
+    is the input of the hidden layer. Replacing one word of a phrase shows how much the
+    value depends on this word.
 
     Parameters
     ----------
     model : ConvMFRegressor
-        Fitted with texts.
+        Model that was fitted with texts.
 
-    phrases : sequence of str, or str
-        Phrases, or whole texts, or a single one. Words that the model does not know are
-        left out.
+    phrases : iterable of str, or str
+        Phrases or whole texts, or a single one. Words outside the vocabulary of the
+        model are ignored.
 
     Returns
     -------
     values : DataFrame of shape (n_phrases, n_filters)
-        The phrases are the index. The columns are pairs of the window size and the
-        number of the filter.
+        Values of the filters. The index has the phrases; the columns are pairs of
+        window size and filter number.
 
     Raises
     ------
     ValueError
-        If the model was fitted without texts, or if there is no phrase.
+        If the model was fitted without texts, or if `phrases` is empty.
 
     Examples
     --------
@@ -57,33 +61,39 @@ def phrase_values(model, phrases):
     network = _network(model)
     phrases = [phrases] if isinstance(phrases, str) else list(phrases)
     if not phrases:
-        raise ValueError("phrases is empty: give one or more.")
+        raise ValueError("phrases is empty: give at least one phrase.")
     sequences, order = model.vectorizer_.transform(phrases), torch.arange(len(phrases))
     batches = to_batches(network, sequences, order, INFERENCE_BATCH)
     values = torch.cat([network.features(batch) for batch in batches])
     return pd.DataFrame(values.numpy(), pd.Index(phrases), _columns(network))
 
 
-def filter_phrases(model, item_texts, *, n_phrases=3):
-    """Find the phrases that each filter of a fitted ConvMF answers to most.
+def filter_phrases(
+    model: ConvMFRegressor,
+    item_texts: Mapping[Any, Any] | pd.Series | ItemTexts | Sequence[Any],
+    *,
+    n_phrases: int = 3,
+) -> pd.DataFrame:
+    """Find the phrases with the highest value of each filter of a fitted ConvMF.
 
     Parameters
     ----------
     model : ConvMFRegressor
-        Fitted with texts.
+        Model that was fitted with texts.
 
     item_texts : mapping, Series, ItemTexts or sequence
-        The texts to look for phrases in; a sequence counts its items from 0.
+        Texts to search for phrases. The items of a sequence are numbered from 0.
 
     n_phrases : int, default=3
-        Phrases for each filter, no two of which are the same.
+        Number of distinct phrases per filter.
 
     Returns
     -------
     phrases : DataFrame
-        With the columns "window" (its size in words), "filter" (its number), "phrase"
-        (the words that the model sees), "value" and "item" (one that has it), for each
-        filter in turn, the highest value first.
+        One row per phrase, grouped by filter, highest value first. The columns are
+        "window" (the window size in words), "filter" (the number of the filter),
+        "phrase" (the words that the model sees), "value" (the value of the filter) and
+        "item" (the id of an item whose text has the phrase).
 
     Raises
     ------
@@ -120,28 +130,31 @@ def filter_phrases(model, item_texts, *, n_phrases=3):
     return pd.DataFrame(found, columns=["window", "filter", "phrase", "value", "item"])
 
 
-def _network(model) -> TextCNN:
-    """The network of a fitted model."""
+def _network(model: Any) -> TextCNN:
+    """Return the network of a fitted model."""
     check_is_fitted(model)
     if not (isinstance(model, ConvMFRegressor) and model.text_weights_):
         raise ValueError(
-            f"model must be a ConvMFRegressor that was fitted with item_texts, got "
-            f"{type(model).__name__}: it has no filters."
+            "model must be a ConvMFRegressor that was fitted with item_texts, got a "
+            f"{type(model).__name__} without filters: fit a ConvMFRegressor with "
+            "item_texts."
         )
     weights = {name: as_tensor(w) for name, w in model.text_weights_.items()}
     network = TextCNN.from_weights(weights, torch.device("cpu"))
     return network.requires_grad_(False)
 
 
-def _columns(network) -> pd.MultiIndex:
+def _columns(network: TextCNN) -> pd.MultiIndex:
     pairs = [(len(f), n) for f in network.filters for n in range(f.shape[2])]
     return pd.MultiIndex.from_tuples(pairs, names=["window", "filter"])
 
 
-def _distinct_windows(network, i, sequences):
-    """Windows that differ, one of the texts that each is in, and their values."""
+def _distinct_windows(
+    network: TextCNN, i: int, sequences: torch.Tensor
+) -> tuple[torch.Tensor, NDArray[Any], torch.Tensor]:
+    """Return the distinct windows, a text that has each of them, and their values."""
     filters = network.filters[i]
-    # The network sees windows that end in the padding, as far as there is any.
+    # Windows may extend into the padding, as they do in the network.
     longest = max(len(filters) for filters in network.filters)
     padding = max(0, longest - sequences.shape[1])
     padded = torch.nn.functional.pad(sequences, (0, padding))

@@ -1,11 +1,18 @@
-"""Scorers that understand both forms of ratings."""
+"""Scorers that accept both forms of ratings."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import scipy.sparse as sp
+from numpy.typing import ArrayLike
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
-from sklearn.metrics._scorer import _BaseScorer
 from sklearn.pipeline import Pipeline
+
+from ._data.ids import Pairs
+from ._data.ratings import RatingMatrix
+from ._sklearn_compat import BaseScorer
 
 __all__ = [
     "make_rating_scorer",
@@ -15,34 +22,41 @@ __all__ = [
 ]
 
 
-class _RatingScorer(_BaseScorer):
-    """A scorer whose X and y are pairs and ratings, or rating matrices."""
+class _RatingScorer(BaseScorer):
+    """A scorer that takes pairs and their ratings, or rating matrices."""
 
-    def __call__(self, estimator, X, y_true=None, *, sample_weight=None):
+    def __call__(
+        self,
+        estimator: Any,
+        X: Pairs | RatingMatrix,
+        y_true: ArrayLike | RatingMatrix | None = None,
+        *,
+        sample_weight: ArrayLike | RatingMatrix | None = None,
+    ) -> float:
         """Score a fitted estimator.
 
         Parameters
         ----------
         estimator : estimator
-            A fitted recommender, or a Pipeline or search that ends in one.
+            Fitted recommender, or a Pipeline or search that ends in one.
 
         X : {array-like, DataFrame} of shape (n_ratings, 2) or {sparse matrix, sparse \
 array} of shape (n_rows, n_items)
-            User and item ids; or rows of ratings, each a user.
+            User and item ids, or rows of ratings, one row per user.
 
         y_true : array-like of shape (n_ratings,), sparse of shape (n_rows, n_items) \
 or None
-            The ratings of the pairs. Beside rows, the ratings to be predicted from X;
-            None predicts each rating in X from the others in its row.
+            Ratings of the pairs. With a matrix, the ratings to predict from X; None
+            predicts each rating in X from the other ratings in its row.
 
         sample_weight : array-like or sparse, default=None
-            Weights of shape (n_ratings,); beside rows of shape (n_rows,), or sparse
-            with the entries of the ratings that are predicted.
+            Weights of shape (n_ratings,). With a matrix, weights of shape (n_rows,),
+            or a sparse matrix with the same entries as the predicted ratings.
 
         Returns
         -------
         score : float
-            The higher, the better.
+            The score; higher is better.
         """
         if sp.issparse(X):
             estimator, X = _unwrap(estimator, X)
@@ -56,40 +70,50 @@ or None
             y_true, predicted, **self._kwargs, **weights
         )
 
-    def _score(self, method_caller, estimator, X, y_true=None, **kwargs):
-        # Predictions of single ratings cannot be shared as those of `predict` are.
+    def _score(
+        self,
+        method_caller: Callable[..., Any],
+        estimator: Any,
+        X: Any,
+        y_true: Any = None,
+        **kwargs: Any,
+    ) -> float:
+        # `method_caller` caches `predict`, which does not give left-out predictions.
         return self(estimator, X, y_true, **kwargs)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return super().__repr__().replace("make_scorer", "make_rating_scorer", 1)
 
 
-def make_rating_scorer(score_func, *, greater_is_better=True, **kwargs):
+def make_rating_scorer(
+    score_func: Callable[..., float], *, greater_is_better: bool = True, **kwargs: Any
+) -> _RatingScorer:
     """Make a scorer from a function of ratings and predictions.
 
     Parameters
     ----------
     score_func : callable
-        Called as ``score_func(y_true, y_pred, **kwargs)`` with 1-D arrays, one entry a
-        rating, and with ``sample_weight`` if there are weights.
+        Metric, called as ``score_func(y_true, y_pred, **kwargs)`` with 1-D arrays that
+        have one entry per rating, and with ``sample_weight`` if weights are given.
 
     greater_is_better : bool, default=True
-        Whether a high value is good. If not, the scorer returns its negative.
+        Whether higher values of `score_func` are better. If False, the scorer returns
+        the negated value.
 
     **kwargs : dict
-        Passed to `score_func`.
+        Further arguments of `score_func`.
 
     Returns
     -------
     scorer : callable
-        Called as ``scorer(estimator, X, y=None, *, sample_weight=None)``, where X and y
-        are what the estimator's `score` takes. Of use wherever scikit-learn has a
-        parameter `scoring`. For weights with metadata routing enabled call its
-        ``set_score_request(sample_weight=True)``.
+        Scorer for any `scoring` parameter of scikit-learn. It is called as
+        ``scorer(estimator, X, y=None, *, sample_weight=None)``, where X and y are what
+        the estimator's `score` takes. To use weights with metadata routing enabled,
+        call ``scorer.set_score_request(sample_weight=True)``.
 
     See Also
     --------
-    sklearn.metrics.make_scorer : Scorers of pairs only.
+    sklearn.metrics.make_scorer : Make a scorer that takes user-item pairs only.
 
     Examples
     --------
@@ -101,8 +125,8 @@ def make_rating_scorer(score_func, *, greater_is_better=True, **kwargs):
     >>> scorer = make_rating_scorer(median_absolute_error, greater_is_better=False)
     >>> R = make_ratings(n_users=200, n_items=80, random_state=0).R
     >>> model = BiasedMFRegressor(random_state=0)
-    >>> cross_val_score(model, R, scoring=scorer, cv=3).shape
-    (3,)
+    >>> cross_val_score(model, R, scoring=scorer, cv=3).round(1)
+    array([-0.6, -0.6, -0.6])
     """
     return _RatingScorer(score_func, 1 if greater_is_better else -1, kwargs)
 
@@ -116,8 +140,8 @@ neg_mean_absolute_error_scorer = make_rating_scorer(
 r2_scorer = make_rating_scorer(r2_score)
 
 
-def _unwrap(estimator, X):
-    """The recommender inside an estimator, and what it is given as X."""
+def _unwrap(estimator: Any, X: Any) -> tuple[Any, Any]:
+    """Return the recommender inside an estimator and the X that it receives."""
     while not hasattr(estimator, "_compare"):
         if isinstance(estimator, Pipeline):
             X = estimator[:-1].transform(X) if len(estimator) > 1 else X
@@ -126,8 +150,8 @@ def _unwrap(estimator, X):
             estimator = estimator.best_estimator_
         else:
             raise TypeError(
-                "On a rating matrix a scorer needs a recommender of skrec, or a "
-                "Pipeline or fitted search that ends in one, got "
+                "To score a rating matrix, the estimator must be a skrec recommender, "
+                "or a Pipeline or fitted search that ends in one, got "
                 f"{type(estimator).__name__}: give user-item pairs instead."
             )
     return estimator, X

@@ -1,38 +1,49 @@
-"""Between the two forms of ratings: pairs and matrices."""
+"""Conversion between the two forms of ratings: pairs and matrices."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
 
-from ._data.ids import check_ids, positions_of
-from ._data.ratings import check_rating_matrix, check_ratings, is_matrix, row_numbers
+from ._data.ids import Ids, Pairs, check_ids, positions_of
+from ._data.ratings import (
+    RatingMatrix,
+    check_rating_matrix,
+    check_ratings,
+    is_matrix,
+    row_numbers,
+)
 
 __all__ = ["ratings_to_samples", "samples_to_ratings"]
 
 
-def ratings_to_samples(R):
+def ratings_to_samples(
+    R: RatingMatrix,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Turn a rating matrix into user-item pairs and ratings.
 
     Parameters
     ----------
     R : {sparse matrix, sparse array} of shape (n_users, n_items)
-        The ratings. Every stored entry is one, a stored zero included (in the formats
-        BSR and DIA, which pad with zeros, every nonzero entry).
+        Rating matrix. Every stored entry is a rating, including stored zeros. In the
+        formats BSR and DIA, which pad with zeros, only nonzero entries are ratings.
 
     Returns
     -------
     X : ndarray of shape (n_ratings, 2), dtype int64
-        The row and column of each rating, in the order of rows, then columns.
+        Row and column of each rating, sorted by row, then by column.
 
     y : ndarray of shape (n_ratings,), dtype float64
         The ratings.
 
     See Also
     --------
-    samples_to_ratings : The inverse, exact if it is given ``range(n_users)`` and
-        ``range(n_items)``: they tell the rows and columns without ratings.
+    samples_to_ratings : The inverse. It is exact when given ``range(n_users)`` and
+        ``range(n_items)``, which preserve rows and columns without ratings.
 
     Examples
     --------
@@ -50,43 +61,45 @@ def ratings_to_samples(R):
     return X, R.data
 
 
-def samples_to_ratings(X, y, users=None, items=None):
+def samples_to_ratings(
+    X: Pairs, y: ArrayLike, users: Ids | None = None, items: Ids | None = None
+) -> tuple[sp.csr_array, NDArray[Any], NDArray[Any]]:
     """Turn user-item pairs and ratings into a rating matrix.
 
     Parameters
     ----------
     X : {array-like, DataFrame} of shape (n_ratings, 2)
-        The user and item id of each rating.
+        User and item id of each rating.
 
     y : array-like of shape (n_ratings,)
-        The ratings.
+        Ratings.
 
     users : array-like of shape (n_users,), default=None
-        The user of each row, in any order. By default the users in X, ascending.
+        User id of each row, in any order. None means the users in X, ascending.
 
     items : array-like of shape (n_items,), default=None
-        The item of each column, in any order. By default the items in X, ascending.
+        Item id of each column, in any order. None means the items in X, ascending.
 
     Returns
     -------
     R : csr_array of shape (n_users, n_items), dtype float64
-        The ratings.
+        Rating matrix.
 
     users : ndarray of shape (n_users,)
-        The user of each row.
+        User id of each row.
 
     items : ndarray of shape (n_items,)
-        The item of each column.
+        Item id of each column.
 
     Raises
     ------
     TypeError, ValueError
-        If a pair occurs twice, or an id of X is not among those given, or one of those
-        is given twice, or ids or ratings are missing or of mixed types.
+        If a pair occurs twice, if an id in X is not in `users` or `items`, if `users`
+        or `items` has an id twice, or if ids or ratings are missing or of mixed types.
 
     See Also
     --------
-    ratings_to_samples : The inverse, exact if it is given the same users and items.
+    ratings_to_samples : The inverse; it returns row and column numbers as ids.
 
     Examples
     --------
@@ -99,7 +112,7 @@ def samples_to_ratings(X, y, users=None, items=None):
     (array(['ann', 'bob'], dtype=object), array(['alien', 'up'], dtype=object))
     """
     if is_matrix(X):
-        raise TypeError("X is a rating matrix already: give user-item pairs.")
+        raise TypeError("X is already a rating matrix: give user-item pairs.")
     ratings = check_ratings(X, y)
     users, rows = _places(ratings.users, users, "user")
     items, columns = _places(ratings.items, items, "item")
@@ -108,21 +121,23 @@ def samples_to_ratings(X, y, users=None, items=None):
     return check_rating_matrix(R, name="R"), users, items
 
 
-def _places(found, given, what):
-    """The ids of all rows or columns, and which of them each id found in X takes."""
+def _places(
+    found: NDArray[Any], given: Ids | None, what: str
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the ids of all rows or columns, and the position of each id in X."""
     if given is None:
         return found.copy(), np.arange(len(found))
-    given = check_ids(given, what).copy()
-    repeated = pd.Series(given, dtype=given.dtype).duplicated().to_numpy()
+    ids = check_ids(given, what).copy()
+    repeated = pd.Series(ids, dtype=ids.dtype).duplicated().to_numpy()
     if repeated.any():
         raise ValueError(
-            f"{what}s has {given[repeated.argmax()]} more than once: give each {what} "
+            f"{what}s has {ids[repeated.argmax()]} more than once: give each {what} "
             "once."
         )
-    places = positions_of(found, given, what)
+    places = positions_of(found, ids, what)
     if (places < 0).any():
         raise ValueError(
             f"X has {what} {found[places.argmin()]}, which is not among the "
-            f"{len(given)} {what}s given: add it there, or remove its ratings."
+            f"{len(ids)} {what}s given: add it to {what}s, or remove its ratings."
         )
-    return given, places
+    return ids, places

@@ -1,20 +1,21 @@
-"""Texts of items: sequences of words, word vectors and what carries texts to `fit`."""
+"""Texts of items: sequences of words, word vectors, and a container for `fit`."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
-from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ._data.texts import ItemTexts, check_texts
 from ._data.word_vectors import WordVectors, load_word_vectors
+from ._sklearn_compat import Interval, RealNotInt, StrOptions
 
 __all__ = ["ItemTexts", "SequenceVectorizer", "WordVectors", "load_word_vectors"]
 
@@ -23,74 +24,85 @@ _DOCUMENT_FREQUENCY = [
     Interval(Integral, 1, None, closed="left"),
 ]
 
+_Fit = TypeVar("_Fit", bound=Callable[..., Any])
 
-# No set_output: the columns are places in a text, no features with names.
+
+def _validated(fit: _Fit) -> _Fit:
+    """Let scikit-learn validate the parameters before `fit`, keeping its type."""
+    decorated: _Fit = _fit_context(prefer_skip_nested_validation=True)(fit)
+    return decorated
+
+
+# No set_output: the columns are positions in a text, not named features.
 class SequenceVectorizer(  # type: ignore[call-arg]
     TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
 ):
-    r"""Convert texts to sequences of word indices, all of one length.
+    r"""Convert texts to sequences of word indices of equal length.
 
-    A text becomes the indices of its words in their order: what a convolutional or
-    recurrent network reads. Words outside the vocabulary are left out, the first
-    `max_words` of the rest are kept, and shorter sequences are filled up with zeros at
-    the end. The defaults are those of ConvMF [1]_.
+    A text becomes the sequence of the indices of its words, which is the input of a
+    convolutional or recurrent network. Words outside the vocabulary are removed,
+    sequences are truncated to their first `max_words` words, and shorter sequences are
+    padded with zeros at the end. The defaults are those of ConvMF [1]_.
 
     Parameters
     ----------
     max_words : int, default=300
-        The length of the sequences.
+        Length of the sequences.
 
     max_features : int or None, default=8000
-        How many words the vocabulary has at most: those with the largest tf-idf summed
-        over the texts, see Notes. None means all.
+        Maximum size of the vocabulary. Words with the largest tf-idf summed over the
+        texts are kept, see Notes. None means no limit.
 
     max_df : float in range [0, 1] or int, default=0.5
-        Words in more texts than this are left out: a proportion of the texts (float) or
-        their number (int). With few texts the default is strict: of two texts it
-        leaves out the words that they share, and a single one it leaves no word.
+        Maximum document frequency of a word, as a proportion of the texts (float) or
+        as their number (int). Words in more texts are removed. With few texts the
+        default is strict: of two texts it removes the words that they share, and of a
+        single text it removes all words.
 
     min_df : float in range [0, 1] or int, default=1
-        Words in fewer texts than this are left out, as for `max_df`.
+        Minimum document frequency of a word, as for `max_df`. Words in fewer texts are
+        removed.
 
     stop_words : {"english"}, list, tuple, set, frozenset or None, default="english"
-        Words to be left out: those of scikit-learn's English list, or one's own. They
-        do no harm in other languages.
+        Words to remove: scikit-learn's English list, or a list of your own. The English
+        list does no harm in other languages.
 
     lowercase : bool, default=True
         Whether to convert texts to lowercase.
 
     token_pattern : str, default=r"(?u)\\b\\w\\w+\\b"
-        The regular expression of a word, as of
-        :class:`~sklearn.feature_extraction.text.CountVectorizer`: by default two or
-        more letters or digits of any script. Not used if `tokenizer` is given.
+        Regular expression of a word, as in
+        :class:`~sklearn.feature_extraction.text.CountVectorizer`. By default a word has
+        two or more letters or digits of any script. Ignored if `tokenizer` is given.
 
     tokenizer : callable or None, default=None
-        Splits a text into a list of words, for scripts without spaces or for stems.
+        Function that splits a text into a list of words, for example for scripts
+        without spaces or for stemming.
 
     Attributes
     ----------
     vocabulary_ : dict
-        The index of each word, from 1 to ``len(vocabulary_)`` in alphabetical order; 0
-        is padding. An embedding needs ``len(vocabulary_) + 1`` rows.
+        Index of each word, from 1 to ``len(vocabulary_)`` in alphabetical order. Index
+        0 is padding, so an embedding needs ``len(vocabulary_) + 1`` rows.
 
     See Also
     --------
-    load_word_vectors : Word vectors to begin an embedding with.
-    sklearn.feature_extraction.text.CountVectorizer : Counts instead of sequences.
+    load_word_vectors : Load word vectors to initialize an embedding.
+    sklearn.feature_extraction.text.CountVectorizer : Convert texts to word counts.
 
     Notes
     -----
-    With :math:`n_w` the times that word :math:`w` occurs, in :math:`d_w` of :math:`n`
-    texts, its tf-idf summed over the texts is
+    Let word :math:`w` occur :math:`n_w` times, in :math:`d_w` of :math:`n` texts. Its
+    tf-idf summed over the texts is
 
     .. math:: n_w \left(\ln \frac{1 + n}{1 + d_w} + 1\right),
 
-    the idf being that of :class:`~sklearn.feature_extraction.text.TfidfTransformer`.
-    Among equals the first in the alphabet is taken. Missing and blank texts do not
-    count as texts, neither here nor in `max_df` and `min_df`.
+    with the idf of :class:`~sklearn.feature_extraction.text.TfidfTransformer`. Ties are
+    broken in alphabetical order. Missing and blank texts are not counted, neither here
+    nor in `max_df` and `min_df`.
 
-    The paper cuts texts to 300 words before it leaves words out; here only words that
-    are kept take up room.
+    The paper truncates texts to 300 words before it removes words. Here, words are
+    removed first, so removed words take up no room in a sequence.
 
     References
     ----------
@@ -122,6 +134,8 @@ class SequenceVectorizer(  # type: ignore[call-arg]
     [array(['mouse', 'saves', 'lion'], dtype=object)]
     """
 
+    vocabulary_: dict[str, int]
+
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "max_words": [Interval(Integral, 1, None, closed="left")],
         "max_features": [Interval(Integral, 1, None, closed="left"), None],
@@ -136,15 +150,15 @@ class SequenceVectorizer(  # type: ignore[call-arg]
     def __init__(
         self,
         *,
-        max_words=300,
-        max_features=8000,
-        max_df=0.5,
-        min_df=1,
-        stop_words="english",
-        lowercase=True,
-        token_pattern=r"(?u)\b\w\w+\b",
-        tokenizer=None,
-    ):
+        max_words: int = 300,
+        max_features: int | None = 8000,
+        max_df: float = 0.5,
+        min_df: float = 1,
+        stop_words: str | Collection[str] | None = "english",
+        lowercase: bool = True,
+        token_pattern: str = r"(?u)\b\w\w+\b",
+        tokenizer: Callable[[str], list[str]] | None = None,
+    ) -> None:
         self.max_words = max_words
         self.max_features = max_features
         self.max_df = max_df
@@ -154,14 +168,14 @@ class SequenceVectorizer(  # type: ignore[call-arg]
         self.token_pattern = token_pattern
         self.tokenizer = tokenizer
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
-        """Choose the vocabulary.
+    @_validated
+    def fit(self, X: Iterable[Any], y: None = None) -> Self:
+        """Learn the vocabulary.
 
         Parameters
         ----------
         X : iterable of str, of length n_texts
-            The texts. None, NaN, ``pd.NA`` and blank text stand for no text.
+            Texts. None, NaN, ``pd.NA`` and blank strings are missing texts.
 
         y : None
             Ignored.
@@ -174,22 +188,22 @@ class SequenceVectorizer(  # type: ignore[call-arg]
         Raises
         ------
         ValueError
-            If no word is left for the vocabulary, or X is a single text.
+            If the vocabulary would be empty, or if X is a single text.
 
         TypeError
-            If X has something else than texts.
+            If X has values that are neither str nor missing.
         """
         self._learn(X)
         return self
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit_transform(self, X, y=None):
-        """Choose the vocabulary and convert the same texts, each split but once.
+    @_validated
+    def fit_transform(self, X: Iterable[Any], y: None = None) -> NDArray[np.int32]:
+        """Learn the vocabulary and convert the same texts, splitting each text once.
 
         Parameters
         ----------
         X : iterable of str, of length n_texts
-            The texts. None, NaN, ``pd.NA`` and blank text stand for no text.
+            Texts. None, NaN, ``pd.NA`` and blank strings are missing texts.
 
         y : None
             Ignored.
@@ -197,31 +211,31 @@ class SequenceVectorizer(  # type: ignore[call-arg]
         Returns
         -------
         sequences : ndarray of shape (n_texts, max_words), dtype int32
-            The indices of the words of each text, then zeros.
+            Indices of the words of each text, padded with zeros.
 
         Raises
         ------
         ValueError
-            If no word is left for the vocabulary, or X is a single text.
+            If the vocabulary would be empty, or if X is a single text.
 
         TypeError
-            If X has something else than texts.
+            If X has values that are neither str nor missing.
         """
         return self._to_sequences(self._learn(X))
 
-    def transform(self, X):
+    def transform(self, X: Iterable[Any]) -> NDArray[np.int32]:
         """Convert texts to sequences.
 
         Parameters
         ----------
         X : iterable of str, of length n_texts
-            The texts. None, NaN, ``pd.NA`` and blank text stand for no text.
+            Texts. None, NaN, ``pd.NA`` and blank strings are missing texts.
 
         Returns
         -------
         sequences : ndarray of shape (n_texts, max_words), dtype int32
-            The indices of the words of each text, then zeros. A text without a word of
-            the vocabulary has only zeros.
+            Indices of the words of each text, padded with zeros. The row of a text
+            without words of the vocabulary is zero.
 
         Raises
         ------
@@ -229,51 +243,51 @@ class SequenceVectorizer(  # type: ignore[call-arg]
             If X is a single text.
 
         TypeError
-            If X has something else than texts.
+            If X has values that are neither str nor missing.
         """
         check_is_fitted(self)
-        # No stop word is in the vocabulary, so that it leaves them out as well.
+        # The vocabulary has no stop words, so they need no removal here.
         split = self._word_splitter(stop_words=None)
         texts = check_texts(X, "X")
         return self._to_sequences([split(text) if text else [] for text in texts])
 
-    def inverse_transform(self, X):
-        """Give the words of sequences.
+    def inverse_transform(self, X: ArrayLike) -> list[NDArray[Any]]:
+        """Convert sequences of word indices to words.
 
         Parameters
         ----------
         X : array-like of int, of shape (n_texts, n_words)
-            Indices of words; zeros are left out.
+            Sequences of word indices. Zeros are ignored.
 
         Returns
         -------
         words : list of n_texts arrays of str
-            The words of each sequence in order.
+            Words of each sequence, in order.
 
         Raises
         ------
         ValueError
-            If X is not of two dimensions or has something else than indices of words.
+            If X is not two-dimensional, or has values that are not word indices.
         """
         check_is_fitted(self)
         X = np.asarray(X)
         n_words = len(self.vocabulary_)
         if X.ndim != 2 or X.dtype.kind not in "iu":
             raise ValueError(
-                "X must have two dimensions and hold integers, as transform gives "
-                f"them, got shape {X.shape} and dtype {X.dtype}."
+                "X must be a two-dimensional array of integers, as returned by "
+                f"transform, got shape {X.shape} and dtype {X.dtype}."
             )
         if X.size and not 0 <= X.min() <= X.max() <= n_words:
             raise ValueError(
                 f"X has indices from {X.min()} to {X.max()}, but the vocabulary has "
-                f"the indices 1 to {n_words}, and 0 is padding: give sequences of this "
-                "vectorizer."
+                f"the indices 1 to {n_words}, and 0 is padding: give sequences from "
+                "this vectorizer."
             )
         words = np.concatenate([[None], self.get_feature_names_out()])
         return [words[row[row > 0]] for row in X]
 
-    def get_feature_names_out(self, input_features=None):
-        """Get the words of the vocabulary; they are no names of columns.
+    def get_feature_names_out(self, input_features: None = None) -> NDArray[Any]:
+        """Get the words of the vocabulary, which are not names of output columns.
 
         Parameters
         ----------
@@ -283,23 +297,23 @@ class SequenceVectorizer(  # type: ignore[call-arg]
         Returns
         -------
         words : ndarray of shape (n_words,), dtype object
-            The words in the order of their indices, that of index 1 first.
+            Words in the order of their indices, starting with index 1.
         """
         check_is_fitted(self)
-        # The dict is in the order of its indices.
+        # The dict is ordered by index.
         return np.array(list(self.vocabulary_), dtype=object)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
         tags.input_tags.two_d_array = False
         tags.input_tags.allow_nan = True
-        # Integers come out of texts.
+        # The output has integers, whatever the input.
         tags.transformer_tags.preserves_dtype = []
         return tags
 
-    def _learn(self, X) -> list[list[str]]:
-        """Choose the vocabulary; the words of each text, for further use."""
+    def _learn(self, X: Iterable[Any]) -> list[list[str]]:
+        """Learn the vocabulary; return the words of each text."""
         split = self._word_splitter(self.stop_words)
         texts = check_texts(X, "X")
         words = [split(text) if text else [] for text in texts]
@@ -309,7 +323,7 @@ class SequenceVectorizer(  # type: ignore[call-arg]
         return words
 
     def _choose(self, documents: list[list[str]]) -> list[str]:
-        """The words of the vocabulary in alphabetical order."""
+        """Return the words of the vocabulary in alphabetical order."""
         counter = CountVectorizer(
             analyzer=_identity, max_df=self.max_df, min_df=self.min_df
         )
@@ -317,19 +331,19 @@ class SequenceVectorizer(  # type: ignore[call-arg]
             counts = counter.fit_transform(documents)
         except ValueError as error:
             raise ValueError(
-                f"No word of the {len(documents)} texts in X (missing and blank ones "
-                "not counted) is left for the vocabulary. Let more pass: raise max_df "
-                f"(now {self.max_df}), lower min_df (now {self.min_df}), or give fewer "
+                f"The vocabulary is empty: no word of the {len(documents)} texts in X "
+                "(missing and blank texts not counted) is left. Raise max_df (now "
+                f"{self.max_df}), lower min_df (now {self.min_df}), or give fewer "
                 "stop_words; or check that token_pattern or tokenizer finds words."
             ) from error
         names = counter.get_feature_names_out()
-        # One product a word, so that equal words have equal scores to the last bit.
+        # One product per word, so that ties have exactly equal scores.
         n_occurrences = np.asarray(counts.sum(axis=0)).ravel()
         scores = TfidfTransformer().fit(counts).idf_ * n_occurrences
         best = np.argsort(-scores, kind="stable")[: self.max_features]
         return names[np.sort(best)].tolist()
 
-    def _to_sequences(self, documents: list[list[str]]) -> np.ndarray:
+    def _to_sequences(self, documents: list[list[str]]) -> NDArray[np.int32]:
         sequences = np.zeros((len(documents), self.max_words), dtype=np.int32)
         index_of = self.vocabulary_
         for row, words in zip(sequences, documents, strict=True):
@@ -338,7 +352,9 @@ class SequenceVectorizer(  # type: ignore[call-arg]
             row[:n_kept] = indices[:n_kept]
         return sequences
 
-    def _word_splitter(self, stop_words) -> Callable[[str], list[str]]:
+    def _word_splitter(
+        self, stop_words: str | Collection[str] | None
+    ) -> Callable[[str], list[str]]:
         vectorizer = CountVectorizer(
             lowercase=self.lowercase,
             token_pattern=self.token_pattern,
@@ -347,11 +363,11 @@ class SequenceVectorizer(  # type: ignore[call-arg]
         )
         with warnings.catch_warnings():
             if isinstance(stop_words, str):
-                # A tokenizer made for another language may well split the English
-                # list's words in its own way. One's own list should be split well.
+                # A tokenizer for another language may split the words of the English
+                # list differently, which does no harm. For custom lists, warn.
                 warnings.filterwarnings("ignore", "Your stop_words may be inconsistent")
             return vectorizer.build_analyzer()
 
 
-def _identity(words):
+def _identity(words: list[str]) -> list[str]:
     return words

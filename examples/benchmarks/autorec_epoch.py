@@ -1,10 +1,9 @@
-"""How much faster and smaller is a full-batch epoch than plain dense PyTorch?
+"""Time and memory of a full-batch epoch, compared with plain dense PyTorch.
 
 Both sides compute the same loss, gradient and Adam step of an item-based AutoRec with
-500 hidden units: once through products that are evaluated at the ratings only, once as
-one would write it down with dense matrices and a mask. Times are taken in turn in one
-process; memory is the peak above what was resident just before, each side in a process
-of its own.
+500 hidden units: skrec with products that are evaluated at the ratings only, the
+baseline with dense matrices and a mask. Times are measured alternately in one process.
+Memory is the peak above the resident memory just before, each side in its own process.
 
     python examples/benchmarks/autorec_epoch.py [--data ml-1m synthetic] [--repeats 5]
 """
@@ -28,7 +27,7 @@ ALPHA, K, LEARNING_RATE = 200.0, 500, 1e-3
 
 
 def load(name):
-    """A rating matrix of shape (n_users, n_items)."""
+    """Load a rating matrix of shape (n_users, n_items)."""
     if name == "ml-1m":
         X, y = fetch_movielens("1m", download_if_missing=False, return_X_y=True)
         return samples_to_ratings(X, y)[0]
@@ -36,7 +35,7 @@ def load(name):
 
 
 class EpochTimes:
-    """A callback that records when epochs begin and end."""
+    """Callback that records the duration of epochs."""
 
     def __init__(self):
         self.seconds = []
@@ -54,7 +53,7 @@ class EpochTimes:
 
 
 def fit_sparse(R, n_epochs):
-    """Epochs of skrec: seconds of each, and the loss of the first."""
+    """Run epochs of skrec; return the seconds of each and the first loss."""
     times = EpochTimes()
     model = AutoRecRegressor(
         hidden_layer_sizes=(K,),
@@ -72,11 +71,11 @@ def fit_sparse(R, n_epochs):
 
 
 def fit_dense(R, n_epochs):
-    """The same epochs with dense matrices, as one would write them down."""
+    """Run the same epochs with dense matrices and a mask."""
     rows = torch.tensor(R.T.toarray(), dtype=torch.float32)
     mask = rows != 0
     n_visible = rows.shape[1]
-    # The first number that the estimator draws seeds its weights: the same ones here.
+    # Same initial weights: the first random number of the estimator seeds them.
     seed = np.random.RandomState(0).randint(np.iinfo(np.int32).max)
     generator = torch.Generator().manual_seed(int(seed))
 
@@ -112,7 +111,7 @@ def resident_bytes():
 
 
 def peak_above_start(function, *arguments):
-    """Peak resident bytes during a call, above those before it."""
+    """Return the peak of resident bytes during a call, minus those before it."""
     start, peak, done = resident_bytes(), 0, threading.Event()
 
     def watch():
@@ -129,7 +128,7 @@ def peak_above_start(function, *arguments):
 
 
 def measure_memory(name, side):
-    """Peak memory of two epochs, in a new process."""
+    """Return the peak memory of two epochs, in a new process."""
     command = [sys.executable, __file__, "--memory-of", side, "--data", name]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return json.loads(output)
@@ -143,18 +142,18 @@ def compare(name, repeats):
     for _ in range(repeats):
         for side, fit in SIDES.items():
             seconds, losses[side] = fit(R, 3)
-            times[side] += seconds[1:]  # the first epoch builds what later ones share
+            times[side] += seconds[1:]  # the first epoch includes the setup
     medians = {side: statistics.median(t) for side, t in times.items()}
     ratios = np.divide(times["dense"], times["sparse"])
     memory = {side: measure_memory(name, side) / 2**20 for side in SIDES}
     for side in SIDES:
         print(
-            f"  {side:6}  {medians[side] * 1e3:8.0f} ms an epoch "
+            f"  {side:6}  {medians[side] * 1e3:8.0f} ms per epoch "
             f"({min(times[side]) * 1e3:.0f} to {max(times[side]) * 1e3:.0f}), "
             f"{memory[side]:8.0f} MiB above the start"
         )
     print(
-        f"  faster by {np.median(ratios):.1f} ({ratios.min():.1f} to "
+        f"  speedup {np.median(ratios):.1f} ({ratios.min():.1f} to "
         f"{ratios.max():.1f}), memory {memory['sparse'] / memory['dense']:.2f} of dense"
     )
     difference = abs(losses["sparse"] / losses["dense"] - 1)

@@ -1,13 +1,13 @@
-"""How much faster are the steps of ConvMF than what one would write by hand?
+"""Time of the steps of ConvMF, compared with straightforward implementations.
 
 - An ALS sweep over the users and items of MovieLens 1M: conjugate gradients for all
-  rows at once against a NumPy loop that solves each row's normal equations.
+  rows at once, compared with a NumPy loop that solves the normal equations of each row.
 - A training pass of the text network over the plots: word-by-filter tables, buckets of
-  similar length and sparse gradients against embedding, conv1d and autograd of texts
-  padded to 300 words. Both sides take the same Adam step.
+  similar length and sparse gradients, compared with embedding, conv1d and autograd on
+  texts padded to 300 words. Both sides take the same Adam step.
 
-The sides take turns in one process. Without the data in the folder SKREC_DATA, they run
-on synthetic ratings and texts of similar size.
+The sides alternate in one process. If the folder SKREC_DATA does not have the data,
+synthetic ratings and texts of similar size are used.
 
     python examples/benchmarks/convmf_steps.py [--repeats 5] [--threads 2]
 """
@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 
 
 def load():
-    """A rating matrix and texts."""
+    """Load a rating matrix and texts."""
     try:
         movielens = fetch_movielens("1m", download_if_missing=False)
     except OSError:
@@ -44,20 +44,20 @@ def load():
 
 
 def compare(name, sides, repeats):
-    """Run the sides in turn; print median times and the ratios pair by pair."""
+    """Run the sides alternately; print median times and the pairwise ratios."""
     times = {side: [] for side in sides}
     for repeat in range(repeats + 1):
         for side, function in sides.items():
-            time.sleep(0.2)  # until the threads of the other side have come to rest
+            time.sleep(0.2)  # until the threads of the other side are idle
             start = time.perf_counter()
             function()
-            if repeat:  # the first turn warms up
+            if repeat:  # the first repeat is a warm-up
                 times[side].append(time.perf_counter() - start)
     ours, plain = times.values()
     ratios = np.divide(plain, ours)
     print(
-        f"{name}: {np.median(ours) * 1e3:.0f} ms against {np.median(plain) * 1e3:.0f} "
-        f"ms, faster by {np.median(ratios):.1f} "
+        f"{name}: {np.median(ours) * 1e3:.0f} ms, baseline "
+        f"{np.median(plain) * 1e3:.0f} ms, speedup {np.median(ratios):.1f} "
         f"({ratios.min():.1f} to {ratios.max():.1f})"
     )
 
@@ -66,7 +66,7 @@ def compare(name, sides, repeats):
 
 
 def solve_by_loop(R, factors):
-    """The ridge solution of each row, by NumPy."""
+    """Compute the ridge solution of each row with NumPy."""
     solutions = np.zeros((R.shape[0], factors.shape[1]), factors.dtype)
     penalty = LAMBDA * np.eye(factors.shape[1], dtype=factors.dtype)
     for row in range(R.shape[0]):
@@ -77,7 +77,7 @@ def solve_by_loop(R, factors):
 
 
 def compare_sweeps(R, k, repeats):
-    """A sweep in the middle of a fit: each side starts where the last sweep ended."""
+    """Compare sweeps in the middle of a fit, from the result of the last sweep."""
     by_user = sp.csr_array(R, dtype=np.float32)
     by_user.data -= by_user.data.mean()
     by_item = by_user.T.tocsr()
@@ -116,7 +116,7 @@ def compare_sweeps(R, k, repeats):
 
 
 class PlainCNN(torch.nn.Module):
-    """The same network as one would write it down."""
+    """The same network with standard PyTorch modules."""
 
     def __init__(self, n_words):
         super().__init__()

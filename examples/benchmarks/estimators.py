@@ -1,9 +1,10 @@
-"""What does each estimator cost, and what does it reach?
+"""Time, model size and accuracy of each estimator.
 
-Fits each with its defaults to 90 % of MovieLens 1M, one after the other in one process,
-and predicts the rest: the time of the fit, also as a multiple of that of BiasedMF,
-predictions per second, the size as a pickle, and the RMSE. Without the data in the
-folder SKREC_DATA, they run on synthetic ratings and texts, a tenth of the size.
+Fits each estimator with its defaults to 90 % of MovieLens 1M, one after the other in
+one process, and predicts the other ratings. The table has the fit time, its ratio to
+the fit time of BiasedMF, predictions per second, the size of the pickle, and the RMSE.
+If the folder SKREC_DATA does not have the data, synthetic ratings and texts of a tenth
+of the size are used.
 
     python examples/benchmarks/estimators.py [--threads 2] [--only CTR RBM]
 """
@@ -29,7 +30,7 @@ READ_TEXTS = ("ConvMF", "CTR", "CDL")
 
 
 def load():
-    """Pairs, ratings and texts."""
+    """Load pairs, ratings and texts."""
     try:
         movielens = fetch_movielens("1m", download_if_missing=False)
     except OSError:
@@ -39,14 +40,14 @@ def load():
 
 
 def estimators():
-    """All of skrec by their names, the two kinds of RBM and of Bayesian MF apart."""
+    """Return all estimators by name, with both variants of RBM and Bayesian MF."""
     suffix = "Regressor"
     names = [name.removesuffix(suffix) for name in dir(skrec) if name.endswith(suffix)]
     found = {name: getattr(skrec, name + suffix)(random_state=0) for name in names}
     found["RBM, user-based"] = skrec.RBMRegressor(kind="user", random_state=0)
     implicit = skrec.BayesianMFRegressor(implicit=True, random_state=0)
     found["BayesianMF, implicit"] = implicit
-    # First what the others are compared with.
+    # The baseline comes first.
     return {"BiasedMF": found.pop("BiasedMF")} | found
 
 
@@ -55,9 +56,9 @@ def main(options):
     X_train, X_test, y_train, y_test = train_test_split(
         X, y, test_size=0.1, random_state=0
     )
-    # Fits of a fixed length need not settle.
+    # Fits with a fixed number of iterations need not converge.
     warnings.filterwarnings("ignore", ".* stopped at max_iter", ConvergenceWarning)
-    # What is slow the first time only.
+    # Warm-up.
     skrec.BiasedMFRegressor(max_iter=2).fit(X_train, y_train).predict(X_test)
     lines = []
     for name, estimator in estimators().items():
@@ -86,7 +87,7 @@ def main(options):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--only", nargs="+", help="names of the table's lines")
+    parser.add_argument("--only", nargs="+", help="rows of the table")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with threadpool_limits(options.threads):

@@ -1,9 +1,9 @@
-"""The tables of the AutoRec paper.
+"""Tables of the AutoRec paper.
 
-Ratings are split 90/10 at random, a new split for each seed (ML-100K: the canonical
-split u1, where seeds differ in the initial weights only). Hyper-parameters are chosen
-on a tenth of the training ratings, anew for each split; the test ratings are predicted
-once.
+Ratings are split randomly 90/10, with a new split for each seed (ML-100K: the canonical
+split u1, where seeds differ only in the initial weights). Hyperparameters are chosen on
+a tenth of the training ratings, separately for each split. The test ratings are
+predicted once.
 
 Reference: Sedhain, Menon, Sanner, Xie. AutoRec: Autoencoders Meet Collaborative
 Filtering. WWW 2015 Companion. https://doi.org/10.1145/2740908.2742726
@@ -31,12 +31,12 @@ from skrec import (
 from skrec.datasets import fetch_movielens, load_netflix
 
 DATASETS = ("ml-100k", "ml-1m", "ml-10m", "netflix")
-# The model of the paper: its input is neither scaled nor dropped. How the solver runs
-# was chosen on validation ratings.
+# The model of the paper, without input scaling and input dropout. The parameters of the
+# solver were chosen on validation ratings.
 PLAIN = {"input_scaling": 0.0, "input_dropout": 0.0}
 ITEM = {"batch_size": 512, "learning_rate_init": 0.001, "max_iter": 50}
 LINEAR = {"learning_rate_init": 0.0005}
-# What is searched: the same number of candidates for every system.
+# Search spaces, with the same number of candidates for every system.
 ALPHAS = {"alpha": [100, 200, 300]}
 RBM_ALPHAS = {"alpha": [8, 16, 32]}
 MF_PENALTIES = {"lambda_u": [20, 40, 80]}
@@ -56,7 +56,7 @@ PAPER = {
 
 
 def load(dataset):
-    """Ratings as (X, y); OSError where they are not to be had."""
+    """Load ratings as (X, y). Raises OSError if they are not available."""
     if dataset == "netflix":
         return load_netflix(return_X_y=True)
     version = dataset.removeprefix("ml-")
@@ -64,7 +64,7 @@ def load(dataset):
 
 
 def split(dataset, seed):
-    """Training and test ratings: the canonical split u1, or 90 % and 10 % at random."""
+    """Split into training and test ratings: canonical split u1, or randomly 90/10."""
     if dataset == "ml-100k":
         movielens = fetch_movielens("100k", download_if_missing=False)
         X, y = movielens.data.to_numpy(), movielens.target.to_numpy()
@@ -77,13 +77,13 @@ def split(dataset, seed):
 
 
 def measure(estimator, grid, dataset, seed):
-    """Choose parameters on a tenth of the training ratings, then measure on the test.
+    """Choose parameters on a tenth of the training ratings, then measure the test RMSE.
 
     Returns
     -------
     result : dict
-        "rmse" on the test ratings, the "params" chosen, and "validation", the RMSE of
-        each candidate. A grid of one candidate leaves nothing to choose.
+        "rmse" on the test ratings, the chosen "params", and "validation", the RMSE of
+        each candidate. For a grid of one candidate, only "rmse".
     """
     X_train, X_test, y_train, y_test = split(dataset, seed)
     if len(ParameterGrid(grid)) == 1:
@@ -153,7 +153,7 @@ def systems(dataset):
 
 
 def units(dataset):
-    # What suits 500 units leaves a few far from converged.
+    # The learning rate for 500 units leaves models with few units far from converged.
     rates = ALPHAS | {"learning_rate_init": [0.001, 0.003, 0.01]}
     for k in UNITS:
         yield Line(str(k), plain_item(hidden_layer_sizes=(k,)), rates)
@@ -189,9 +189,11 @@ TABLES = {
         measure,
         activations,
     ),
-    "autorec-3": Table("Table 1c: AutoRec and its peers", DATASETS, measure, systems),
+    "autorec-3": Table(
+        "Table 1c: AutoRec and other systems", DATASETS, measure, systems
+    ),
     "autorec-units": Table(
-        "Figure 2: RMSE over the number of hidden units",
+        "Figure 2: RMSE by the number of hidden units",
         ("ml-1m",),
         measure,
         units,

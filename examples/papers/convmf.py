@@ -1,10 +1,10 @@
-"""The tables of the ConvMF paper.
+"""Tables of the ConvMF paper.
 
 As in the paper, users with fewer than three ratings and items without text are removed,
-ratings are split at random into training, validation and test ratings (80/10/10), and
-one rating of every user and of every item is kept in training. Parameters are chosen on
-the validation ratings; the reported error is that on the test ratings of the model with
-the lowest validation error. (The authors' code reports the lowest test error of all
+ratings are split randomly into training, validation and test ratings (80/10/10), and
+one rating of every user and every item is kept in training. Parameters are chosen on
+the validation ratings. The reported error is the test error of the model with the
+lowest validation error. (The authors' code reports the lowest test error of all
 iterations.)
 
 Reference: Kim, Park, Oh, Lee, Yu. Convolutional Matrix Factorization for Document
@@ -54,14 +54,14 @@ USER_PENALTIES = (10, 40, 100)
 
 
 def load_raw(dataset):
-    """A data set with texts; OSError where it is not to be had."""
+    """Load a data set with texts. Raises OSError if it is not available."""
     if dataset == "aiv":
         return load_amazon()
     return fetch_movielens(dataset.removeprefix("ml-"), download_if_missing=False)
 
 
 def load(dataset):
-    """Pairs, ratings and texts as the paper takes them."""
+    """Load pairs, ratings and texts, filtered as in the paper."""
     raw = load_raw(dataset)
     texts = raw.item_texts
     data = raw.data.assign(rating=raw.target)
@@ -73,14 +73,15 @@ def load(dataset):
 
 
 def split(X, ratio, seed):
-    """Training, validation and test ratings, with all users and items in training."""
+    """Split the ratings, with at least one of each user and item in training."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(X))
     firsts = [np.unique(X[order, side], return_index=True)[1] for side in (0, 1)]
     kept = np.unique(np.concatenate(firsts))
     if len(kept) > round(ratio * len(X)):
         raise ValueError(
-            f"{ratio:.0%} of the ratings are fewer than one of each user and item."
+            f"{ratio:.0%} of the ratings are too few to keep one of each user and "
+            "item: use a larger ratio."
         )
     order = np.concatenate([order[kept], np.delete(order, kept)])
     train, rest = np.split(order, [round(ratio * len(X))])
@@ -89,13 +90,13 @@ def split(X, ratio, seed):
 
 
 def measure(estimator, grid, dataset, seed, ratio=0.8, shuffle=False):
-    """The test error of the candidate with the lowest validation error.
+    """Measure the test error of the candidate with the lowest validation error.
 
     Returns
     -------
     result : dict
-        "rmse" on the test ratings, that on the "validation" ratings, the "params"
-        chosen, and "all" of these for each candidate.
+        "rmse" on the test ratings, the RMSE on the "validation" ratings, the chosen
+        "params", and "all", the results of each candidate.
     """
     X, y, texts = load(dataset)
     train, validation, test = split(X, ratio, seed)
@@ -117,7 +118,7 @@ def measure(estimator, grid, dataset, seed, ratio=0.8, shuffle=False):
 
 
 def paper_model(dataset="ml-1m", **params):
-    """ConvMF as in the paper: no biases, and a network that leaves out no words."""
+    """Make the ConvMF of the paper, without biases and word dropout."""
     lambda_u, lambda_v = BEST[dataset]
     fixed = {
         "n_factors": 50,
@@ -135,13 +136,13 @@ def paper_model(dataset="ml-1m", **params):
 
 
 def find_vectors():
-    """The pre-trained word vectors in the data folder, if there are any."""
+    """Return the path of the pre-trained word vectors in the data folder, or None."""
     path = Path(get_data_home()) / "glove-50d" / "glove50d_subset.npz"
     return str(path) if path.is_file() else None
 
 
 def grid(dataset):
-    """What is searched for every system: the paper's choice for ConvMF among others."""
+    """Return the grid for every system, which includes the paper's choice."""
     return {"lambda_u": sorted({*USER_PENALTIES, BEST[dataset][0]})}
 
 
@@ -160,7 +161,7 @@ def at_ratio(ratio, name, system, grid=None, paper=None):
 
 
 def options_of(ratio, shuffle=False):
-    """Those of `measure` that are not its defaults."""
+    """Return the options of `measure` that differ from its defaults."""
     options = {} if ratio == 0.8 else {"ratio": ratio}
     return options | ({"shuffle": True} if shuffle else {})
 
@@ -230,13 +231,13 @@ TABLES = {
         SHARE,
     ),
     "convmf-shuffled": Table(
-        "ConvMF with the texts shuffled among the items", ML_1M, measure, shuffled
+        "ConvMF with the texts shuffled across items", ML_1M, measure, shuffled
     ),
     "convmf-surface": Table(
-        "RMSE of ConvMF over lambda_u and lambda_v", ML_1M, measure, surface, "lambda_v"
+        "RMSE of ConvMF by lambda_u and lambda_v", ML_1M, measure, surface, "lambda_v"
     ),
     "convmf-fig5": Table(
-        "Figure 5: the size p of word vectors", ML_1M, measure, embedding, "p"
+        "Figure 5: RMSE by the size p of word vectors", ML_1M, measure, embedding, "p"
     ),
     "convmf-fig6": Table(
         "Figure 6: ConvMF+ and ConvMF by lambda_v",

@@ -1,6 +1,6 @@
-"""What the ConvMF paper shows of the data and of the network, without any RMSE.
+"""Figures and tables of the ConvMF paper that describe the data and the network.
 
-Each function returns a table, and a function that draws it.
+Each function returns a table and a function that draws it.
 """
 
 import convmf
@@ -18,7 +18,7 @@ N_OTHERS = 20
 
 
 def skewness(dataset, quick):
-    """Figures 3 and 4: how unevenly the ratings are spread over the items."""
+    """Figures 3 and 4: skewness of the distribution of ratings over items."""
     X, _, _ = convmf.load(dataset)
     n_users, n_items = (len(np.unique(X[:, side])) for side in (0, 1))
     print(f"\n{dataset}: {n_users} users, {n_items} items, {len(X)} ratings")
@@ -43,10 +43,11 @@ def skewness(dataset, quick):
 
 
 def phrases(dataset, quick):
-    """Table 5: the phrases that filters capture, and what one word of them is worth.
+    """Table 5: phrases of filters, and the effect of replacing one of their words.
 
-    The filters are those whose largest values stand out most. Each word of a phrase in
-    turn gives way to others, drawn at random; shown is the one that costs most.
+    The five filters with the largest values are shown. Each word of a phrase in turn is
+    replaced by randomly drawn words; the table has the word whose replacement lowers
+    the value most.
     """
     X, y, texts = convmf.load(dataset)
     model = seeded(ConvMFRegressor(), 0, quick).fit(X, y, item_texts=ItemTexts(texts))
@@ -74,7 +75,7 @@ def phrases(dataset, quick):
     def draw(axes):
         names = table["phrase"] + " | " + table["word"]
         axes.barh(names, table["value"], label="the phrase")
-        label = f"with {N_OTHERS} other words in place of the one behind the line"
+        label = f"mean over {N_OTHERS} replacements of the word after the bar"
         axes.barh(names, table["with other words"], label=label)
         axes.invert_yaxis()
         axes.set(xlabel="value of the filter")

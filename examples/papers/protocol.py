@@ -1,7 +1,7 @@
-"""What the tables of both papers share: what a table is, and how its cells are run.
+"""Definition of the tables of both papers, and the code that computes their cells.
 
-A cell is one number of a table: a system on one split. Its result is written as soon as
-it is there, so that a script that was interrupted goes on where it stopped.
+A cell is one number of a table: a system on one split. Results are written as soon as
+they are available, so an interrupted script can continue.
 """
 
 import json
@@ -19,13 +19,13 @@ from sklearn import config_context
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 
-# What makes a training short.
+# Upper limits of the parameters for a short training.
 SHORT = {"max_iter": 10, "burn_in": 0, "n_models": 5}
 
 
 @dataclass
 class Line:
-    """A line of a table: a system, what is searched, and the published figure."""
+    """A row of a table: a system, its search grid, and the published error."""
 
     name: str
     estimator: BaseEstimator
@@ -42,21 +42,21 @@ class Table:
     Attributes
     ----------
     title : str
-        What it shows.
+        Title.
 
     datasets : tuple of str
-        The data sets that it exists for.
+        Data sets of the table.
 
     measure : callable
-        Called with an estimator, a grid, a data set, a seed and options; returns a dict
-        that JSON can hold, with the key "rmse".
+        Function that is called with an estimator, a grid, a data set, a seed and
+        options. It returns a JSON-serializable dict with the key "rmse".
 
     lines : callable
-        Called with a data set, returns the lines.
+        Function that is called with a data set and returns the rows.
 
     axis : str or None
-        For curves: what the number is that each line's name begins with. What follows
-        it after a comma is the name of the curve.
+        For curves, label of the horizontal axis. The name of a row begins with its
+        number on the axis. The name of its curve follows after a comma.
     """
 
     title: str
@@ -67,7 +67,7 @@ class Table:
 
 
 def seeded(estimator, seed, quick):
-    """The estimator, and each in a mean, seeded; short trainings if `quick`."""
+    """Seed an estimator, or each estimator of an ensemble; limit it if `quick`."""
     estimator = clone(estimator)
     parts = [part for _, part in getattr(estimator, "estimators", [("", estimator)])]
     for i, part in enumerate(parts):
@@ -80,9 +80,9 @@ def seeded(estimator, seed, quick):
 
 
 def key_of(line, dataset, seed, quick):
-    """What decides a cell's result, so that equal lines of two tables are one cell.
+    """Return the key of a cell, which is the same for equal rows of two tables.
 
-    All parameters are in it: a result does not outlive the defaults it was found with.
+    It includes all parameters, so results are recomputed if a default changes.
     """
     with config_context(print_changed_only=False):
         system = " ".join(line.estimator.__repr__(N_CHAR_MAX=10**6).split())
@@ -92,27 +92,28 @@ def key_of(line, dataset, seed, quick):
 
 
 def run_cells(cells, path, n_jobs, quick=False):
-    """Run cells that have no result yet, each in one of several processes.
+    """Compute the cells without a result, in several processes.
 
     Parameters
     ----------
     cells : dict of str to tuple
-        What to call for each cell, its arguments (estimator, grid, data set, seed) and
-        its options, by a key that says all that decides the result.
+        Function, arguments (estimator, grid, data set, seed) and options of each cell,
+        by its key (see `key_of`).
 
     path : path-like
-        The JSON file of the results, with those of earlier runs.
+        Path of the JSON file with the results, including those of earlier runs.
 
     n_jobs : int
-        Cells at a time. They share the cores.
+        Number of cells that run at the same time. They share the cores.
 
     quick : bool
-        Whether trainings are too short to converge, and need not warn of it.
+        Whether trainings are too short to converge. Convergence warnings are then
+        ignored.
 
     Returns
     -------
     results : dict
-        The result of each cell, earlier ones included.
+        Result of each cell, including those of earlier runs.
     """
     path = Path(path)
     results = json.loads(path.read_text()) if path.exists() else {}
@@ -133,8 +134,8 @@ def run_cells(cells, path, n_jobs, quick=False):
     return results
 
 
-def summarise(values):
-    """Mean and spread of RMSEs over seeds, as text."""
+def summarize(values):
+    """Format the mean and standard deviation of RMSEs over seeds."""
     if not values:
         return "not measured here"
     spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""

@@ -4,12 +4,12 @@
     python examples/papers/run.py --table convmf-3 --seeds 3
     python examples/papers/run.py                    # everything: days on two cores
 
-Prints ours beside the published figures, and writes a PNG and the results as JSON to
-the folder `results`, each as soon as it is there: a run that was interrupted goes on
-from them. Data sets are read from the folder SKREC_DATA; where it has none the table
-says so. `--budget quick` takes one seed, one candidate of each search and a few
-iterations: it shows that all runs, not what comes out. The protocols stand at the top
-of autorec.py and convmf.py.
+Prints the measured and the published errors, and writes a PNG and the results as JSON
+to the folder `results`. Each result is written as soon as it is available, so an
+interrupted run can continue. Data sets are read from the folder SKREC_DATA; missing
+data sets are reported. `--budget quick` uses one seed, one candidate of each search and
+few iterations, to test the code, not to measure. The docstrings of autorec.py and
+convmf.py describe the protocols.
 """
 
 import argparse
@@ -24,11 +24,11 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from protocol import key_of, run_cells, seeded, summarise, write_atomically
+from protocol import key_of, run_cells, seeded, summarize, write_atomically
 
 TABLES = autorec.TABLES | convmf.TABLES
 NAMES = [*TABLES, *figures.FIGURES]
-# An axis that spans as many times its least value is logarithmic.
+# Ratio of largest to smallest value from which an axis is logarithmic.
 _LOG_FROM = 20
 LOADERS = {"autorec": autorec.load, "convmf": convmf.load_raw}
 
@@ -48,7 +48,7 @@ def datasets_of(name, wanted):
 
 
 def cells_of(name, dataset, seeds, quick):
-    """The calls of all cells of a table, by their keys."""
+    """Return function, arguments and options of all cells of a table, by key."""
     table = TABLES[name]
     return {
         key_of(line, dataset, seed, quick): (
@@ -67,22 +67,22 @@ def cells_of(name, dataset, seeds, quick):
 
 
 def first_of(grid):
-    """The first candidate of a grid alone."""
+    """Return a grid with only the first candidate."""
     return {name: values[:1] for name, values in grid.items()}
 
 
 def tabulate(name, dataset, results, seeds, quick):
-    """A table as published and as found."""
+    """Return a table of the published and the measured errors."""
     lines = []
     for line in TABLES[name].lines(dataset):
         keys = [key_of(line, dataset, seed, quick) for seed in seeds]
         found = [results[key]["rmse"] for key in keys if key in results]
-        lines.append([line.name, line.paper, summarise(found), found])
+        lines.append([line.name, line.paper, summarize(found), found])
     return pd.DataFrame(lines, columns=["system", "paper", "here", "rmse"])
 
 
 def draw(name, table, axes):
-    """RMSEs with their spread, and the published ones."""
+    """Draw the measured errors with standard deviations, and the published errors."""
     shown = pd.DataFrame(
         {
             "system": table["system"],
@@ -108,7 +108,7 @@ def draw_points(shown, axes):
 
 
 def draw_curves(shown, axis, axes):
-    """Each line is named after its place on the axis and, maybe, a curve."""
+    """Draw curves; the name of a row has its number on the axis and its curve."""
     names = shown["system"].str.partition(", ")
     shown = shown.assign(x=names[0].astype(float), curve=names[2])
     for curve, part in shown.groupby("curve", sort=False):
@@ -145,7 +145,7 @@ def show_table(name, dataset, options, seeds, quick):
     results = run_cells(cells, path, options.n_jobs, quick)
     table = tabulate(name, dataset, results, seeds, quick)
     title = f"{TABLES[name].title} ({dataset})"
-    print(f"\n{title}. RMSE, mean ± deviation over (number of) seeds")
+    print(f"\n{title}. RMSE, mean ± standard deviation (number of seeds)")
     shown = table.drop(columns="rmse").assign(
         paper=table["paper"].astype(object).fillna("-")
     )
@@ -188,6 +188,11 @@ if __name__ == "__main__":
     parser.add_argument("--dataset", nargs="+", choices=every)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--budget", choices=["quick", "full"], default="full")
-    parser.add_argument("--n-jobs", type=int, default=2, help="cells at a time")
+    parser.add_argument(
+        "--n-jobs",
+        type=int,
+        default=2,
+        help="simultaneous cells",
+    )
     parser.add_argument("--results", type=Path, default=Path("results"))
     main(parser.parse_args())

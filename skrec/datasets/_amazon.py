@@ -1,4 +1,4 @@
-"""Amazon's product reviews, read from the files of the 2014 release."""
+"""Loader of Amazon product reviews from the files of the 2014 release."""
 
 import ast
 import gzip
@@ -6,37 +6,59 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
-from sklearn.utils._param_validation import validate_params
 
-from skrec.datasets._base import get_data_home
+from ._base import get_data_home, validated
 
 
-@validate_params(
+@overload
+def load_amazon(
+    category: str = ...,
+    *,
+    data_home: str | os.PathLike[str] | None = ...,
+    return_X_y: Literal[True],
+) -> tuple[pd.DataFrame, pd.Series]: ...
+
+
+@overload
+def load_amazon(
+    category: str = ...,
+    *,
+    data_home: str | os.PathLike[str] | None = ...,
+    return_X_y: bool = ...,
+) -> Bunch: ...
+
+
+@validated(
     {
         "category": [str],
         "data_home": [str, os.PathLike, None],
         "return_X_y": ["boolean"],
-    },
-    prefer_skip_nested_validation=True,
+    }
 )
-def load_amazon(category="Amazon_Instant_Video", *, data_home=None, return_X_y=False):
-    """Load ratings and item descriptions from the files of Amazon's reviews.
+def load_amazon(
+    category: str = "Amazon_Instant_Video",
+    *,
+    data_home: str | os.PathLike[str] | None = None,
+    return_X_y: bool = False,
+) -> Bunch | tuple[pd.DataFrame, pd.Series]:
+    """Load ratings and item descriptions from the files of Amazon product reviews.
 
-    The data have to be asked for at their source [1]_: whoever has them puts the files
-    of a category into the folder ``amazon`` of `data_home`.
+    The data are available on request at their source [1]_. Put the files of a category
+    into the folder ``amazon`` of `data_home`.
 
     Parameters
     ----------
     category : str, default="Amazon_Instant_Video"
-        The category, as the files name it.
+        Name of the category, as in the file names.
 
     data_home : str or path-like, default=None
-        The folder that has the folder ``amazon``, see :func:`get_data_home`.
+        Path of the folder that contains the folder ``amazon``, see
+        :func:`get_data_home`.
 
     return_X_y : bool, default=False
         If True, return ``(data, target)`` instead of a Bunch.
@@ -47,28 +69,31 @@ def load_amazon(category="Amazon_Instant_Video", *, data_home=None, return_X_y=F
         Dictionary-like object, with the following attributes.
 
         data : DataFrame of shape (n_ratings, 2)
-            Columns ``user`` and ``item``, strings: what an estimator takes as `X`. Of
-            several ratings of an item by a user the latest is kept.
+            User and item ids: the strings in the columns ``user`` and ``item``, the
+            `X` of an estimator. If a user rated an item several times, the latest
+            rating is kept.
         target : Series of shape (n_ratings,)
-            The ratings in float64, from 1 to 5: what an estimator takes as `y`.
+            Ratings in float64, from 1 to 5: the `y` of an estimator.
         timestamps : ndarray of shape (n_ratings,), dtype int64
             Seconds since 1970-01-01 UTC.
         item_texts : Series of str
-            Descriptions indexed by item id; an item without one is absent. Empty if
-            there is no file of metadata.
+            Descriptions indexed by item id, without the items that have none. Empty if
+            there is no metadata file.
 
     (data, target) : tuple if ``return_X_y`` is True
+        The attributes `data` and `target`.
 
     Raises
     ------
     OSError
-        If there is no such file, or it is not in the official format.
+        If a file is missing or not in the official format.
 
     Notes
     -----
     Ratings are read from ``reviews_<category>.json.gz`` or ``reviews_<category>_5.
-    json.gz``, a JSON object a line, descriptions from ``meta_<category>.json.gz``, a
-    Python or JSON literal a line. Neither has to be compressed.
+    json.gz``, with one JSON object per line. Descriptions are read from
+    ``meta_<category>.json.gz``, with one Python or JSON literal per line. The files may
+    also be uncompressed.
 
     References
     ----------
@@ -86,7 +111,7 @@ def load_amazon(category="Amazon_Instant_Video", *, data_home=None, return_X_y=F
     if path is None:
         raise OSError(
             f"{str(folder)!r} has no reviews_{category}.json.gz: put the file there, "
-            "or name another category or data_home."
+            "or pass another category or data_home."
         )
     fields = ("reviewerID", "asin", "overall", "unixReviewTime")
     ratings = pd.DataFrame(
@@ -112,7 +137,7 @@ def _find(folder: Path, *names: str) -> Path | None:
 
 
 def _rows(path: Path, fields: tuple[str, ...]) -> Iterator[list[Any]]:
-    """These fields of each line's object."""
+    """Yield the given fields of each record."""
     for number, record in _records(path):
         try:
             yield [record[field] for field in fields]
@@ -125,12 +150,12 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with opener(path, "rt", encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:
-                # The metadata are literals of Python, which quotes strings otherwise.
+                # Metadata are Python literals, whose strings have single quotes.
                 record = json.loads(line) if line[1] == '"' else ast.literal_eval(line)
             except (ValueError, SyntaxError, IndexError) as error:
                 raise OSError(
-                    f"{str(path)!r}, line {number} is no object in the official format "
-                    f"({error})."
+                    f"{str(path)!r}, line {number} is not an object in the official "
+                    f"format ({error})."
                 ) from error
             yield number, record
 

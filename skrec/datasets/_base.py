@@ -1,4 +1,4 @@
-"""Where data sets are cached, and how files get there whole or not at all."""
+"""The cache folder of the data sets, and atomic downloads into it."""
 
 import hashlib
 import os
@@ -17,24 +17,33 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
-from sklearn.utils._param_validation import validate_params
+from .._sklearn_compat import validate_params
 
 _ENVIRONMENT_VARIABLE = "SKREC_DATA"
 _DEFAULT_HOME = os.path.join("~", "skrec_data")
 # The cache folders that the fetchers create; clear_data_home touches no other.
 CACHE_NAMES = ("ml-100k", "ml-1m", "ml-10m", "ml-latest-small", "ml-25m", "ml-32m")
 
-_TIMEOUT = 60.0  # seconds without a byte before a connection counts as lost
+_TIMEOUT = 60.0  # seconds without data after which a connection is lost
 _BLOCK = 1 << 20
 _TRANSIENT = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
-_WORTH_RETRYING = (408, 429)  # among the statuses that blame the client
+_WORTH_RETRYING = (408, 429)  # the client errors that may be transient
 _T = TypeVar("_T")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-@validate_params(
-    {"data_home": [str, os.PathLike, None]}, prefer_skip_nested_validation=True
-)
-def get_data_home(data_home=None) -> str:
+def validated(
+    parameter_constraints: dict[str, list[Any]],
+) -> Callable[[_Function], _Function]:
+    """Let scikit-learn validate the parameters of a function, keeping its type."""
+    decorator: Callable[[_Function], _Function] = validate_params(
+        parameter_constraints, prefer_skip_nested_validation=True
+    )
+    return decorator
+
+
+@validated({"data_home": [str, os.PathLike, None]})
+def get_data_home(data_home: str | os.PathLike[str] | None = None) -> str:
     """Return the path of the folder where data sets are cached.
 
     The folder is created if it does not exist.
@@ -42,13 +51,14 @@ def get_data_home(data_home=None) -> str:
     Parameters
     ----------
     data_home : str or path-like, default=None
-        The folder. If None, the environment variable ``SKREC_DATA`` or, where that
-        is not set, ``~/skrec_data``. A leading ``~`` stands for the user's home.
+        Path of the folder. If None, the environment variable ``SKREC_DATA`` is used
+        or, if it is not set, ``~/skrec_data``. A leading ``~`` is expanded to the home
+        directory.
 
     Returns
     -------
     data_home : str
-        The path of the folder.
+        Path of the folder.
 
     Raises
     ------
@@ -57,7 +67,7 @@ def get_data_home(data_home=None) -> str:
 
     See Also
     --------
-    clear_data_home : Delete what the fetchers have cached.
+    clear_data_home : Delete the cached data sets.
 
     Examples
     --------
@@ -74,30 +84,28 @@ def get_data_home(data_home=None) -> str:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
         raise OSError(
-            f"The data folder {path!r} cannot be created ({error}). Pass a folder that "
-            f"you may write to as data_home, or name it in {_ENVIRONMENT_VARIABLE}."
+            f"The data folder {path!r} cannot be created ({error}). Pass a writable "
+            f"folder as data_home, or set {_ENVIRONMENT_VARIABLE} to one."
         ) from error
     return path
 
 
-@validate_params(
-    {"data_home": [str, os.PathLike, None]}, prefer_skip_nested_validation=True
-)
-def clear_data_home(data_home=None) -> None:
-    """Delete the data sets that the fetchers keep in the data folder.
+@validated({"data_home": [str, os.PathLike, None]})
+def clear_data_home(data_home: str | os.PathLike[str] | None = None) -> None:
+    """Delete the data sets that the fetchers have cached.
 
     Only the folders of known data sets (``ml-100k``, ``ml-1m``, ...), their archives
-    and their partial downloads are deleted; any other file stays, and so does the
-    folder itself.
+    and their partial downloads are deleted. All other files and the folder itself are
+    kept.
 
     Parameters
     ----------
     data_home : str or path-like, default=None
-        The folder, found as :func:`get_data_home` finds it.
+        Path of the folder, see :func:`get_data_home`.
 
     See Also
     --------
-    get_data_home : The folder where data sets are cached.
+    get_data_home : Return the path of the folder where data sets are cached.
 
     Examples
     --------
@@ -115,7 +123,7 @@ def clear_data_home(data_home=None) -> None:
 
 
 def make_writable(folder: Path) -> None:
-    """Create `folder`, and make sure before any work that files can be put there."""
+    """Create `folder`, and check that it is writable before any work is done."""
     probe = _private_name(folder / "probe", "tmp")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,16 +132,16 @@ def make_writable(folder: Path) -> None:
     except OSError as error:
         raise OSError(
             f"The cache folder {str(folder)!r} is not writable ({error}). Pass another "
-            f"folder as data_home, or name it in {_ENVIRONMENT_VARIABLE}."
+            f"folder as data_home, or set {_ENVIRONMENT_VARIABLE} to one."
         ) from error
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that appears as `path` only once it has been written in full."""
+    """Open a file that appears as `path` only when it is completely written."""
     temporary = _private_name(path, "tmp")
     try:
-        # Not tempfile.mkstemp, whose files other users of a shared cache cannot read.
+        # Not tempfile.mkstemp: other users of a shared cache could not read its files.
         with temporary.open("xb") as file:
             yield file
             file.flush()
@@ -147,11 +155,11 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 def downloaded(
     url: str, target: Path, *, n_retries: int, delay: float
 ) -> Iterator[Path]:
-    """Download `url` beside `target` under a private name, and delete it on exit.
+    """Download `url` to a private name next to `target`, and delete it on exit.
 
-    What an interrupted download leaves is kept as `target` + ``.part`` and goes on
-    from there next time. A process takes that file over by renaming it, so that two
-    processes never write to the same file.
+    An interrupted download is kept as `target` + ``.part`` and resumed next time. A
+    process takes over this file by renaming it, so that two processes never write to
+    the same file.
     """
     part = target.with_name(target.name + ".part")
     own = _private_name(target, "part")
@@ -175,24 +183,24 @@ def downloaded(
 def published_md5(
     url: str, target: Path, *, n_retries: int, delay: float
 ) -> str | None:
-    """MD5 in the file that the server keeps beside `url`; None if it keeps none."""
+    """Return the MD5 checksum that the server has for `url`; None if it has none."""
     text = _retry(
         lambda: _read_or_none(url + ".md5"), url + ".md5", target, n_retries, delay
     )
     if text is None:
         return None
-    # Two notations are in use there: "<md5>  <name>" and "MD5 (<name>) = <md5>".
+    # The server uses two notations: "<md5>  <name>" and "MD5 (<name>) = <md5>".
     found = re.search(r"\b[0-9a-f]{32}\b", text.lower())
     if found is None:
         raise OSError(
-            f"{url}.md5 holds no MD5 checksum but {text[:60]!r}: something between "
-            "here and the server may answer in its place. Try another network."
+            f"{url}.md5 has no MD5 checksum but {text[:60]!r}: a proxy or login page "
+            "may have answered instead of the server. Try another network."
         )
     return found.group()
 
 
 def verify_archive(path: Path, md5: str | None, *, name: str, remedy: str) -> None:
-    """Compare a zip file with its MD5 or, where none is known, with its own CRCs."""
+    """Verify a zip file by its MD5 checksum or, if it is None, by its own CRCs."""
     if md5 is not None:
         with path.open("rb") as file:
             found = hashlib.file_digest(
@@ -200,7 +208,7 @@ def verify_archive(path: Path, md5: str | None, *, name: str, remedy: str) -> No
             ).hexdigest()
         if found != md5:
             raise OSError(
-                f"{name} is damaged: its MD5 checksum is {found}, where {md5} is "
+                f"{name} is damaged: its MD5 checksum is {found}, but {md5} is "
                 f"published. {remedy}"
             )
         return
@@ -208,7 +216,9 @@ def verify_archive(path: Path, md5: str | None, *, name: str, remedy: str) -> No
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise OSError(f"{name} is not a whole zip file ({error}). {remedy}") from error
+        raise OSError(
+            f"{name} is not a complete zip file ({error}). {remedy}"
+        ) from error
     if damaged is not None:
         raise OSError(f"{name} is damaged: its member {damaged} is corrupt. {remedy}")
 
@@ -220,7 +230,7 @@ def _private_name(path: Path, suffix: str) -> Path:
 def _retry(
     attempt: Callable[[], _T], url: str, target: Path, n_retries: int, delay: float
 ) -> _T:
-    """Call `attempt` until it succeeds, fails for good or has failed too often."""
+    """Call `attempt` until it succeeds, fails permanently, or runs out of retries."""
     for n_failed in range(1, n_retries + 2):
         try:
             return attempt()
@@ -228,8 +238,8 @@ def _retry(
             if n_failed > n_retries or _is_final(error):
                 raise OSError(
                     f"Could not download {url} ({_reason(error)}; attempts: "
-                    f"{n_failed}). Check the network connection, or get {target.name} "
-                    f"in another way and save it as {str(target)!r}."
+                    f"{n_failed}). Check the network connection, or download "
+                    f"{target.name} by other means and save it as {str(target)!r}."
                 ) from error
         time.sleep(delay)
     raise AssertionError("unreachable: the last failure raises")
@@ -250,20 +260,20 @@ def _reason(error: BaseException) -> str:
 
 
 def _transfer(url: str, path: Path) -> None:
-    """Append to `path` what it lacks of `url`, or write it anew."""
+    """Append the missing rest of `url` to `path`, or write it from the start."""
     offset = path.stat().st_size
     with _open(url, offset) as response:
         resumed = response.status == 206
         start = f"bytes {offset}-"
         if resumed and not response.headers.get("Content-Range", "").startswith(start):
             os.truncate(path, 0)
-            raise ConnectionError("the server sent another range than asked for")
+            raise ConnectionError("the server sent another range than requested")
         with path.open("ab" if resumed else "wb") as file:
             begin = file.tell()
             shutil.copyfileobj(response, file, _BLOCK)
             received = file.tell() - begin
         expected = int(response.headers.get("Content-Length", received))
-    # HTTPResponse.read(n) ends quietly when the connection is closed too early.
+    # HTTPResponse.read(n) raises no error when the connection is closed too early.
     if received < expected:
         raise ConnectionError(
             f"the connection was closed after {received} of {expected} bytes"
@@ -276,7 +286,7 @@ def _open(url: str, offset: int) -> Any:
         return urlopen(Request(url, headers=headers), timeout=_TIMEOUT)
     except HTTPError as error:
         error.close()
-        # The part is as long as the file or longer: no range of it is missing.
+        # The part is at least as long as the file, so the requested range is empty.
         if error.code == 416 and offset:
             return _open(url, 0)
         raise

@@ -1,4 +1,4 @@
-"""MovieLens: ratings of movies, fetched once and cached in a compact form."""
+"""Fetcher of the MovieLens ratings, with a compact cache."""
 
 import gzip
 import os
@@ -7,21 +7,24 @@ import zlib
 from contextlib import ExitStack
 from numbers import Integral, Real
 from pathlib import Path
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.utils import Bunch
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
-from skrec.datasets._base import (
+from .._sklearn_compat import Interval, StrOptions
+from ._base import (
     atomic_write,
     downloaded,
     get_data_home,
     make_writable,
     published_md5,
+    validated,
     verify_archive,
 )
-from skrec.datasets._movielens_archives import (
+from ._movielens_archives import (
     ARCHIVES,
     SPLITS,
     Archive,
@@ -29,6 +32,8 @@ from skrec.datasets._movielens_archives import (
     parse_ratings,
     read_splits,
 )
+
+_Version: TypeAlias = Literal["100k", "1m", "10m", "latest-small", "25m", "32m"]
 
 _BASE_URL = "https://files.grouplens.org/datasets/movielens/"
 _NO_GENRES = "(no genres listed)"
@@ -48,19 +53,19 @@ _DESCR = """\
 {underline}
 
 {n_ratings:,} ratings of {n_items:,} movies by {n_users:,} users of the web site
-MovieLens, collected by GroupLens Research at the University of Minnesota. Ratings lie
-between {low:g} and {high:g} stars, their mean is {mean:.5f}. Ids are the original ones.
-Texts (source: {text_source}) are known for {n_texts:,} movies, {n_rated_texts:,} of
-them rated.
+MovieLens, collected by GroupLens Research at the University of Minnesota. Ratings range
+from {low:g} to {high:g} stars, with a mean of {mean:.5f}. Ids are the original ids.
+{n_texts:,} movies have texts (source: {text_source}); {n_rated_texts:,} of these movies
+have ratings.
 
 Source: https://grouplens.org/datasets/movielens/
 
 **Terms of use.** The data may be used for research. Publications must acknowledge their
-use by the citation below, must not state or imply that the University of Minnesota or
-GroupLens endorses them, and commercial use needs permission. Whether and how the data
-may be redistributed differs: 100k and 1m not without separate permission; for the
-others see the README at the source, which is binding for all of them. Plot texts, where
-the cache has them, come from other sources and are no part of MovieLens.
+use by the citation below, and must not state or imply an endorsement by the University
+of Minnesota or GroupLens. Commercial use needs permission. The versions differ in the
+terms of redistribution: 100k and 1m need separate permission; for the others see the
+README at the source, which is binding for all versions. If the cache has plot texts,
+they come from other sources and are not part of MovieLens.
 
 **Citation.** F. Maxwell Harper and Joseph A. Konstan. 2015. The MovieLens Datasets:
 History and Context. ACM Transactions on Interactive Intelligent Systems 5, 4, Article
@@ -68,7 +73,31 @@ History and Context. ACM Transactions on Interactive Intelligent Systems 5, 4, A
 """
 
 
-@validate_params(
+@overload
+def fetch_movielens(
+    version: _Version = ...,
+    *,
+    data_home: str | os.PathLike[str] | None = ...,
+    download_if_missing: bool = ...,
+    return_X_y: Literal[True],
+    n_retries: int = ...,
+    delay: float = ...,
+) -> tuple[pd.DataFrame, pd.Series]: ...
+
+
+@overload
+def fetch_movielens(
+    version: _Version = ...,
+    *,
+    data_home: str | os.PathLike[str] | None = ...,
+    download_if_missing: bool = ...,
+    return_X_y: bool = ...,
+    n_retries: int = ...,
+    delay: float = ...,
+) -> Bunch: ...
+
+
+@validated(
     {
         "version": [StrOptions(set(ARCHIVES))],
         "data_home": [str, os.PathLike, None],
@@ -76,19 +105,18 @@ History and Context. ACM Transactions on Interactive Intelligent Systems 5, 4, A
         "return_X_y": ["boolean"],
         "n_retries": [Interval(Integral, 0, None, closed="left")],
         "delay": [Interval(Real, 0.0, None, closed="left")],
-    },
-    prefer_skip_nested_validation=True,
+    }
 )
 def fetch_movielens(
-    version="100k",
+    version: _Version = "100k",
     *,
-    data_home=None,
-    download_if_missing=True,
-    return_X_y=False,
-    n_retries=3,
-    delay=1.0,
-):
-    """Load a MovieLens data set, downloading it when it is not cached yet.
+    data_home: str | os.PathLike[str] | None = None,
+    download_if_missing: bool = True,
+    return_X_y: bool = False,
+    n_retries: int = 3,
+    delay: float = 1.0,
+) -> Bunch | tuple[pd.DataFrame, pd.Series]:
+    """Load a MovieLens data set, and download it if it is not cached.
 
     ============  ==========  =======  ======  =====================================
     version       ratings     users    movies  stars
@@ -101,30 +129,30 @@ def fetch_movielens(
     latest-small   (changes)                   half, 0.5 to 5; for development only
     ============  ==========  =======  ======  =====================================
 
-    Not every listed movie has a rating.
+    Some of the listed movies have no ratings.
 
-    The data may be used for research; commercial use needs permission, and so does
+    The data may be used for research. Commercial use needs permission, and so does the
     redistribution of some versions: see `DESCR` and the README at the source [1]_.
     Publications are asked to cite [2]_.
 
     Parameters
     ----------
     version : {"100k", "1m", "10m", "latest-small", "25m", "32m"}, default="100k"
-        The data set.
+        Version of the data set.
 
     data_home : str or path-like, default=None
-        Folder of the cache, see :func:`get_data_home`. A filled cache may be
-        read-only.
+        Path of the cache folder, see :func:`get_data_home`. It may be read-only if the
+        data are already cached.
 
     download_if_missing : bool, default=True
-        If False, raise an OSError instead of downloading what is neither cached nor
-        lies as an archive in `data_home`.
+        If False, raise an OSError instead of downloading a data set that is neither
+        cached nor present as an archive in `data_home`.
 
     return_X_y : bool, default=False
         If True, return ``(data, target)`` instead of a Bunch.
 
     n_retries : int, default=3
-        How often a transfer that broke off is resumed.
+        Maximum number of times that an interrupted transfer is resumed.
 
     delay : float, default=1.0
         Seconds between retries.
@@ -135,61 +163,61 @@ def fetch_movielens(
         Dictionary-like object, with the following attributes.
 
         data : DataFrame of shape (n_ratings, 2)
-            Columns ``user`` and ``item``: what an estimator takes as `X`. The order
-            is the one of the ratings file.
+            User and item ids: the columns ``user`` and ``item``, the `X` of an
+            estimator. The order is that of the ratings file.
         target : Series of shape (n_ratings,)
-            The ratings in float64: what an estimator takes as `y`. Half stars are
-            exact.
+            Ratings in float64: the `y` of an estimator. Half stars are exact.
         timestamps : ndarray of shape (n_ratings,)
-            Seconds since 1970-01-01 UTC in int64; -1 where unknown.
+            Seconds since 1970-01-01 UTC in int64; -1 if unknown.
         item_texts : Series of str
-            Texts indexed by item id; an item without text is absent, an item without
-            rating may be present.
+            Texts indexed by item id, without the items that have no text. Items
+            without ratings may have a text.
         text_source : {"text", "plot", "title and genres"}
-            What the texts are. The archives carry no plots: a text then consists of
-            title and genres. A column ``text`` or ``plot`` in the cached
-            ``texts.csv.gz`` takes their place.
+            Source of the texts. The archives have no plots, so by default a text
+            consists of title and genres. If the cached ``texts.csv.gz`` has a column
+            ``text`` or ``plot``, this column is used instead.
         movies : DataFrame of shape (n_movies, n_columns)
-            Indexed by item id, with the columns ``title``, ``year`` (Int64, missing
-            where unknown), ``genres`` (separated by ``|``) and any other that the
-            cached file has.
+            Movies indexed by item id, with the columns ``title``, ``year`` (Int64,
+            missing if unknown), ``genres`` (separated by ``|``) and any other column of
+            the cached file.
         splits : dict of str to (ndarray, ndarray)
-            The canonical splits of "100k", ``"u1"`` to ``"u5"`` as far as they are in
-            the cache, as positions of the training and of the test ratings in
-            `data`: ``cv=[dataset.splits["u1"]]`` hands one to
+            Canonical splits ``"u1"`` to ``"u5"`` of "100k", if they are in the cache,
+            as positions of the training ratings and of the test ratings in `data`. For
+            example, pass ``cv=[dataset.splits["u1"]]`` to
             :class:`~sklearn.model_selection.GridSearchCV`. Empty for other versions.
         DESCR : str
             Description, terms of use and citation.
         data_filename, movies_filename : str
-            The cached files.
+            Paths of the cached files.
 
     (data, target) : tuple if ``return_X_y`` is True
+        The attributes `data` and `target`.
 
     Raises
     ------
     OSError
         If the data are not cached and `download_if_missing` is False, if they cannot
-        be downloaded, if the archive or the cache is damaged, or if the cache cannot
-        be written.
+        be downloaded, if the archive or the cache is damaged, or if the cache is not
+        writable.
 
     See Also
     --------
-    make_ratings : Draw synthetic ratings and texts of any size.
+    make_ratings : Generate synthetic ratings and texts of any size.
 
     Notes
     -----
-    An archive downloaded by hand is used when it lies in `data_home` under its own
-    name, say ``ml-1m.zip``; it is left there. Archives are compared with the MD5
-    checksum that GroupLens publishes. Those of the fixed sets are known to this
-    module. For "latest-small" it is asked from the server after the archive's
-    address plus ``.md5``; should the server not have that file, and for an archive of
-    "latest-small" put there by hand, the CRC of every member is checked instead.
+    A manually downloaded archive in `data_home` is used if it has its original name,
+    for example ``ml-1m.zip``. It is not deleted. Archives are verified by the MD5
+    checksum that GroupLens publishes. This module has the checksums of the fixed
+    versions. The checksum of "latest-small" is downloaded from the URL of the archive
+    plus ``.md5``. If the server does not have that file, and for a manually downloaded
+    archive of "latest-small", the CRC of every member is verified instead.
 
-    The cache holds ``<name>/ratings.npz`` (arrays ``user``, ``item``, ``rating`` and
-    ``timestamp``) and ``<name>/texts.csv.gz``, for "100k" also ``u1.base`` to
-    ``u5.test``. A ``texts.csv.gz`` that is already there, say one with plots, is kept.
-    Each file appears whole or not at all, and several processes may fetch at once. A
-    download that broke off goes on from where it stopped.
+    The cache has ``<name>/ratings.npz`` (arrays ``user``, ``item``, ``rating`` and
+    ``timestamp``) and ``<name>/texts.csv.gz``, and for "100k" also ``u1.base`` to
+    ``u5.test``. An existing ``texts.csv.gz``, for example with plots, is not
+    overwritten. Files are written atomically, and several processes may fetch at the
+    same time. An interrupted download is resumed.
 
     References
     ----------
@@ -200,7 +228,7 @@ def fetch_movielens(
 
     Examples
     --------
-    The first call needs the network and downloads about 5 MB.
+    The first call downloads about 5 MB.
 
     >>> from skrec.datasets import fetch_movielens
     >>> movielens = fetch_movielens("100k")  # doctest: +SKIP
@@ -225,7 +253,7 @@ def _is_cached(folder: Path) -> bool:
 
 
 def _fill_cache(
-    archive: Archive, home: Path, download_if_missing: bool, network: dict
+    archive: Archive, home: Path, download_if_missing: bool, network: dict[str, Any]
 ) -> None:
     target = home / f"{archive.name}.zip"
     url = f"{_BASE_URL}{archive.name}.zip"
@@ -233,18 +261,18 @@ def _fill_cache(
     if not by_hand and not download_if_missing:
         raise OSError(
             f"{archive.name} is not cached in {str(home)!r} and "
-            f"download_if_missing=False. Allow the download, name another data_home, "
-            f"or save {url} as {str(target)!r}."
+            f"download_if_missing=False. Set it to True, pass another data_home, or "
+            f"save {url} as {str(target)!r}."
         )
     make_writable(home)
     with ExitStack() as stack:
         if by_hand:
             path, md5, name = target, archive.md5, str(target)
-            remedy = "Delete that file, then call again or put a sound one there."
+            remedy = "Delete this file or replace it by an intact one, then call again."
         else:
             md5 = archive.md5 or published_md5(url, target, **network)
             path, name = stack.enter_context(downloaded(url, target, **network)), url
-            remedy = "It has been discarded; call again to download it afresh."
+            remedy = "It has been discarded; call again to download it once more."
         verify_archive(path, md5, name=name, remedy=remedy)
         _write_cache(path, archive, home / archive.name, name)
 
@@ -267,7 +295,7 @@ def _write_cache(path: Path, archive: Archive, folder: Path, name: str) -> None:
     for filename, content in splits.items():
         with atomic_write(folder / filename) as file:
             file.write(content)
-    # Last, because a folder counts as filled once this file is there.
+    # Written last, because its presence marks the cache as complete.
     with atomic_write(folder / "ratings.npz") as file:
         np.savez_compressed(file, **ratings)
 
@@ -283,7 +311,7 @@ def _load(version: str, folder: Path) -> Bunch:
         splits = _load_splits(folder, data) if version == "100k" else {}
     except _DAMAGED as error:
         raise OSError(
-            f"The cached files in {str(folder)!r} are damaged ({error}). Delete that "
+            f"The cached files in {str(folder)!r} are damaged ({error}). Delete this "
             "folder and call again."
         ) from error
     return Bunch(
@@ -300,8 +328,8 @@ def _load(version: str, folder: Path) -> Bunch:
     )
 
 
-def _load_ratings(path: Path) -> tuple[pd.DataFrame, pd.Series, np.ndarray]:
-    # Wide types for the caller: the cached ones would overflow in user * n_items.
+def _load_ratings(path: Path) -> tuple[pd.DataFrame, pd.Series, NDArray[np.int64]]:
+    # Wide types: the compact types of the cache would overflow in user * n_items.
     with np.load(path, allow_pickle=False) as arrays:
         ids = {name: arrays[name].astype(np.int64) for name in ("user", "item")}
         target = pd.Series(arrays["rating"].astype(np.float64), name="rating")
@@ -310,7 +338,7 @@ def _load_ratings(path: Path) -> tuple[pd.DataFrame, pd.Series, np.ndarray]:
 
 
 def _load_movies(path: Path) -> pd.DataFrame:
-    # "None" and "NA" are titles and words, not missing values.
+    # "None" and "NA" can be titles or words; only empty fields are missing values.
     movies = pd.read_csv(path, keep_default_na=False, na_values=[""])
     movies["genres"] = movies["genres"].fillna("")
     if not movies["genres"].str.contains("|", regex=False).any():
@@ -320,7 +348,7 @@ def _load_movies(path: Path) -> pd.DataFrame:
 
 
 def _with_bars(genres: pd.Series) -> pd.Series:
-    """Genres separated by spaces, as some caches have them, separated by bars."""
+    """Convert genres separated by spaces, as in some caches, to the separator "|"."""
     return genres.where(genres == _NO_GENRES, genres.str.replace(" ", "|"))
 
 
@@ -335,7 +363,7 @@ def _texts_of(movies: pd.DataFrame) -> tuple[pd.Series, str]:
 
 def _load_splits(
     folder: Path, data: pd.DataFrame
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
     ratings = pd.MultiIndex.from_frame(data)
     splits = {}
     for split in SPLITS:
@@ -346,8 +374,8 @@ def _load_splits(
     return splits
 
 
-def _positions(path: Path, ratings: pd.MultiIndex) -> np.ndarray:
-    """Positions, in ascending order, of the ratings that a split's file lists."""
+def _positions(path: Path, ratings: pd.MultiIndex) -> NDArray[np.int64]:
+    """Return the ascending positions of the ratings in the file of a split."""
     pairs = pd.read_csv(path, sep="\t", header=None, usecols=[0, 1])
     positions = ratings.get_indexer(pd.MultiIndex.from_frame(pairs))
     if np.any(positions < 0):

@@ -1,4 +1,4 @@
-"""The official MovieLens archives: which there are, and what is in them."""
+"""The official MovieLens archives and the parsers of their files."""
 
 import csv
 import io
@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 SPLITS = ("u1", "u2", "u3", "u4", "u5")
 
 _RATING_COLUMNS = ("user", "item", "rating", "timestamp")
-_CHUNK = 1_000_000  # ratings parsed at a time: bounds what parsing needs besides them
-# "(V)", straight to video, follows the year of a few titles.
+_CHUNK = 1_000_000  # ratings parsed at a time, to bound the memory of the parser
+# A few titles end in "(V)", straight to video, after the year.
 _TITLE_AND_YEAR = re.compile(r"^(?P<title>.*?)\s*\((?P<year>\d{4})\)\s*(?:\(V\))?$")
 _GENRES_100K = [
     "unknown",
@@ -40,14 +41,14 @@ _GENRES_100K = [
 
 
 class Archive(NamedTuple):
-    """One published zip file."""
+    """A published zip file."""
 
     name: str  # of the zip file, without suffix, and of the cache folder
     folder: str  # inside the zip file
     layout: str  # a key of _LAYOUTS
     encoding: str
-    # As GroupLens publishes it beside the file. The development set "latest-small"
-    # has none here because it changes from time to time.
+    # The published checksum. None for the development set "latest-small", which
+    # changes from time to time.
     md5: str | None
 
 
@@ -78,8 +79,8 @@ ARCHIVES = {
 
 _LAYOUTS = {
     "u": _Layout("u.data", {"sep": "\t", "header": None}, "u.item"),
-    # pandas' fast parser knows no separator of two characters: to it, "::" is ":" and
-    # an empty column after it.
+    # pandas' fast parser only supports separators of one character, so "::" is read as
+    # ":" followed by an empty column.
     "dat": _Layout(
         "ratings.dat",
         {"sep": ":", "header": None, "usecols": [0, 2, 4, 6]},
@@ -90,14 +91,14 @@ _LAYOUTS = {
 
 
 def parse_ratings(members: zipfile.ZipFile, archive: Archive) -> dict[str, Any]:
-    """Columns of the ratings file, in the smallest types that hold them exactly.
+    """Read the columns of the ratings file, in the smallest lossless types.
 
-    Raises KeyError or ValueError when the archive is not what it should be.
+    Raises KeyError or ValueError if the archive is not in the expected format.
     """
     layout = _LAYOUTS[archive.layout]
     options = {"usecols": [0, 1, 2, 3], **layout.ratings_options}
     types = {"user": "int32", "item": "int32", "rating": "float32"}
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in _RATING_COLUMNS}
+    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in _RATING_COLUMNS}
     with members.open(f"{archive.folder}/{layout.ratings}") as file:
         chunks = pd.read_csv(
             file,
@@ -116,13 +117,13 @@ def parse_ratings(members: zipfile.ZipFile, archive: Archive) -> dict[str, Any]:
 
 
 def parse_items(members: zipfile.ZipFile, archive: Archive) -> pd.DataFrame:
-    """Movies with the columns item, title, year (a str or missing) and genres.
+    """Read the movies: item, title, year (a str or missing) and genres.
 
-    Raises KeyError or ValueError when the archive is not what it should be.
+    Raises KeyError or ValueError if the archive is not in the expected format.
     """
     filename = _LAYOUTS[archive.layout].items
     text = members.read(f"{archive.folder}/{filename}").decode(archive.encoding)
-    # Not str.splitlines, which also cuts at characters that are part of a title.
+    # Not str.splitlines, which also splits at characters that occur in titles.
     lines = io.StringIO(text, newline="" if archive.layout == "csv" else None)
     rows = list(_ROWS[archive.layout](lines))
     items = pd.DataFrame(rows, columns=["item", "title", "genres"])
@@ -135,7 +136,7 @@ def parse_items(members: zipfile.ZipFile, archive: Archive) -> pd.DataFrame:
 
 
 def read_splits(members: zipfile.ZipFile, archive: Archive) -> dict[str, bytes]:
-    """Files of the canonical splits that the archive has, as they are."""
+    """Read the files of the canonical splits in the archive, unparsed."""
     filenames = [f"{split}.{part}" for split in SPLITS for part in ("base", "test")]
     present = set(members.namelist())
     return {
@@ -145,12 +146,12 @@ def read_splits(members: zipfile.ZipFile, archive: Archive) -> dict[str, bytes]:
     }
 
 
-def _compact_integers(values: np.ndarray) -> np.ndarray:
+def _compact_integers(values: NDArray[Any]) -> NDArray[Any]:
     low, high = np.min_scalar_type(values.min()), np.min_scalar_type(values.max())
     return values.astype(np.promote_types(low, high))
 
 
-def _compact_ratings(values: np.ndarray) -> np.ndarray:
+def _compact_ratings(values: NDArray[Any]) -> NDArray[Any]:
     if not np.all(values * 2 % 1 == 0):
         raise ValueError("a rating is not a multiple of half a star")
     whole = np.all(values % 1 == 0)
@@ -158,7 +159,7 @@ def _compact_ratings(values: np.ndarray) -> np.ndarray:
 
 
 def _rows_of_u_item(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
-    """Rows ``item|title|release date|video date|address|19 genre flags``."""
+    """Parse rows ``item|title|release date|video date|address|19 genre flags``."""
     for line in lines:
         fields = line.rstrip("\n").split("|")
         if len(fields) != 5 + len(_GENRES_100K):
@@ -168,7 +169,7 @@ def _rows_of_u_item(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
 
 
 def _rows_of_movies_dat(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
-    """Rows ``item::title::genres``."""
+    """Parse rows ``item::title::genres``."""
     for line in lines:
         item, rest = line.rstrip("\n").split("::", 1)
         title, genres = rest.rsplit("::", 1)
@@ -176,7 +177,7 @@ def _rows_of_movies_dat(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
 
 
 def _rows_of_movies_csv(lines: Iterable[str]) -> Iterator[list[str]]:
-    """Rows ``movieId,title,genres`` under a header."""
+    """Parse rows ``movieId,title,genres`` after a header."""
     rows = csv.reader(lines)
     next(rows, None)
     yield from rows

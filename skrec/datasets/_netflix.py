@@ -1,35 +1,47 @@
-"""The ratings of the Netflix Prize, read from its official files."""
+"""Loader of the Netflix Prize ratings from the official files."""
 
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal, overload
 
 import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
-from sklearn.utils._param_validation import validate_params
 
-from skrec.datasets._base import get_data_home
+from ._base import get_data_home, validated
 
-_CHUNK = 1_000_000  # lines parsed at a time: bounds what parsing needs besides them
+_CHUNK = 1_000_000  # lines parsed at a time, to bound the memory of the parser
 _TYPES = {"user": "int32", "item": "int32", "rating": "int8", "date": "datetime64[s]"}
 
 
-@validate_params(
-    {"data_home": [str, os.PathLike, None], "return_X_y": ["boolean"]},
-    prefer_skip_nested_validation=True,
-)
-def load_netflix(*, data_home=None, return_X_y=False):
+@overload
+def load_netflix(
+    *, data_home: str | os.PathLike[str] | None = ..., return_X_y: Literal[True]
+) -> tuple[pd.DataFrame, pd.Series]: ...
+
+
+@overload
+def load_netflix(
+    *, data_home: str | os.PathLike[str] | None = ..., return_X_y: bool = ...
+) -> Bunch: ...
+
+
+@validated({"data_home": [str, os.PathLike, None], "return_X_y": ["boolean"]})
+def load_netflix(
+    *, data_home: str | os.PathLike[str] | None = None, return_X_y: bool = False
+) -> Bunch | tuple[pd.DataFrame, pd.Series]:
     """Load the training set of the Netflix Prize from its official files.
 
-    100,480,507 ratings of 17,770 movies by 480,189 users, whole stars from 1 to 5. The
-    data are no longer offered for download: whoever has them puts them into the folder
-    ``netflix`` of `data_home`.
+    The data set has 100,480,507 ratings of 17,770 movies by 480,189 users, in whole
+    stars from 1 to 5. It is no longer offered for download. If you have the files, put
+    them into the folder ``netflix`` of `data_home`.
 
     Parameters
     ----------
     data_home : str or path-like, default=None
-        The folder that has the folder ``netflix``, see :func:`get_data_home`.
+        Path of the folder that contains the folder ``netflix``, see
+        :func:`get_data_home`.
 
     return_X_y : bool, default=False
         If True, return ``(data, target)`` instead of a Bunch.
@@ -40,28 +52,30 @@ def load_netflix(*, data_home=None, return_X_y=False):
         Dictionary-like object, with the following attributes.
 
         data : DataFrame of shape (n_ratings, 2)
-            Columns ``user`` and ``item`` in int32: what an estimator takes as `X`.
+            User and item ids: the columns ``user`` and ``item`` in int32, the `X` of
+            an estimator.
         target : Series of shape (n_ratings,)
-            The ratings in float64: what an estimator takes as `y`.
+            Ratings in float64: the `y` of an estimator.
         dates : ndarray of shape (n_ratings,), dtype datetime64[D]
-            The day of each rating.
+            Day of each rating.
         movies : DataFrame of shape (n_movies, 2)
-            Indexed by item id, with the columns ``title`` and ``year`` (Int64, missing
-            where unknown). Empty if there is no ``movie_titles.txt``.
+            Movies indexed by item id, with the columns ``title`` and ``year`` (Int64,
+            missing if unknown). Empty if there is no ``movie_titles.txt``.
 
     (data, target) : tuple if ``return_X_y`` is True
+        The attributes `data` and `target`.
 
     Raises
     ------
     OSError
-        If there are no such files, or one is not in the official format.
+        If the files are missing, or one is not in the official format.
 
     Notes
     -----
-    The ratings are read from ``training_set/mv_*.txt`` as they were published, or from
-    ``combined_data_*.txt`` if there is no such folder, the titles from
-    ``movie_titles.txt`` or ``movie_titles.csv``. A line ``1:`` begins the ratings of
-    movie 1, each of which is a line ``user,stars,date``.
+    Ratings are read from ``training_set/mv_*.txt``, the files as published, or from
+    ``combined_data_*.txt`` if there is no such folder. Titles are read from
+    ``movie_titles.txt`` or ``movie_titles.csv``. A line ``1:`` starts the ratings of
+    movie 1, which follow as lines ``user,stars,date``.
 
     Examples
     --------
@@ -74,7 +88,7 @@ def load_netflix(*, data_home=None, return_X_y=False):
     if not paths:
         raise OSError(
             f"{str(folder)!r} has neither training_set/mv_*.txt nor "
-            "combined_data_*.txt: put the files of the Netflix Prize there, or name "
+            "combined_data_*.txt: put the files of the Netflix Prize there, or pass "
             "another data_home."
         )
     ratings = pd.concat(_parse_ratings(paths), ignore_index=True)
@@ -90,9 +104,9 @@ def load_netflix(*, data_home=None, return_X_y=False):
 
 
 def _parse_ratings(paths: Iterable[Path]) -> Iterator[pd.DataFrame]:
-    """Tables of ratings with the columns user, item, rating and date."""
+    """Yield data frames with the columns user, item, rating and date."""
     for path in paths:
-        item = np.nan  # the movie that the last chunk ended in
+        item = np.nan  # the last movie of the previous chunk
         reader = pd.read_csv(
             path,
             names=["user", "rating", "date"],
@@ -116,7 +130,7 @@ def _parse_ratings(paths: Iterable[Path]) -> Iterator[pd.DataFrame]:
 
 
 def _parse_titles(folder: Path) -> pd.DataFrame:
-    """Movies from lines ``id,year,title``; a title may hold commas."""
+    """Read movies from lines ``id,year,title``; a title may contain commas."""
     paths = [folder / f"movie_titles.{suffix}" for suffix in ("txt", "csv")]
     lines = next((p.read_text("latin-1") for p in paths if p.is_file()), "")
     rows = [line.split(",", 2) for line in lines.split("\n") if line]
