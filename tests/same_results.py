@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
-from conftest import small
+from helpers import small
 
 import skrec
 from skrec.datasets import make_ratings

@@ -342,7 +342,7 @@ def test_empty_rows_and_unrated_items_get_means(R, kind):
 
 
 def test_predictions_that_do_not_fit_in_memory_are_refused(model, R, monkeypatch):
-    monkeypatch.setattr("skrec._base.available_memory", lambda: 80 * 50 * 8 - 1)
+    monkeypatch.setattr("skrec._prediction.available_memory", lambda: 80 * 50 * 8 - 1)
     with pytest.raises(ValueError, match=r"would take .* GiB .* call recommend\(X\)"):
         model.predict(R)
     model.predict(R[:79])
@@ -520,7 +520,7 @@ def test_recommend_ends_where_a_user_has_seen_everything(model):
 
 def test_recommend_works_in_slices(model, R, monkeypatch):
     whole = model.recommend(R, n_items=3)
-    monkeypatch.setattr("skrec._base._DENSE_CHUNK", 120)
+    monkeypatch.setattr("skrec._core.chunks.CHUNK", 4 * 120)
     pd.testing.assert_frame_equal(model.recommend(R, n_items=3), whole, rtol=1e-5)
 
 

@@ -3,15 +3,14 @@ import pickle
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from conftest import random_sparse
+from helpers import random_sparse
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score, root_mean_squared_error
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from test_autorec import Interrupt, StopAfter
 
-from skrec import BayesianMFRegressor, _bayesian_mf
-from skrec._core import normal_rows
+from skrec import BayesianMFRegressor
 from skrec._core.gibbs import GibbsSampler
 from skrec.datasets import make_ratings
 from skrec.model_selection import ratings_to_samples
@@ -143,8 +142,7 @@ def test_the_score_of_a_matrix_leaves_each_rating_out(model, R):
 
 def test_memory_bounds_change_nothing(model, R, pairs, monkeypatch):
     before = *model.predict(R, True), *model.predict(pairs[0], True), model.score(R)
-    monkeypatch.setattr(normal_rows, "_CHUNK", 7 * 50 * 4)
-    monkeypatch.setattr(_bayesian_mf, "_PAIRS_CHUNK", 1000)
+    monkeypatch.setattr("skrec._core.chunks.CHUNK", 1000)
     after = *model.predict(R, True), *model.predict(pairs[0], True), model.score(R)
     for a, b in zip(before, after, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 import scipy
 import scipy.sparse as sp
-from conftest import small
+from helpers import small
 from sklearn.base import RegressorMixin, clone
 from sklearn.exceptions import SkipTestWarning
 from sklearn.utils import estimator_checks, estimator_html_repr, get_tags
@@ -42,7 +42,7 @@ from skrec import (
     SVDppRegressor,
 )
 from skrec._data.ratings import _check_target, _check_weights
-from skrec._texts.base import BaseTextFactorization
+from skrec._texts.base import TextFactorization
 from skrec.datasets import make_ratings
 from skrec.model_selection import ratings_to_samples
 from skrec.text import ItemTexts, SequenceVectorizer
@@ -89,7 +89,7 @@ MESSAGES = {
     COLUMNS: r"X has \d+ features, but user-item pairs have 2|"
     r"Found array with 1 feature\(s\) .* while a minimum of 2",
     REPEATED: "X has repeated user-item pairs",
-    SPARSE: "X is a rating matrix, so that y must be None or a sparse matrix",
+    SPARSE: "X is a rating matrix, so y must be None or a sparse matrix",
 }
 EXPECTED_FAILURES = {
     "check_all_zero_sample_weights_error": COLUMNS,
@@ -454,7 +454,7 @@ def fit(request, item_texts):
 
     def fit(X, **params):
         model = clone(request.param).set_params(**params)
-        if isinstance(model, BaseTextFactorization):
+        if isinstance(model, TextFactorization):
             return model.fit(X, item_texts=item_texts)
         return model.fit(X)
 
@@ -512,7 +512,7 @@ def test_a_second_fit_gives_the_same_model(fit, R, item_texts):
     model = fit(R)
     expected = model.predict(R)
     params = (
-        {"item_texts": item_texts} if isinstance(model, BaseTextFactorization) else {}
+        {"item_texts": item_texts} if isinstance(model, TextFactorization) else {}
     )
     np.testing.assert_array_equal(model.fit(R, **params).predict(R), expected)
 

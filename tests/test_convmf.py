@@ -14,6 +14,7 @@ from test_mf import make
 
 from skrec import BiasedMFRegressor, ConvMFRegressor
 from skrec._core.ridge import solve_rows
+from skrec._fitting import Fit
 from skrec._texts.network_prior import read
 from skrec.datasets import make_ratings
 from skrec.model_selection import ratings_to_samples, samples_to_ratings
@@ -185,10 +186,10 @@ def test_without_texts_it_is_a_plain_factorization(data):
 
 def test_item_weights_are_square_roots_of_counts(data):
     model = make(ConvMFRegressor, item_weight="sqrt", lambda_v=4.0)
-    ratings, *_ = model._check_fit(data.R, None, None)
+    fit = Fit(model, data.R, None)
     counts = np.diff(data.R.tocsc().indptr)
     expected = 4 * np.sqrt(counts) / np.sqrt(counts).mean()
-    np.testing.assert_allclose(model._item_penalties(ratings), expected)
+    np.testing.assert_allclose(model._item_penalties(fit), expected)
 
 
 def test_item_weights_change_the_fit(data, model):

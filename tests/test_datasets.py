@@ -143,7 +143,7 @@ def test_checksum_in_the_other_notation_is_understood(server, tmp_path):
 
 def test_wrong_checksum_is_an_error_that_leaves_nothing(server, tmp_path):
     server.files[f"{NAME}.zip.md5"] = b"0" * 32
-    with pytest.raises(OSError, match=r"zip is damaged: its MD5 .* where 0{32} is"):
+    with pytest.raises(OSError, match=r"zip is damaged: its MD5 .* but 0{32} is"):
         fetch(tmp_path)
     assert files_in(tmp_path) == set()
 
@@ -151,7 +151,7 @@ def test_wrong_checksum_is_an_error_that_leaves_nothing(server, tmp_path):
 def test_known_checksum_is_used_without_asking_for_it(server, tmp_path):
     server.files["ml-1m.zip"] = make_archive("ml-1m")
     md5 = _movielens.ARCHIVES["1m"].md5
-    with pytest.raises(OSError, match=f"where {md5} is published.*call again"):
+    with pytest.raises(OSError, match=f"but {md5} is published.*call again"):
         fetch(tmp_path, "1m")
     assert server.requests == [("ml-1m.zip", None)]
     assert files_in(tmp_path) == set()
@@ -177,7 +177,7 @@ def test_without_published_checksum_a_damaged_archive_is_refused(
 ):
     del server.files[f"{NAME}.zip.md5"]
     server.files[f"{NAME}.zip"] = corrupt(server.files[f"{NAME}.zip"])
-    with pytest.raises(OSError, match=r"zip (is damaged|is not a whole zip file)"):
+    with pytest.raises(OSError, match=r"zip (is damaged|is not a complete zip file)"):
         fetch(tmp_path)
     assert files_in(tmp_path) == set()
 
@@ -316,7 +316,7 @@ def test_archive_put_there_by_hand_is_used_and_kept(server, tmp_path):
 
 def test_damaged_archive_put_there_by_hand_is_refused_and_kept(tmp_path):
     (tmp_path / "ml-1m.zip").write_bytes(b"not a zip file")
-    with pytest.raises(OSError, match=r"ml-1m\.zip is damaged.*Delete that file"):
+    with pytest.raises(OSError, match=r"ml-1m\.zip is damaged.*Delete this file"):
         fetch(tmp_path, "1m")
     assert files_in(tmp_path) == {"ml-1m.zip"}
 
@@ -348,7 +348,7 @@ def test_cache_that_cannot_be_written_is_reported_before_the_download(
 def test_damaged_cache_is_reported(server, tmp_path, filename):
     fetch(tmp_path)
     (tmp_path / NAME / filename).write_bytes(b"damaged")
-    with pytest.raises(OSError, match=r"are damaged .*Delete that folder and call"):
+    with pytest.raises(OSError, match=r"are damaged .*Delete this folder and call"):
         fetch(tmp_path)
 
 

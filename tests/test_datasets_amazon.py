@@ -63,8 +63,8 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("line", "match"),
     [
-        ("no object", "line 2 is no object"),
-        ("", "line 2 is no object"),
+        ("no object", "line 2 is not an object"),
+        ("", "line 2 is not an object"),
         ('{"asin": "B1"}', "line 2 has no 'reviewerID'"),
     ],
 )

@@ -182,7 +182,7 @@ def test_parts_of_a_large_file_are_joined_exactly(fetch, monkeypatch):
 def test_description_tells_size_terms_and_citation(fetch):
     description = fetch("100k", CASES["100k"][1]).DESCR
     assert "3 ratings of 3 movies by 2 users" in description
-    assert "between 1 and 5 stars, their mean is 3.00000" in description
+    assert "from 1 to 5 stars, with a mean of 3.00000" in description
     assert "research" in description
     assert "Harper" in description
 

@@ -317,5 +317,5 @@ def test_wrong_levels_are_refused(levels, message):
 
 
 def test_density_without_any_rating_is_refused():
-    with pytest.raises(ValueError, match=r"density=1e-05 leaves no rating .* 0\.01"):
+    with pytest.raises(ValueError, match=r"density=1e-05 gives no ratings .* 0\.01"):
         make_ratings(10, 10, density=1e-5)

@@ -19,7 +19,7 @@ def test_auto_takes_a_gpu_only_where_there_is_one(monkeypatch):
 @pytest.mark.parametrize(
     ("device", "match"),
     [
-        ("cuda:7", "PyTorch sees 1 CUDA devices here; use device='auto'"),
+        ("cuda:7", r"device_count\(\) is 1\. Use device='auto'"),
         ("quantum", "names no device; use 'auto'"),
         ("meta", "run on 'cpu' and 'cuda' only"),
     ],

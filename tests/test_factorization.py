@@ -1,16 +1,17 @@
 import numpy as np
 import pytest
 import torch
-from conftest import random_sparse
+from helpers import random_sparse
 
 from skrec._core.sparse import Pattern
-from skrec._factorization.alternation import Alternation, ItemPrior, MeanPrior
+from skrec._factorization.alternation import Alternation
+from skrec._factorization.priors import MeanPrior, Prior
 
 K = 4
 LAMBDA_U = 1.5
 
 
-class FixedPrior(ItemPrior):
+class FixedPrior(Prior):
     """Means that stay where they are."""
 
     def __init__(self, means):
@@ -36,9 +37,10 @@ def parts(request, rng):
         torch.tensor(users),
         torch.tensor(items),
         has_biases=has_biases,
-        lambda_u=LAMBDA_U,
+        lambda_u=torch.full((12,), LAMBDA_U, dtype=torch.float64),
         lambda_v=torch.tensor(lambda_v),
-        prior=FixedPrior(torch.tensor(means)),
+        user_prior=Prior(),
+        item_prior=FixedPrior(torch.tensor(means)),
     )
     W = R.copy()
     W.data = weights
@@ -46,7 +48,7 @@ def parts(request, rng):
 
 
 def predict(alternation):
-    U, V = alternation.users.numpy(), alternation.items.numpy()
+    U, V = alternation.users.vectors.numpy(), alternation.items.vectors.numpy()
     if not alternation.has_biases:
         return U @ V.T
     return U[:, :-1] @ V[:, :-1].T + U[:, -1:] + V[:, -1]
@@ -55,7 +57,7 @@ def predict(alternation):
 def test_the_objective_is_that_of_the_dense_formula(parts):
     alternation, R, W, lambda_v, means = parts
     errors = W.toarray() * (R.toarray() - predict(alternation)) ** 2
-    users, items = alternation.users.numpy(), alternation.items.numpy()
+    users, items = alternation.users.vectors.numpy(), alternation.items.vectors.numpy()
     expected = 0.5 * errors.sum() + LAMBDA_U / 2 * (users**2).sum()
     expected += 0.5 * (lambda_v[:, None] * (items - means) ** 2).sum()
     assert alternation.objective() == pytest.approx(expected)
@@ -72,34 +74,35 @@ def solve_row(others, ratings, weights, penalty, mean, has_biases):
 
 def test_a_half_step_solves_for_all_users(parts):
     alternation, R, W, *_ = parts
-    items = alternation.items.numpy().copy()
-    alternation.improve_users()
+    items = alternation.items.vectors.numpy().copy()
+    alternation.improve(alternation.users, alternation.items)
     for u in range(R.shape[0]):
         r, w = R[[u]], W[[u]]
         expected = solve_row(
             items[r.indices], r.data, w.data, LAMBDA_U, 0, alternation.has_biases
         )
-        np.testing.assert_allclose(alternation.users[u], expected, atol=1e-4)
+        np.testing.assert_allclose(alternation.users.vectors[u], expected, atol=1e-4)
 
 
 def test_a_half_step_solves_for_all_items(parts):
     alternation, R, W, lambda_v, means = parts
-    users = alternation.users.numpy().copy()
-    alternation.improve_items()
+    users = alternation.users.vectors.numpy().copy()
+    alternation.improve(alternation.items, alternation.users)
     for i in range(R.shape[1]):
         r, w = R[:, [i]].tocoo(), W[:, [i]].tocoo()
         expected = solve_row(
             users[r.row], r.data, w.data, lambda_v[i], means[i], alternation.has_biases
         )
-        np.testing.assert_allclose(alternation.items[i], expected, atol=1e-4)
+        np.testing.assert_allclose(alternation.items.vectors[i], expected, atol=1e-4)
 
 
 def test_no_half_step_raises_the_objective(parts):
     alternation, *_ = parts
     before = alternation.objective()
     for _ in range(30):
-        for half_step in (alternation.improve_users, alternation.improve_items):
-            half_step()
+        users, items = alternation.users, alternation.items
+        for sides in (users, items), (items, users):
+            alternation.improve(*sides)
             after = alternation.objective()
             assert after <= before * (1 + 1e-12)
             before = after
@@ -108,15 +111,15 @@ def test_no_half_step_raises_the_objective(parts):
 def test_the_prior_is_fitted_to_the_items_in_each_sweep(parts):
     alternation, *_ = parts
     seen = []
-    alternation.prior.fit = lambda vectors, weights: seen.append(vectors.clone())
+    alternation.items.prior.fit = lambda vectors, weights: seen.append(vectors.clone())
     alternation.sweep()
-    torch.testing.assert_close(seen, [alternation.items])
+    torch.testing.assert_close(seen, [alternation.items.vectors])
 
 
 def test_the_mean_prior_is_the_mean_of_rated_items():
     vectors = torch.tensor([[1.0, 2.0], [3.0, 6.0], [100.0, 100.0]])
     is_rated = torch.tensor([True, True, False])
-    prior = MeanPrior(is_rated, torch.zeros(3, 2))
+    prior = MeanPrior(is_rated, 2, torch.float32)
     for weights, mean in [([1.0, 1.0, 1.0], [2.0, 4.0]), ([1.0, 3.0, 1.0], [2.5, 5.0]),
                           ([0.0, 0.0, 0.0], [2.0, 4.0])]:  # fmt: skip
         prior.fit(vectors, torch.tensor(weights))

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import random_sparse
+from helpers import random_sparse
 
-from skrec._core import normal_rows
 from skrec._core.conjugate_gradients import solve_columns
 from skrec._core.gibbs import (
     GibbsSampler,
@@ -34,8 +33,8 @@ def problem(rng):
         "ratings": R.data,
         "vectors": rng.standard_normal((9, K)),
         "prior": rng.standard_normal((12, K)),
-        "precision": positive_definite(rng),
-        "noise": rng.uniform(0.5, 2, R.nnz),
+        "prior_precision": positive_definite(rng),
+        "rating_precisions": rng.uniform(0.5, 2, R.nnz),
     }
 
 
@@ -55,8 +54,8 @@ def test_rows_have_the_posterior_of_the_dense_formula(problem):
     for u in range(R.shape[0]):
         at = slice(R.indptr[u], R.indptr[u + 1])
         mean, A = dense_posterior(
-            R.indices[at], R.data[at], arrays["noise"][at], arrays["prior"][u],
-            arrays["vectors"], arrays["precision"],
+            R.indices[at], R.data[at], arrays["rating_precisions"][at], arrays["prior"][u],
+            arrays["vectors"], arrays["prior_precision"],
         )  # fmt: skip
         np.testing.assert_allclose(posterior.mean[u], mean)
         np.testing.assert_allclose(posterior.cholesky[u] @ posterior.cholesky[u].T, A)
@@ -64,7 +63,7 @@ def test_rows_have_the_posterior_of_the_dense_formula(problem):
 
 def test_a_singular_row_is_nan_and_leaves_the_others_alone(problem):
     R, arrays = problem
-    arrays["noise"][: R.indptr[1]] = -1e3
+    arrays["rating_precisions"][: R.indptr[1]] = -1e3
     mean = condition(to_pattern(R), **tensors(arrays)).mean
     assert mean[0].isnan().all()
     assert mean[1:].isfinite().all()
@@ -86,11 +85,11 @@ def test_draws_have_the_posterior_covariance(problem):
 def test_parts_are_all_rows_in_turn(problem, monkeypatch):
     R, arrays = problem
     whole = condition(to_pattern(R), **tensors(arrays))
-    monkeypatch.setattr(normal_rows, "_CHUNK", 5 * K**2)
+    monkeypatch.setattr("skrec._core.chunks.CHUNK", 5 * K**2)
     found = []
     for rows, pattern, entries in parts(to_pattern(R), K**2):
         part = tensors(arrays) | {"prior": torch.tensor(arrays["prior"])[rows]}
-        part |= {name: part[name][entries] for name in ("ratings", "noise")}
+        part |= {name: part[name][entries] for name in ("ratings", "rating_precisions")}
         found.append(condition(pattern, **part).mean)
     assert [len(mean) for mean in found] == [5, 5, 2]
     torch.testing.assert_close(torch.cat(found), whole.mean)
@@ -120,8 +119,8 @@ def test_leaving_out_is_as_without_the_rating(problem, rng, implicit):
         for j, item in enumerate(items):
             others = np.delete(at, j)
             w, _ = dense_posterior(
-                R.indices[others], R.data[others], arrays["noise"][others],
-                prior(R.indices[others]), arrays["vectors"], arrays["precision"],
+                R.indices[others], R.data[others], arrays["rating_precisions"][others],
+                prior(R.indices[others]), arrays["vectors"], arrays["prior_precision"],
             )  # fmt: skip
             expected = arrays["vectors"][item] @ w
             assert float(predicted[at[j]]) == pytest.approx(expected)
@@ -229,11 +228,11 @@ def test_the_chain_leaves_the_joint_distribution_as_it_is(rng):
         sums = users[:, :1] @ items[:, :1].T + users[:, 1:] + items[:, 1]
         errors = torch.tensor(rng.standard_normal(R.nnz))
         drawn = sums[pattern.row.long(), pattern.col.long()]
-        drawn += errors / (weights * sampler.noise).sqrt()
+        drawn += errors / (weights * sampler.rating_precision).sqrt()
         sampler.users.ratings.copy_(drawn)
         sampler.items.ratings.copy_(drawn[pattern.order.long()])
         sampler.sweep()
-        noise.append(float(sampler.noise))
+        noise.append(float(sampler.rating_precision))
         vectors.append(torch.cat([users, items]).clone())
     # An exponential distribution of mean 1, and standard normal ones.
     shares = [np.mean(np.array(noise) < -np.log(1 - p)) for p in (0.25, 0.5, 0.75)]

@@ -108,9 +108,9 @@ def test_one_phrase_will_do_but_none_will_not(model, data):
 
 
 def test_what_has_no_filters_is_refused(data):
-    with pytest.raises(ValueError, match="it has no filters"):
+    with pytest.raises(ValueError, match="without filters"):
         phrase_values(BiasedMFRegressor().fit(data.R), ["a phrase"])
     with pytest.warns(UserWarning, match="no item_texts|stopped at"):
         model = ConvMFRegressor(max_iter=1).fit(data.R)
-    with pytest.raises(ValueError, match="it has no filters"):
+    with pytest.raises(ValueError, match="without filters"):
         filter_phrases(model, ["a phrase"])

@@ -72,7 +72,9 @@ def test_predictions_are_weighted_means(model, R, pairs):
     X, _ = pairs
     expected = formula(model)
     np.testing.assert_allclose(model.predict(X), expected[X[:, 0], X[:, 1]], atol=1e-4)
-    everyone = model._predict_dense(model._users_of_fit(np.arange(R.shape[0])))
+    predictor = model._predictor()
+    users = predictor.known_users(np.arange(R.shape[0]))
+    everyone = predictor.predict_dense(users)
     np.testing.assert_allclose(everyone, expected, atol=1e-4)
 
 
@@ -175,15 +177,15 @@ def test_an_interrupt_between_models_keeps_those_before(R):
 def test_an_interrupt_within_a_model_keeps_those_before(
     R, monkeypatch, n_sweeps, n_models
 ):
-    improve, calls = Alternation.improve_items, []
+    improve, calls = Alternation.improve, []
 
-    def interrupted(self):
-        calls.append(None)
-        if len(calls) == n_sweeps:
+    def interrupted(self, side, others):
+        calls.extend([None] if side is self.items else [])
+        if len(calls) == n_sweeps and side is self.items:
             raise KeyboardInterrupt
-        improve(self)
+        improve(self, side, others)
 
-    monkeypatch.setattr(Alternation, "improve_items", interrupted)
+    monkeypatch.setattr(Alternation, "improve", interrupted)
     model = make(tol=0.0, max_iter=20)
     with pytest.raises(KeyboardInterrupt):
         model.fit(R)

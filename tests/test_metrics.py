@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from conftest import left_out
+from helpers import left_out
 from sklearn import config_context
 from sklearn.metrics import (
     mean_absolute_error,

@@ -296,15 +296,15 @@ def test_a_single_rating_can_be_fitted(cls):
 
 def test_an_interrupt_within_an_iteration_keeps_the_last_one(cls, R, fit, monkeypatch):
     plain = fit(make(cls, max_iter=3, n_iter_no_change=99, tol=1e9), R, ignore=True)
-    improve, calls = Alternation.improve_items, []
+    improve, calls = Alternation.improve, []
 
-    def interrupted(self):
-        calls.append(None)
-        if len(calls) == 4:
+    def interrupted(self, side, others):
+        calls.extend([None] if side is self.items else [])
+        if len(calls) == 4 and side is self.items:
             raise KeyboardInterrupt
-        improve(self)
+        improve(self, side, others)
 
-    monkeypatch.setattr(Alternation, "improve_items", interrupted)
+    monkeypatch.setattr(Alternation, "improve", interrupted)
     model = make(cls)
     with pytest.raises(KeyboardInterrupt):
         fit(model, R)

@@ -94,7 +94,7 @@ def test_results_are_writable_and_share_nothing_with_the_input():
 
 
 def test_an_id_that_is_not_given_is_refused():
-    message = r"X has user bob, which is not among the 2 users given: add it there"
+    message = r"X has user bob, which is not among the 2 users given: add it to users"
     with pytest.raises(ValueError, match=message):
         samples_to_ratings([["ann", 1], ["bob", 2]], [3, 4], users=["ann", "cy"])
     with pytest.raises(
@@ -110,7 +110,7 @@ def test_a_repeated_given_id_is_refused():
 
 def test_given_ids_of_another_kind_are_refused():
     with pytest.raises(
-        TypeError, match="user ids in X are numbers, but the known ones"
+        TypeError, match="user ids in X are numbers, but the known user ids"
     ):
         samples_to_ratings([[1, 7]], [3], users=["1"])
 
@@ -135,5 +135,5 @@ def test_what_is_not_sparse_is_refused():
 
 
 def test_a_matrix_in_the_place_of_samples_is_refused():
-    with pytest.raises(TypeError, match="X is a rating matrix already"):
+    with pytest.raises(TypeError, match="X is already a rating matrix"):
         samples_to_ratings(R, None)

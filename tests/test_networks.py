@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import random_sparse
+from helpers import random_sparse
 
 from skrec._core import networks
 from skrec._core.networks import (
@@ -11,7 +11,7 @@ from skrec._core.networks import (
     OutputActivation,
 )
 from skrec._core.sparse import Pattern
-from skrec._core.training import PenalisedLoss
+from skrec._core.training import PenalizedLoss
 
 CPU = torch.device("cpu")
 
@@ -82,7 +82,7 @@ def test_gradient_of_the_objective_is_that_of_the_dense_formula(data, generator)
         return (network.decode(pattern, codes) - values).square().sum()
 
     parameters = list(network.parameters())
-    found = PenalisedLoss(loss, parameters, network.penalised(), penalty)(None)
+    found = PenalizedLoss(loss, parameters, network.penalized(), penalty)(None)
 
     weights = network.weights()
     dense = [*weights.encoder, *weights.encoder_biases, weights.decoder]

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import small
+from helpers import small
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor, make_column_transformer
@@ -213,7 +213,7 @@ def test_stacking_without_texts(pairs):
     np.testing.assert_allclose(stack.predict(X), expected, rtol=1e-6)
 
 
-# As many texts as samples: scikit-learn cuts what has a size.
+# As many texts as samples: scikit-learn splits what has a size.
 
 
 @pytest.fixture

@@ -193,8 +193,8 @@ def test_ratings_of_pairs_are_required():
     ("y", "message"),
     [
         ([5, np.nan, 3], "Input y contains NaN"),
-        ([5, None, 3], "Input y contains NaN: leave out the pairs"),
-        ([5, pd.NA, 3], "Input y contains NaN: leave out the pairs"),
+        ([5, None, 3], "Input y contains NaN: remove the pairs"),
+        ([5, pd.NA, 3], "Input y contains NaN: remove the pairs"),
         (pd.Series([5, None, 3], dtype="Int64"), "Input y contains NaN"),
         ([5, np.inf, 3], "Input y contains infinity"),
         ([5, 3], "X has 3 user-item pairs, but y has 2 ratings: give one rating for"),
@@ -223,9 +223,7 @@ def test_bad_ratings_are_refused(y, message):
     ],
 )
 def test_ratings_that_are_no_numbers_are_refused(y, found):
-    with pytest.raises(
-        TypeError, match=f"y must hold numbers, the ratings, got.*{found}"
-    ):
+    with pytest.raises(TypeError, match=f"y must contain numbers, got.*{found}"):
         check_ratings(X, y)
 
 
@@ -336,14 +334,14 @@ def test_entries_outside_the_shape_are_refused():
 @pytest.mark.parametrize("shape", [(2**40, 3), (3, 2**40), (2**40, 2**40)])
 def test_shapes_beyond_memory_are_refused_at_once(shape):
     R = sp.coo_array(([1.0], ([shape[0] - 1], [shape[1] - 1])), shape=shape)
-    message = "but rows and columns must not exceed 2147483647: each takes memory"
+    message = "rows and columns must not exceed 2147483647, because each takes memory"
     with pytest.raises(ValueError, match=message):
         check_ratings(R)
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (0, 3), (3, 0), (0, 0)])
 def test_a_matrix_without_ratings_is_refused(shape):
-    with pytest.raises(ValueError, match="without any rating: at least 1 stored entry"):
+    with pytest.raises(ValueError, match="without ratings: at least 1 stored entry"):
         check_ratings(sp.csr_array(shape))
 
 
@@ -351,7 +349,7 @@ def test_a_matrix_without_ratings_is_refused(shape):
     ("R", "error", "message"),
     [
         (sp.coo_array(np.ones(3)), ValueError, r"two dimensions.*got shape \(3,\)"),
-        (sp.csr_array([[1j]]), TypeError, "must hold real numbers, got dtype complex"),
+        (sp.csr_array([[1j]]), TypeError, "contain real numbers, got dtype complex"),
         (sp.csr_array([[1, np.nan]]), ValueError, "NaN or infinity among its stored"),
         (sp.lil_array([[1, np.inf]]), ValueError, "NaN or infinity among its stored"),
         (sp.dia_array([[np.nan]]), ValueError, "NaN or infinity among its stored"),
@@ -359,7 +357,7 @@ def test_a_matrix_without_ratings_is_refused(shape):
         (
             sp.csr_array((2, 4)),
             ValueError,
-            "has 4 columns, but the model knows 3 items",
+            "has 4 columns, but the model was fitted on 3 items",
         ),
     ],
 )
@@ -371,7 +369,7 @@ def test_bad_matrices_are_refused_by_their_name(R, error, message):
 def test_objects_as_entries_are_refused():
     R = sp.csr_array(np.eye(2))
     R.data = R.data.astype(object)
-    with pytest.raises(TypeError, match="X must hold real numbers, got dtype object"):
+    with pytest.raises(TypeError, match="X must contain real numbers, got dtype o"):
         check_ratings(R)
 
 
@@ -417,7 +415,7 @@ def test_a_bad_sparse_y_is_refused(stored, more, change, message):
 
 @pytest.mark.parametrize("y", [np.ones(4), [1, 2, 3, 4], np.ones((4, 5))])
 def test_a_dense_y_beside_a_matrix_is_refused(stored, y):
-    message = "X is a rating matrix, so that y must be None or a sparse matrix of the"
+    message = "X is a rating matrix, so y must be None or a sparse matrix of the"
     with pytest.raises(TypeError, match=message):
         check_ratings(stored, y)
 
@@ -509,7 +507,7 @@ def test_bad_weights_are_refused(form, weights, message):
     [
         (lambda W: -W, "Negative values in data passed to `sample_weight`"),
         (lambda W: W * np.nan, "sample_weight contains NaN or infinity"),
-        (lambda W: W * 0, "sample_weight is zero everywhere"),
+        (lambda W: W * 0, "sample_weight is zero for all ratings"),
         (lambda W: W[:3], "sample_weight must have a stored entry exactly where"),
         (lambda W: W[:, ::-1], "sample_weight must have a stored entry exactly where"),
         (lambda W: sp.dia_array(W * 0), "a stored entry exactly where"),
@@ -521,7 +519,7 @@ def test_bad_sparse_weights_are_refused(stored, change, message):
 
 
 def test_weights_of_empty_rows_alone_are_refused(stored):
-    with pytest.raises(ValueError, match="sample_weight is zero everywhere"):
+    with pytest.raises(ValueError, match="sample_weight is zero for all ratings"):
         check_ratings(stored, None, [0, 0, 1, 0])
 
 

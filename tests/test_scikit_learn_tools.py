@@ -7,7 +7,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import left_out, small
+from helpers import left_out, small
 from scipy.stats import loguniform
 from sklearn import config_context, metrics
 from sklearn.base import clone

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from conftest import random_sparse
+from helpers import random_sparse
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score, root_mean_squared_error
@@ -12,9 +12,8 @@ from sklearn.model_selection import GridSearchCV, KFold
 from test_autorec import Interrupt
 
 from skrec import BiasedMFRegressor, SVDppRegressor
-from skrec._core import normal_rows
 from skrec._core.sparse import Pattern
-from skrec._factorization.svdpp import ImplicitPrior
+from skrec._factorization.priors import ImplicitPrior
 from skrec.model_selection import ratings_to_samples
 
 LAMBDAS = {"lambda_u": 2.0, "lambda_v": 3.0, "lambda_y": 4.0}
@@ -148,7 +147,7 @@ def test_the_score_of_a_matrix_leaves_each_rating_out(model, R):
 
 def test_memory_bounds_change_nothing(model, R, monkeypatch):
     before = model.predict(R), model.score(R)
-    monkeypatch.setattr(normal_rows, "_CHUNK", 7 * 25)
+    monkeypatch.setattr("skrec._core.chunks.CHUNK", 7 * 25)
     np.testing.assert_allclose(model.predict(R), before[0])
     assert model.score(R) == pytest.approx(before[1])
 

@@ -215,12 +215,12 @@ class TestSequenceVectorizer:
         # Half of one text is less than a text.
         with pytest.raises(
             ValueError,
-            match=r"No word of the 1 texts in X .* raise max_df \(now 0\.5\), lower "
+            match=r"no word of the 1 texts in X .* Raise max_df \(now 0\.5\), lower "
             r"min_df \(now 1\), or give fewer stop_words",
         ):
             SequenceVectorizer().fit(["one text", None])
         for texts in ([], [None], ["the and"], ["same word", "same word"]):
-            with pytest.raises(ValueError, match="No word of the"):
+            with pytest.raises(ValueError, match="no word of the"):
                 SequenceVectorizer().fit(texts)
 
     @pytest.mark.parametrize("method", ["fit", "fit_transform", "transform"])
@@ -261,10 +261,10 @@ class TestSequenceVectorizer:
     def test_what_is_no_sequence_of_indices_is_refused(self):
         vectorizer = SequenceVectorizer().fit(PLOTS)
         with pytest.raises(
-            ValueError, match=r"hold integers.* shape \(1, 1\) and dtype f"
+            ValueError, match=r"array of integers.* shape \(1, 1\) and dtype f"
         ):
             vectorizer.inverse_transform([[1.0]])
-        with pytest.raises(ValueError, match="X must have two dimensions"):
+        with pytest.raises(ValueError, match="X must be a two-dimensional array"):
             vectorizer.inverse_transform([1, 2])
         for X, limits in (([[0, 12]], "0 to 12"), ([[-1, 3]], "-1 to 3")):
             match = f"X has indices from {limits}, but the vocabulary has .* 1 to 11"
@@ -361,7 +361,7 @@ class TestItemTexts:
         with pytest.raises(
             ValueError,
             match="item_texts has 5 texts, but X has 10 columns: give one text for each"
-            " column, None where .* scikit-learn cuts any sized object whose length "
+            " column, None for .* scikit-learn splits any sized object whose length "
             r"equals the number of samples.*skrec\.text\.ItemTexts",
         ):
             run(params={"item_texts": texts})
@@ -373,9 +373,9 @@ class TestItemTexts:
         search = GridSearchCV(TextReader(), {}, cv=2, error_score="raise")
         with pytest.raises(
             TypeError,
-            match=r"item_texts is of type list, but beside user-item pairs nothing "
-            r"says which text belongs to which item: give a mapping or pandas .* "
-            r"scikit-learn cuts any sized object",
+            match=r"item_texts is of type list, but with user-item pairs a sequence "
+            r"does not tell which text belongs to which item: give a mapping or .* "
+            r"scikit-learn splits any sized object",
         ):
             search.fit(X, y, item_texts=texts)
         search.fit(X, y, item_texts=ItemTexts(texts))
@@ -478,24 +478,24 @@ class TestResolveItemTexts:
     def test_an_id_without_a_column_is_refused(self, key):
         with pytest.raises(
             ValueError,
-            match="the ids in item_texts are its column numbers: integers from 0 to 2 "
-            f"are allowed. There is no column for {key}: remove it",
+            match="the ids in item_texts must be its column numbers, integers from 0 "
+            f"to 2, got {key}: remove these ids",
         ):
             self.MATRIX({0: "a", key: "b"}, np.arange(3))
 
     @pytest.mark.parametrize("n_texts", [2, 4])
     def test_a_sequence_of_another_length_is_refused(self, n_texts):
         match = f"item_texts has {n_texts} texts, but X has 3 columns"
-        with pytest.raises(ValueError, match=f"{match}.*scikit-learn cuts"):
+        with pytest.raises(ValueError, match=f"{match}.*scikit-learn splits"):
             self.MATRIX(["a"] * n_texts, np.arange(3))
         # What is wrapped was not cut.
         with pytest.raises(ValueError, match=f"{match}.* to text.$"):
             self.MATRIX(ItemTexts(["a"] * n_texts), np.arange(3))
 
     def test_with_pairs_a_sequence_is_refused_wrapped_or_not(self):
-        with pytest.raises(TypeError, match="item_texts is of type tuple, but beside"):
+        with pytest.raises(TypeError, match="item_texts is of type tuple, but with"):
             self.PAIRS(("a", "b", "c"), self.ITEMS)
-        with pytest.raises(TypeError, match="ItemTexts around a sequence, but beside"):
+        with pytest.raises(TypeError, match="ItemTexts around a sequence, but with"):
             self.PAIRS(ItemTexts(["a", "b", "c"]), self.ITEMS)
 
     @pytest.mark.parametrize(
@@ -504,23 +504,23 @@ class TestResolveItemTexts:
             (
                 {"1": "a"},
                 TypeError,
-                "The ids in item_texts are of type str, but those of the ratings are of"
-                " type int, so that none can match: convert one of them",
+                "ids in item_texts are of type str, but the item ids of the ratings are "
+                "of type int, so they can never match: convert one of them",
             ),
             (
                 {1: "a", "1": "b"},
                 TypeError,
-                "item_texts has keys that are no item ids. The item ids are of mixed",
+                "has keys that are not valid item ids. The item ids are of mixed",
             ),
             (
                 pd.Series(["a", "b"], index=[1, np.nan]),
                 ValueError,
-                "item_texts has keys that are no item ids. The item ids have 1 missing",
+                "has keys that are not valid item ids. The item ids have 1 missing",
             ),
             (
                 pd.Series(["a", "b", "c"], index=[1, 3, 3]),
                 ValueError,
-                "item_texts has repeated ids, among them 3: keep one text of each item",
+                "item_texts has repeated ids, among them 3: keep one text per item",
             ),
             ({1: "a", 3: 4.5}, TypeError, "item_texts has .* type float at item 3"),
             ({1: "a", 3: ["b"]}, TypeError, "item_texts has .* type list at item 3"),
@@ -681,18 +681,18 @@ class TestLoadWordVectors:
     @pytest.mark.parametrize(
         ("text", "match"),
         [
-            (b"a 1 2\nb 1\n", "line 2: 1 numbers after the word, where 2 are meant"),
-            (b"a 1 2\nb 1 2\nc 1 2 3\n", "line 3: more than the 2 numbers that are"),
-            (b"a 1 2\nb 1 x\n", r"line 2: the vector is not of numbers \(could not"),
+            (b"a 1 2\nb 1\n", "line 2: 1 numbers after the word, but 2 are expected"),
+            (b"a 1 2\nb 1 2\nc 1 2 3\n", "line 3: more than the expected 2 numbers"),
+            (b"a 1 2\nb 1 x\n", r"line 2: the vector is not numeric \(could not"),
             (b"a 1 2\nb 1 nan\n", "line 2: the vector has numbers that are not finite"),
             (b"a 1 2\nb inf 2\n", "line 2: the vector has numbers that are not finite"),
             (b"a 1 2\nb 1e99 2\n", "line 2: .* not finite in float32: remove the word"),
             (b"3 2\na 1 2\nb 1 2\n", "has 2 words, but line 1 says 3: the file is dam"),
             (b"1 2\na 1 2\nb 1 2\n", "has 2 words, but line 1 says 1: the file is dam"),
-            (b"2 3\na 1 2\nb 1 2\n", "line 2: 2 numbers after the word, where 3 are"),
+            (b"2 3\na 1 2\nb 1 2\n", "line 2: 2 numbers after the word, but 3 are"),
             (b"", "has no word vectors: at least one word with at least one number"),
             (b"a\nb\n", "has no word vectors"),
-            (b"a\t1\t2\n", "has no word vectors: .* with a space between them"),
+            (b"a\t1\t2\n", "has no word vectors: .* separated by a space"),
             (b"0 0\n", "has no word vectors"),
         ],
     )
@@ -713,10 +713,10 @@ class TestLoadWordVectors:
             match = rf"v.bin', word 2 of 2: the file ends at byte {size}, within this"
             with pytest.raises(ValueError, match=match):
                 load_word_vectors(save("v.bin", content[:size]))
-        match = rf"v.bin' goes on at byte {len(content) - 1}, after the 2 words of its"
+        match = rf"v.bin' continues at byte {len(content) - 1}, after the 2 words that"
         with pytest.raises(ValueError, match=match):
             load_word_vectors(save("v.bin", content + b"c "))
-        with pytest.raises(ValueError, match=r"v.bin' does not begin with the numbers"):
+        with pytest.raises(ValueError, match=r"v.bin' does not begin with the number"):
             load_word_vectors(save("v.bin", b"a 1 2\n"))
         content = binary_of(["a", "b"], [[1, 2, 3], [1, np.inf, 3]])
         with pytest.raises(ValueError, match=r"v.bin', word 2: .* that are not finite"):
@@ -735,7 +735,7 @@ class TestLoadWordVectors:
     @pytest.mark.parametrize(
         ("arrays", "match"),
         [
-            ({"words": ["a"]}, r"v.npz' cannot be read \(.*vectors.*'words', of stri"),
+            ({"words": ["a"]}, r"v.npz' cannot be read \(.*vectors.*'words' \(with"),
             (
                 {"words": np.array(["a"], object), "vectors": [[1.0]]},
                 r"v.npz' cannot be read \(Object arrays cannot be loaded",
@@ -746,7 +746,7 @@ class TestLoadWordVectors:
             ),
             (
                 {"words": ["a", "b"], "vectors": [[1.0]]},
-                "v.npz' has 2 words and 1 vectors: give each word one vector",
+                "v.npz' has 2 words and 1 vectors: give one vector per word",
             ),
             (
                 {"words": ["a", "b"], "vectors": [[1.0], [np.nan]]},
@@ -776,9 +776,9 @@ class TestLoadWordVectors:
                 r"source, word 2: .* shape \(1,\), b",
             ),
             ({"a": [1, 2], "b": [[1, 2]]}, ValueError, r"word 2: .* shape \(1, 2\)"),
-            ({"a": ["x"]}, ValueError, "source, word 1: the vector is not of numbers"),
+            ({"a": ["x"]}, ValueError, "source, word 1: the vector is not numeric"),
             ({"a": [1, None]}, ValueError, "source, word 1: the vector "),
-            ({3: [1, 2]}, TypeError, "source has 3 of type int among its words: words"),
+            ({3: [1, 2]}, TypeError, "source has the word 3 of type int: words must"),
             ({}, ValueError, "source has no word vectors"),
             ((["a"], 3), ValueError, "source has 1 words and no vectors"),
             ((["a"], [[1], [2]]), ValueError, "source has 1 words and 2 vectors"),
@@ -797,7 +797,7 @@ class TestLoadWordVectors:
         ):
             load_word_vectors(source, "a")
         with pytest.raises(
-            TypeError, match="vocabulary has 1 of type int among its wo"
+            TypeError, match="vocabulary has the word 1 of type int: words"
         ):
             load_word_vectors(source, [1])
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import random_sparse
+from helpers import random_sparse
 from scipy.optimize import minimize
 
 from skrec._core.sparse import Pattern

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from skrec._core.training import PenalisedLoss, Stopping, train
+from skrec._core.training import Descent, PenalizedLoss, Stopping, iterate
 
 
 class Quadratic:
@@ -19,18 +19,30 @@ class Quadratic:
         return (self.x - batch).square().sum()
 
     def objective(self, penalty=0.0):
-        return PenalisedLoss(self.loss, [self.x], [self.x], penalty)
+        return PenalizedLoss(self.loss, [self.x], [self.x], penalty)
 
 
 def run(problem, *, penalty=0.0, batches=None, stopping=None, **options):
     batches = [problem.targets] if batches is None else batches
-    arguments = {"solver": "adam", "learning_rate": 0.1} | options
-    return train(
+    stopping = stopping or Stopping(1000, 1e-9, 10)
+    callables = {
+        name: options.pop(name)
+        for name in ["validate", "begin_epoch", "end_epoch"]
+        if name in options
+    }
+    descent = Descent(
         problem.objective(penalty),
         batches,
         [1 / len(batches)] * len(batches),
-        stopping or Stopping(1000, 1e-9, 10),
-        **arguments,
+        n_epochs=stopping.max_iter,
+        **({"solver": "adam", "learning_rate": 0.1} | options),
+    )
+    return iterate(
+        descent.step,
+        [problem.x],
+        stopping,
+        may_settle=descent.settles,
+        **callables,
     )
 
 
@@ -57,7 +69,7 @@ def test_batches_carry_their_share_of_the_penalty():
     torch.testing.assert_close(problem.x.detach(), expected, atol=1e-2, rtol=1e-2)
 
 
-def test_the_loss_curve_has_the_penalised_loss_before_each_step():
+def test_the_loss_curve_has_the_penalized_loss_before_each_step():
     problem = Quadratic()
     history = run(problem, penalty=2.0, stopping=Stopping(2, 0, 10))
     assert history.loss_curve[0] == pytest.approx(problem.targets.square().sum().item())
