@@ -109,7 +109,7 @@ class Users(NamedTuple):
         Whether they have rated anything that the state could come from.
 
     means : ndarray of shape (n_users,)
-        Their mean ratings, shrunken toward the global mean.
+        Their mean ratings, shrunk toward the global mean.
     """
 
     state: Any

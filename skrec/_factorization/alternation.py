@@ -335,7 +335,7 @@ def draw_vectors(
 
 
 def mean_item_prior(fit: Fit, ratings: Ratings) -> MeanPrior:
-    """The prior of items that are shrunken toward the mean item."""
+    """The prior of items that are shrunk toward the mean item."""
     is_rated = torch.zeros(len(ratings.items), dtype=torch.bool, device=fit.device)
     is_rated[torch.tensor(ratings.indices, device=fit.device)] = True
     return MeanPrior(is_rated, fit.estimator.n_factors + 1, fit.dtype)

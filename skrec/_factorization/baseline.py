@@ -40,7 +40,7 @@ class BaselineRegressor(BaseRecommender):
         there is one. The effects are solved for on the CPU.
 
     dtype : {"float32", "float64"}, default="float64"
-        Precision of the effects.
+        Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
         Ignored: the solution is unique. Present for consistency.
@@ -72,9 +72,11 @@ class BaselineRegressor(BaseRecommender):
     validation_scores_ : list of float
         Empty.
 
-    users_, items_, user_means_, item_means_, global_mean_, rating_range_, n_iter_, \
-n_features_in_, feature_names_in_, device_
-        What every recommender has: see :ref:`shared-attributes`.
+    users_, items_, user_means_, item_means_, global_mean_, rating_range_ : see guide
+        Common to all recommenders, see :ref:`shared-attributes`.
+
+    n_iter_, n_features_in_, feature_names_in_, device_ : see guide
+        Common to all recommenders, see :ref:`shared-attributes`.
 
     See Also
     --------
@@ -150,12 +152,11 @@ array} of shape (n_users, n_items)
             stored 0 included.
 
         y : array-like of shape (n_ratings,), sparse of shape (n_users, n_items) or None
-            The ratings of the pairs. Beside a matrix, further ratings or None.
+            Ratings of the pairs. With a matrix, further ratings of it or None.
 
         sample_weight : array-like or sparse, default=None
-            The weight of each rating's error, of shape (n_ratings,); beside a matrix
-            sparse with its entries, or of shape (n_users,). A rating of weight 0 is as
-            good as absent.
+            Weight of each rating's error, of shape (n_ratings,); with a matrix, sparse
+            with its entries or of shape (n_users,). Ratings of weight 0 are ignored.
 
         Returns
         -------

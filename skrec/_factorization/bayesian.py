@@ -43,31 +43,25 @@ class BayesianMFRegressor(BaseRecommender):
         vectors of 10,000 users and items with 10 factors take 100 MB by default.
 
     clip : bool, default=True
-        Keep predictions inside the range of the training ratings.
+        Whether to keep predictions inside the range of the training ratings.
 
     device : str or torch.device, default="auto"
-        "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where there is one. A fitted
-        model falls back to the CPU where the device is missing.
+        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where
+        there is one. A fitted model falls back to the CPU where the device is missing.
 
     dtype : {"float32", "float64"}, default="float32"
-        The precision of the vectors.
+        Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
         Determines all draws. An int gives the same model in each call, bit for bit
         with the same number of threads.
 
     verbose : bool or int, default=False
-        Print the mean squared error after each sweep. For progress bars set a callback:
-        ``set_callbacks(sklearn.callback.ProgressBar())``.
+        Whether to print the objective after each iteration. For progress bars set a
+        callback: ``set_callbacks(sklearn.callback.ProgressBar())``.
 
     Attributes
     ----------
-    users_ : ndarray of shape (n_users,)
-        The ids of the users, ascending; row numbers after a fit on a matrix.
-
-    items_ : ndarray of shape (n_items,)
-        The ids of the items, ascending; column numbers after a fit on a matrix.
-
     user_factors_ : ndarray of shape (n_users, n_samples * n_factors)
         The factors of all samples side by side, divided by the number of samples, so
         that the product with `item_factors_` is the mean of the samples' products.
@@ -102,12 +96,6 @@ class BayesianMFRegressor(BaseRecommender):
     rating_std_ : float
         The standard deviation of the ratings.
 
-    user_means_, item_means_ : ndarray of shape (n_users,) and (n_items,)
-        Mean ratings, drawn to the global mean as by 5 ratings more.
-
-    rating_range_ : tuple of (float, float)
-        The lowest and the highest training rating.
-
     loss_curve_ : list of float
         The mean squared error of the training ratings in each sweep. It fluctuates
         around a constant when the chain has converged.
@@ -115,17 +103,11 @@ class BayesianMFRegressor(BaseRecommender):
     validation_scores_ : list of float
         Empty.
 
-    n_iter_ : int
-        Sweeps made.
+    users_, items_, user_means_, item_means_, global_mean_, rating_range_ : see guide
+        Common to all recommenders, see :ref:`shared-attributes`.
 
-    n_features_in_ : int
-        2 for pairs, the number of items for a matrix.
-
-    feature_names_in_ : ndarray of shape (2,)
-        Names of the columns, if X was a DataFrame with string names.
-
-    device_ : str
-        Where the model was fitted.
+    n_iter_, n_features_in_, feature_names_in_, device_ : see guide
+        Common to all recommenders, see :ref:`shared-attributes`.
 
     See Also
     --------
@@ -238,7 +220,7 @@ array} of shape (n_users, n_items)
             stored 0 included.
 
         y : array-like of shape (n_ratings,), sparse of shape (n_users, n_items) or None
-            The ratings of the pairs. Beside a matrix, further ratings or None.
+            Ratings of the pairs. With a matrix, further ratings of it or None.
 
         sample_weight : array-like or sparse, default=None
             The precision of each rating relative to the noise, of shape (n_ratings,);

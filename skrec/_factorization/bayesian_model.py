@@ -48,7 +48,7 @@ class BayesianModel(FactorModel):
         for part in row_chunks(len(user), fitted.user_factors_.shape[1]):
             u, i = user[part], item[part]
             p, q = (
-                factors.astype(np.float64).reshape(len(u), self.n_samples, -1)
+                factors.astype(np.float64).reshape(len(u), self.n_samples, self.k - 1)
                 for factors in (fitted.user_factors_[u], fitted.item_factors_[i])
             )
             sums = np.einsum("nsk,nsk->ns", p, q) * self.n_samples

@@ -58,38 +58,32 @@ class LLORMARegressor(BaseRecommender):
         `n_iter_no_change` local models, and keep the best number of them.
 
     validation_fraction : float, default=0.1
-        The part of the ratings that is held out.
+        Fraction of the ratings that is held out with `early_stopping`.
 
     n_iter_no_change : int, default=2
         Iterations without improvement after which a model is finished, and models
         without improvement after which to stop.
 
     clip : bool, default=True
-        Keep predictions inside the range of the training ratings.
+        Whether to keep predictions inside the range of the training ratings.
 
     device : str or torch.device, default="auto"
-        "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where there is one. A fitted
-        model falls back to the CPU where the device is missing.
+        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where
+        there is one. A fitted model falls back to the CPU where the device is missing.
 
     dtype : {"float32", "float64"}, default="float32"
-        The precision of the factors.
+        Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
         Determines anchors, initial factors and held-out ratings. An int gives the same
         model in each call, bit for bit with the same number of threads.
 
     verbose : bool or int, default=False
-        Print the loss after each model. For progress bars set a callback:
-        ``set_callbacks(sklearn.callback.ProgressBar())``.
+        Whether to print the objective after each iteration. For progress bars set a
+        callback: ``set_callbacks(sklearn.callback.ProgressBar())``.
 
     Attributes
     ----------
-    users_ : ndarray of shape (n_users,)
-        The ids of the users, ascending; row numbers after a fit on a matrix.
-
-    items_ : ndarray of shape (n_items,)
-        The ids of the items, ascending; column numbers after a fit on a matrix.
-
     anchor_users_, anchor_items_ : ndarray of shape (n_models,)
         The ids of the anchors.
 
@@ -112,33 +106,18 @@ class LLORMARegressor(BaseRecommender):
     intercept_ : float
         The global mean, or 0 without `fit_intercept`.
 
-    user_means_, item_means_ : ndarray of shape (n_users,) and (n_items,)
-        Mean ratings, drawn to the global mean as by 5 ratings more.
-
-    global_mean_ : float
-        The mean rating.
-
-    rating_range_ : tuple of (float, float)
-        The lowest and the highest training rating.
-
     loss_curve_ : list of float
-        Half the weighted sum of squared errors of the preliminary model, then after
-        each local model.
+        Objective after each iteration.
 
     validation_scores_ : list of float
-        R² of the held-out ratings at the same times; empty without `early_stopping`.
+        R² of the held-out ratings after each iteration; empty without
+        `early_stopping`.
 
-    n_iter_ : int
-        Models fitted, the preliminary one included.
+    users_, items_, user_means_, item_means_, global_mean_, rating_range_ : see guide
+        Common to all recommenders, see :ref:`shared-attributes`.
 
-    n_features_in_ : int
-        2 for pairs, the number of items for a matrix.
-
-    feature_names_in_ : ndarray of shape (2,)
-        Names of the columns, if X was a DataFrame with string names.
-
-    device_ : str
-        Where the model was fitted.
+    n_iter_, n_features_in_, feature_names_in_, device_ : see guide
+        Common to all recommenders, see :ref:`shared-attributes`.
 
     See Also
     --------
@@ -254,12 +233,11 @@ array} of shape (n_users, n_items)
             stored 0 included.
 
         y : array-like of shape (n_ratings,), sparse of shape (n_users, n_items) or None
-            The ratings of the pairs. Beside a matrix, further ratings or None.
+            Ratings of the pairs. With a matrix, further ratings of it or None.
 
         sample_weight : array-like or sparse, default=None
-            The weight of each rating's error, of shape (n_ratings,); beside a matrix
-            sparse with its entries, or of shape (n_users,). A rating of weight 0 is as
-            good as absent.
+            Weight of each rating's error, of shape (n_ratings,); with a matrix, sparse
+            with its entries or of shape (n_users,). Ratings of weight 0 are ignored.
 
         Returns
         -------

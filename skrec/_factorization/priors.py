@@ -53,7 +53,7 @@ class Prior:
 
 
 class MeanPrior(Prior):
-    """All vectors are shrunken toward their mean.
+    """All vectors are shrunk toward their mean.
 
     Parameters
     ----------

@@ -64,8 +64,8 @@ default="identity"
         step size falls, unless `early_stopping` ends them.
 
     tol : float, default=1e-5
-        What counts as an improvement: a decrease of the loss by this part, or an
-        increase of the validation score by this much.
+        Minimum relative decrease of the objective, or minimum increase of the
+        validation score, that counts as an improvement.
 
     center_input : bool, default=False
         Subtract the global mean from the input, so that a rating that is not there
@@ -88,47 +88,41 @@ default="identity"
         Numbers that a text is reduced to, if there are texts.
 
     early_stopping : bool, default=False
-        Hold out ratings, stop when their score has not improved for
-        `n_iter_no_change` epochs, and keep the best weights.
+        Whether to hold out ratings, to stop when their score has not improved for
+        `n_iter_no_change` iterations, and to keep the best parameters.
 
     validation_fraction : float, default=0.1
-        The part of the ratings that is held out.
+        Fraction of the ratings that is held out with `early_stopping`.
 
     n_iter_no_change : int, default=10
-        Epochs without improvement after which to stop.
+        Number of iterations without improvement after which to stop.
 
     warm_start : bool, default=False
         Start from the weights of the last fit, if there was one. Users and items are
         matched by id; new ones start at random, and so do the weights of texts.
 
     clip : bool, default=True
-        Keep predictions inside the range of the training ratings.
+        Whether to keep predictions inside the range of the training ratings.
 
     device : str or torch.device, default="auto"
-        "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where there is one. A fitted
-        model falls back to the CPU where the device is missing.
+        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where
+        there is one. A fitted model falls back to the CPU where the device is missing.
 
     dtype : {"float32", "float64"}, default="float32"
-        The precision of the weights.
+        Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
         Determines initial weights, batches, dropout and held-out ratings. An int gives
         the same model in each call, bit for bit with the same number of threads.
 
     verbose : bool or int, default=False
-        Print the loss after each epoch. For progress bars set a callback:
-        ``set_callbacks(sklearn.callback.ProgressBar())``.
+        Whether to print the objective after each iteration. For progress bars set a
+        callback: ``set_callbacks(sklearn.callback.ProgressBar())``.
 
     Attributes
     ----------
-    users_ : ndarray of shape (n_users,)
-        The ids of the users, ascending; row numbers after a fit on a matrix.
-
-    items_ : ndarray of shape (n_items,)
-        The ids of the items, ascending; column numbers after a fit on a matrix.
-
     user_factors_ : ndarray of shape (n_users, n_components)
-        Decoder rows of the users (W), or their codes if ``kind="user"``.
+        Factors of the users: what `transform` returns for the users in `fit`.
 
     item_factors_ : ndarray of shape (n_items, n_components)
         Codes of the items, or their decoder rows (W) if ``kind="user"``.
@@ -149,32 +143,18 @@ default="identity"
     text_coefs_ : ndarray of shape (n_text_components, k_1) or None
         The weights of the texts' numbers in the first hidden layer.
 
-    user_means_, item_means_ : ndarray of shape (n_users,) and (n_items,)
-        Mean ratings, drawn to the global mean as by 5 ratings more.
-
-    global_mean_ : float
-        The mean rating.
-
-    rating_range_ : tuple of (float, float)
-        The lowest and the highest training rating.
-
     loss_curve_ : list of float
-        The penalized loss in each epoch.
+        Objective after each iteration.
 
     validation_scores_ : list of float
-        R² of the held-out ratings after each epoch; empty without `early_stopping`.
+        R² of the held-out ratings after each iteration; empty without
+        `early_stopping`.
 
-    n_iter_ : int
-        Epochs made.
+    users_, items_, user_means_, item_means_, global_mean_, rating_range_ : see guide
+        Common to all recommenders, see :ref:`shared-attributes`.
 
-    n_features_in_ : int
-        2 for pairs, the number of items for a matrix.
-
-    feature_names_in_ : ndarray of shape (2,)
-        Names of the columns, if X was a DataFrame with string names.
-
-    device_ : str
-        Where the model was fitted.
+    n_iter_, n_features_in_, feature_names_in_, device_ : see guide
+        Common to all recommenders, see :ref:`shared-attributes`.
 
     See Also
     --------
@@ -334,12 +314,11 @@ array} of shape (n_users, n_items)
             stored 0 included.
 
         y : array-like of shape (n_ratings,), sparse of shape (n_users, n_items) or None
-            The ratings of the pairs. Beside a matrix, further ratings or None.
+            Ratings of the pairs. With a matrix, further ratings of it or None.
 
         sample_weight : array-like or sparse, default=None
-            The weight of each rating's error, of shape (n_ratings,); beside a matrix
-            sparse with its entries, or of shape (n_users,). A rating of weight 0 is as
-            good as absent, from the input too.
+            Weight of each rating's error, of shape (n_ratings,); with a matrix, sparse
+            with its entries or of shape (n_users,). Ratings of weight 0 are ignored.
 
         item_texts : mapping, Series, ItemTexts or sequence, default=None
             Item id to text; beside a matrix also one text for each column. Only with

@@ -57,50 +57,43 @@ class RBMRegressor(BaseRecommender):
         The largest number of epochs.
 
     tol : float, default=1e-5
-        What counts as an improvement: a decrease of the loss by this part, or an
-        increase of the validation score by this much.
+        Minimum relative decrease of the objective, or minimum increase of the
+        validation score, that counts as an improvement.
 
     early_stopping : bool, default=False
-        Hold out ratings, stop when their score has not improved for
-        `n_iter_no_change` epochs, and keep the best weights.
+        Whether to hold out ratings, to stop when their score has not improved for
+        `n_iter_no_change` iterations, and to keep the best parameters.
 
     validation_fraction : float, default=0.1
-        The part of the ratings that is held out.
+        Fraction of the ratings that is held out with `early_stopping`.
 
     n_iter_no_change : int, default=10
-        Epochs without improvement after which to stop. The loss of a step size that
-        falls does not stop the training.
+        Number of iterations without improvement after which to stop.
 
     warm_start : bool, default=False
         Start from the weights of the last fit, if there was one. Visible units are
         matched by id.
 
     clip : bool, default=True
-        Without effect, for an expected rating is always inside the training range.
+        Whether to keep predictions inside the range of the training ratings.
 
     device : str or torch.device, default="auto"
-        "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where there is one. A fitted
-        model falls back to the CPU where the device is missing.
+        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where
+        there is one. A fitted model falls back to the CPU where the device is missing.
 
     dtype : {"float32", "float64"}, default="float32"
-        The precision of the weights.
+        Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
         Determines initial weights, batches, samples and held-out ratings. An int gives
         the same model in each call, bit for bit with the same number of threads.
 
     verbose : bool or int, default=False
-        Print the loss after each epoch. For progress bars set a callback:
-        ``set_callbacks(sklearn.callback.ProgressBar())``.
+        Whether to print the objective after each iteration. For progress bars set a
+        callback: ``set_callbacks(sklearn.callback.ProgressBar())``.
 
     Attributes
     ----------
-    users_ : ndarray of shape (n_users,)
-        The ids of the users, ascending; row numbers after a fit on a matrix.
-
-    items_ : ndarray of shape (n_items,)
-        The ids of the items, ascending; column numbers after a fit on a matrix.
-
     levels_ : ndarray of shape (n_levels,)
         The different ratings, ascending.
 
@@ -120,33 +113,19 @@ class RBMRegressor(BaseRecommender):
         With ``kind="user"`` the hidden probabilities of the users, with ``kind="item"``
         their weights, flattened level by level.
 
-    user_means_, item_means_ : ndarray of shape (n_users,) and (n_items,)
-        Mean ratings, drawn to the global mean as by 5 ratings more.
-
-    global_mean_ : float
-        The mean rating.
-
-    rating_range_ : tuple of (float, float)
-        The lowest and the highest training rating.
-
     loss_curve_ : list of float
         The weighted sum of -log p(v | h) in each epoch, with h drawn given v. It is not
         what contrastive divergence minimises, but goes with it.
 
     validation_scores_ : list of float
-        R² of the held-out ratings after each epoch; empty without `early_stopping`.
+        R² of the held-out ratings after each iteration; empty without
+        `early_stopping`.
 
-    n_iter_ : int
-        Epochs made.
+    users_, items_, user_means_, item_means_, global_mean_, rating_range_ : see guide
+        Common to all recommenders, see :ref:`shared-attributes`.
 
-    n_features_in_ : int
-        2 for pairs, the number of items for a matrix.
-
-    feature_names_in_ : ndarray of shape (2,)
-        Names of the columns, if X was a DataFrame with string names.
-
-    device_ : str
-        Where the model was fitted.
+    n_iter_, n_features_in_, feature_names_in_, device_ : see guide
+        Common to all recommenders, see :ref:`shared-attributes`.
 
     See Also
     --------
@@ -274,7 +253,7 @@ array} of shape (n_users, n_items)
             stored 0 included.
 
         y : array-like of shape (n_ratings,), sparse of shape (n_users, n_items) or None
-            The ratings of the pairs. Beside a matrix, further ratings or None.
+            Ratings of the pairs. With a matrix, further ratings of it or None.
 
         sample_weight : array-like or sparse, default=None
             How much each rating counts in the gradient, of shape (n_ratings,); beside

@@ -107,7 +107,7 @@ class ItemRBM(RBM):
 
     @torch.no_grad()
     def _solve(self, rows, leave_one_out=False) -> SoftmaxSolutions:
-        """Weights of new users, shrunken toward the mean of the fitted ones."""
+        """Weights of new users, shrunk toward the mean of the fitted ones."""
         fitted = self.fitted
         hidden = fitted.hidden_probabilities_
         features = np.column_stack([hidden, np.ones(len(hidden))]).astype(np.float64)

@@ -204,7 +204,7 @@ def _check_levels(ratings: Ratings) -> np.ndarray:
 def _log_rates(rows: Rows, n_levels: int) -> torch.Tensor:
     """Logarithms of how often each visible unit has each level.
 
-    Rates of few ratings are shrunken toward those of all ratings, as means are.
+    Rates of few ratings are shrunk toward those of all ratings, as means are.
     """
     n_visible = rows.pattern.shape[1]
     counts = torch.bincount(

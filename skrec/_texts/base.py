@@ -96,12 +96,11 @@ array} of shape (n_users, n_items)
             stored 0 included.
 
         y : array-like of shape (n_ratings,), sparse of shape (n_users, n_items) or None
-            The ratings of the pairs. Beside a matrix, further ratings or None.
+            Ratings of the pairs. With a matrix, further ratings of it or None.
 
         sample_weight : array-like or sparse, default=None
-            The weight of each rating's error, of shape (n_ratings,); beside a matrix
-            sparse with its entries, or of shape (n_users,). A rating of weight 0 is as
-            good as absent.
+            Weight of each rating's error, of shape (n_ratings,); with a matrix, sparse
+            with its entries or of shape (n_users,). Ratings of weight 0 are ignored.
 
         item_texts : mapping, Series, ItemTexts or sequence, default=None
             Item id to text; beside a matrix also one text for each column. Items may

@@ -158,26 +158,26 @@ class CTRRegressor(TextFactorization):
         texts.
 
     memory : str or object with the joblib.Memory interface, default=None
-        Where to keep what the vectorizer makes of the texts, so that a search over
-        other parameters computes it once.
+        Cache of what the vectorizer makes of the texts: a folder or a memory object. A
+        search over other parameters then computes it once.
 
     max_iter : int, default=200
         The largest number of iterations, in each of which all users and then all items
         are solved for.
 
     tol : float, default=1e-4
-        What counts as an improvement: a decrease of the objective by this part, or an
-        increase of the validation score by this much.
+        Minimum relative decrease of the objective, or minimum increase of the
+        validation score, that counts as an improvement.
 
     early_stopping : bool, default=False
-        Hold out ratings, stop when their score has not improved for
-        `n_iter_no_change` iterations, and keep the best factors.
+        Whether to hold out ratings, to stop when their score has not improved for
+        `n_iter_no_change` iterations, and to keep the best parameters.
 
     validation_fraction : float, default=0.1
-        The part of the ratings that is held out.
+        Fraction of the ratings that is held out with `early_stopping`.
 
     n_iter_no_change : int, default=2
-        Iterations without improvement after which to stop.
+        Number of iterations without improvement after which to stop.
 
     warm_start : bool, default=False
         Start from the factors and proportions of the last fit, if there was one, and
@@ -185,7 +185,7 @@ class CTRRegressor(TextFactorization):
         matched by id; new ones start at random.
 
     clip : bool, default=True
-        Keep predictions inside the range of the training ratings.
+        Whether to keep predictions inside the range of the training ratings.
 
     device : str or torch.device, default="auto"
         "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where there is one. A fitted
@@ -193,24 +193,18 @@ class CTRRegressor(TextFactorization):
         the CPU.
 
     dtype : {"float32", "float64"}, default="float32"
-        The precision of the factors.
+        Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
         Determines topics, initial factors and held-out ratings. An int gives the same
         model in each call, bit for bit with the same number of threads.
 
     verbose : bool or int, default=False
-        Print the objective after each iteration. For progress bars set a callback:
-        ``set_callbacks(sklearn.callback.ProgressBar())``.
+        Whether to print the objective after each iteration. For progress bars set a
+        callback: ``set_callbacks(sklearn.callback.ProgressBar())``.
 
     Attributes
     ----------
-    users_ : ndarray of shape (n_users,)
-        The ids of the users, ascending; row numbers after a fit on a matrix.
-
-    items_ : ndarray of shape (n_items,)
-        The ids of the items, ascending; column numbers after a fit on a matrix.
-
     user_factors_, item_factors_ : ndarray of shape (n_users or n_items, n_factors)
         The factors.
 
@@ -236,33 +230,18 @@ class CTRRegressor(TextFactorization):
     intercept_ : float
         The global mean, or 0 without `fit_intercept`.
 
-    user_means_, item_means_ : ndarray of shape (n_users,) and (n_items,)
-        Mean ratings, drawn to the global mean as by 5 ratings more.
-
-    global_mean_ : float
-        The mean rating.
-
-    rating_range_ : tuple of (float, float)
-        The lowest and the highest training rating.
-
     loss_curve_ : list of float
-        The objective after each iteration.
+        Objective after each iteration.
 
     validation_scores_ : list of float
         R² of the held-out ratings after each iteration; empty without
         `early_stopping`.
 
-    n_iter_ : int
-        Iterations made.
+    users_, items_, user_means_, item_means_, global_mean_, rating_range_ : see guide
+        Common to all recommenders, see :ref:`shared-attributes`.
 
-    n_features_in_ : int
-        2 for pairs, the number of items for a matrix.
-
-    feature_names_in_ : ndarray of shape (2,)
-        Names of the columns, if X was a DataFrame with string names.
-
-    device_ : str
-        Where the model was fitted.
+    n_iter_, n_features_in_, feature_names_in_, device_ : see guide
+        Common to all recommenders, see :ref:`shared-attributes`.
 
     See Also
     --------

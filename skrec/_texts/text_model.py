@@ -35,7 +35,7 @@ class TextDistances:
         self.vectors = vectors * self.is_compared[:, np.newaxis]
 
     def means(self, rows: sp.csr_array) -> np.ndarray:
-        """The mean over the items of each row, shrunken toward zero.
+        """The mean over the items of each row, shrunk toward zero.
 
         Parameters
         ----------
