@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from sklearn.base import (
@@ -77,7 +78,7 @@ class BaseRecommender(
     def _make_model(self, device: torch.device) -> Model:
         """The fitted model on a device."""
 
-    def predict(self, X):
+    def predict(self, X: Any) -> NDArray[np.float64]:
         """Predict ratings.
 
         Parameters
@@ -105,7 +106,7 @@ array} of shape (n_rows, n_items)
         predictor = self._predictor()
         return predictor.predict_rows(X) if is_matrix(X) else predictor.predict_pairs(X)
 
-    def score(self, X, y=None, sample_weight=None):
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the coefficient of determination R² of the predictions.
 
         Parameters
@@ -151,7 +152,7 @@ array} of shape (n_rows, n_items)
             )
         return target.data, predicted, check_matrix_weights(sample_weight, target)
 
-    def transform(self, X):
+    def transform(self, X: Any) -> NDArray[Any]:
         """Return the factors of users.
 
         Parameters
@@ -173,7 +174,7 @@ DataFrame} of shape (n_ratings, 2)
             users = predictor.known_users(predictor.positions(X)[0])
         return predictor.transform(users)
 
-    def fit_transform(self, X, y=None, **fit_params):
+    def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> NDArray[Any]:
         """Fit and return the factors of users.
 
         Parameters
@@ -196,7 +197,9 @@ DataFrame} of shape (n_ratings, 2)
         y = None if is_matrix(X) else y
         return self.fit(X, y, **fit_params).transform(X)
 
-    def recommend(self, X, n_items=10, *, exclude_seen=True):
+    def recommend(
+        self, X: Any, n_items: int = 10, *, exclude_seen: bool = True
+    ) -> pd.DataFrame:
         """Recommend the items with the highest predicted ratings.
 
         Parameters

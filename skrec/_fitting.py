@@ -1,4 +1,4 @@
-"""Where every fit happens: from the arguments of `fit` to the fitted attributes."""
+"""Common steps of all fits, from the arguments of `fit` to the fitted attributes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MAX_SEED = np.iinfo(np.int32).max
 
 @dataclass
 class RatingAttributes:
-    """The fitted attributes that follow from the ratings alone."""
+    """Fitted attributes that depend only on the ratings."""
 
     n_features_in_: int
     users_: np.ndarray
@@ -50,7 +50,7 @@ class RatingAttributes:
     def of(
         cls, ratings: Ratings, on_matrix: bool, texts: Sequence[str | None] | None
     ) -> RatingAttributes:
-        """Find the attributes of ratings whose items may have texts."""
+        """Compute the attributes from ratings and, if given, texts of the items."""
         n_users, n_items = ratings.shape
         values, weights = ratings.values, ratings.weights
         mean = float(np.average(values, weights=weights))
@@ -72,18 +72,18 @@ class RatingAttributes:
 
 
 class Trainer(ABC):
-    """What moves in a fit, one kind for each kind of model.
+    """Base class of trainers: the state and the steps of a fit, one class per model.
 
     Attributes
     ----------
     n_epochs : int
-        The largest number of epochs.
+        Maximum number of epochs.
 
     may_settle : bool
-        Whether the fit ends when the loss has stopped falling.
+        Whether the fit ends when the loss has stopped decreasing.
 
     must_settle : bool
-        Whether to warn if the loss is still falling after the last epoch.
+        Whether to warn if the loss is still decreasing after the last epoch.
     """
 
     n_epochs: int
@@ -92,34 +92,34 @@ class Trainer(ABC):
 
     @abstractmethod
     def parameters(self) -> list[Tensor]:
-        """All tensors that describe the model; the best of their states is kept."""
+        """All tensors of the model; the best of their states is kept."""
 
     @abstractmethod
     def step(self, epoch: int, keep: Callable[[], None]) -> float:
-        """Run an epoch and return the loss; see `iterate` for `keep`."""
+        """Run an epoch and return its loss; see `iterate` for `keep`."""
 
     def validate(self) -> float:
-        """R² of the predictions of the held-out ratings, if there are any."""
+        """R² of the predictions for the held-out ratings, if there are any."""
         raise TypeError(f"{type(self).__name__} does not stop early.")
 
     @abstractmethod
     def attributes(self) -> dict[str, Any]:
-        """The fitted attributes that the present parameters amount to."""
+        """Fitted attributes for the current parameters."""
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """The optimizers, whose moments are a part of the state."""
+        """Optimizers, whose moments are part of the state."""
         return []
 
     def generators(self) -> list[torch.Generator | np.random.Generator]:
-        """The generators of random numbers that the steps use."""
+        """Random number generators used by the steps."""
         return []
 
     def extras(self) -> dict[str, Any]:
-        """What else a step changes, by the names of attributes of the trainer."""
+        """Further attributes of the trainer that a step changes, by name."""
         return {}
 
     def state(self) -> dict[str, Any]:
-        """A copy of all that the next steps depend on."""
+        """Copy of the complete state on which the next steps depend."""
         return {
             "parameters": [p.detach().clone() for p in self.parameters()],
             "optimizers": [copy.deepcopy(o.state_dict()) for o in self.optimizers()],
@@ -129,7 +129,7 @@ class Trainer(ABC):
 
     @torch.no_grad()
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from a state of a trainer that was made from the same arguments."""
+        """Restore the state of a trainer constructed from the same arguments."""
         for parameter, saved in zip(
             self.parameters(), state["parameters"], strict=True
         ):
@@ -152,46 +152,46 @@ class Trainer(ABC):
 class Fit:
     """One call of `fit`.
 
-    The ratings are validated and held out when it is made, before any work; `run`
-    trains and stores all attributes at once, so that a refused fit, or one that is
-    interrupted in its first epoch, leaves the estimator as it was.
+    The constructor validates the ratings and splits off held-out ratings, before any
+    training. `run` trains the model and stores all attributes at once. A rejected fit,
+    or one interrupted in its first epoch, therefore leaves the estimator unchanged.
 
     Parameters
     ----------
     estimator : BaseRecommender
-        The estimator that is fitted.
+        Estimator to fit.
 
     X, y, sample_weight, item_texts
-        The arguments of its `fit`.
+        Arguments of the estimator's `fit`.
 
     Attributes
     ----------
     device : torch.device
-        The device to compute on.
+        Device to compute on.
 
     dtype : torch.dtype
-        The precision of the model.
+        Precision of the model.
 
     ratings : Ratings
-        All ratings. The items are those that are rated or have a text.
+        All ratings. The items are those that have ratings or a text.
 
     texts : list of length n_items or None
-        The text of each item, None where there is none; None without `item_texts`.
+        Text of each item, None for items without text; None without `item_texts`.
 
     known : RatingAttributes
-        The attributes that follow from the ratings alone.
+        Attributes that depend only on the ratings.
 
     random_state : RandomState
-        The source of all seeds.
+        Source of all seeds.
 
     training : Ratings
-        The ratings to train on.
+        Training ratings.
 
     held_out : Ratings or None
-        The ratings to stop early by; None without `early_stopping`.
+        Held-out ratings for early stopping; None without `early_stopping`.
 
     previous : BaseRecommender or None
-        The estimator as it was fitted before, if `warm_start` continues from it.
+        Previously fitted estimator, if `warm_start` continues from it.
     """
 
     def __init__(
@@ -225,19 +225,20 @@ class Fit:
 
     @functools.cached_property
     def training_pattern(self) -> Pattern:
-        """The positions of the training ratings, on the device."""
+        """Pattern of the training ratings, on the device."""
         return _pattern(self.training, self.device)
 
     def draw_seed(self) -> int:
-        """Draw the seed of a generator."""
+        """Draw a seed for a generator."""
         return int(self.random_state.randint(MAX_SEED))
 
     def tensors(
         self, ratings: Ratings, offset: float = 0.0, scale: float = 1.0, device=None
     ) -> tuple[Pattern, Tensor, Tensor | None]:
-        """Pattern, ratings less an offset on a scale, and weights.
+        """Return the pattern, the shifted and scaled ratings, and the weights.
 
-        They are on `device`, by default that of the fit.
+        The offset is subtracted from the ratings, which are then divided by the scale.
+        The tensors are on `device`, by default the device of the fit.
         """
         device = self.device if device is None else device
         if ratings is self.training and device == self.device:
@@ -252,7 +253,7 @@ class Fit:
         return pattern, values, weights
 
     def run(self, trainer: Trainer) -> Any:
-        """Train, store the fitted attributes and return the estimator."""
+        """Train the model, store the fitted attributes and return the estimator."""
         estimator = self.estimator
         reports = EpochReports(
             estimator,
@@ -283,11 +284,11 @@ class Fit:
         return estimator
 
     def _hold_out(self) -> tuple[Ratings, Ratings | None]:
-        """Split the ratings into those to train on and those to stop early by."""
+        """Split the ratings into training ratings and held-out ratings."""
         if not getattr(self.estimator, "early_stopping", False):
             return self.ratings, None
         n_ratings = self.ratings.n_ratings
-        # R² needs two.
+        # R² needs at least two ratings.
         n_held_out = max(2, math.ceil(self.estimator.validation_fraction * n_ratings))
         if n_held_out >= n_ratings:
             raise ValueError(
@@ -306,7 +307,7 @@ class Fit:
         return attributes
 
     def _store(self, attributes: dict[str, Any]) -> None:
-        """Replace the former attributes at once."""
+        """Replace all previous attributes at once."""
         state = vars(self.estimator) | attributes
         if self.feature_names is None:
             state.pop("feature_names_in_", None)
@@ -327,30 +328,30 @@ class Fit:
                 f"settled to tol={estimator.tol}. Raise max_iter or tol."
             )
         if message is not None:
-            # Here, `run`, `fit`, and what wraps it.
+            # This method, `run`, `fit`, and its wrappers.
             level = 3 + N_WRAPPERS + 1
             warnings.warn(message, ConvergenceWarning, stacklevel=level)
 
 
 class EpochReports:
-    """Reports the epochs of a fit to the callbacks, and to `verbose` users.
+    """Reports of the epochs of a fit, to callbacks and, with `verbose`, to the console.
 
     Parameters
     ----------
     estimator : BaseRecommender
-        The estimator that is fitted.
+        Estimator to fit.
 
     X, y : array-like, sparse or None
-        The arguments of `fit`.
+        Arguments of `fit`.
 
     metadata : dict
-        Its other arguments; None means not given.
+        Other arguments of `fit`; None means not given.
 
     attributes : callable
-        Returns the attributes that the estimator would have if it stopped now.
+        Function that returns the attributes of the estimator if it stopped now.
 
     n_epochs : int
-        The largest number of epochs.
+        Maximum number of epochs.
     """
 
     def __init__(self, estimator, X, y, metadata, attributes, n_epochs):
@@ -368,7 +369,7 @@ class EpochReports:
         self.epoch.call_on_fit_task_begin(**self.arguments)
 
     def end_epoch(self, history: History) -> bool:
-        """Report an epoch; whether a callback wants the training to stop."""
+        """Report an epoch; return whether a callback requests to stop training."""
         if self.estimator.verbose:
             scores = history.validation_scores
             score = f", validation R2 {scores[-1]:.5f}" if scores else ""

@@ -1,4 +1,4 @@
-"""Where every prediction happens: a fitted model, and what is known beyond it."""
+"""Common steps of all predictions, including fallbacks for unseen users and items."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from ._data.ratings import (
 )
 from ._sklearn_compat import check_feature_names
 
-# Numbers, and bytes, that an entry of a dense prediction takes while it is computed.
+# Temporary numbers and bytes per entry in the computation of dense predictions.
 _NUMBERS_AT_WORK, _BYTES_AT_WORK = 4, 24
 
 
 class Model(ABC):
-    """A fitted model on a device, made from the attributes of an estimator.
+    """Fitted model on a device, constructed from the attributes of an estimator.
 
-    It predicts for users whose state is known, a named tuple of tensors with one row a
-    user: those who were in `fit`, and those who are folded in from their ratings.
+    It predicts for users with a known state: a named tuple of tensors with one row per
+    user. These are the users in `fit` and new users folded in from their ratings.
 
     Parameters
     ----------
     fitted : BaseRecommender
-        The estimator; its attributes do not change any more.
+        Fitted estimator, whose attributes must not change afterward.
 
     device : torch.device
-        The device to compute on.
+        Device to compute on.
     """
 
-    # The state of the users in `fit`.
+    # State of the users in `fit`.
     users: Any
-    # Numbers that each user and item take at once in `scores`.
+    # Number of temporary values per user and item in `scores`.
     width = 1
 
     def __init__(self, fitted: Any, device: torch.device):
@@ -52,15 +52,15 @@ class Model(ABC):
 
     @abstractmethod
     def fold_in(self, rows: sp.csr_array) -> Any:
-        """The state of new users, whose rows have ratings of modeled items."""
+        """Compute the state of new users from rows of ratings of modeled items."""
 
     @abstractmethod
     def transform(self, state: Any) -> np.ndarray:
-        """The factors of users, of shape (n_users, n_components)."""
+        """Factors of users, of shape (n_users, n_components)."""
 
     @abstractmethod
     def scores_at(self, state: Any, row: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """Predict pairs of a row of the state and an item, sorted and distinct."""
+        """Predict sorted, distinct pairs of a row of the state and an item."""
 
     @abstractmethod
     def scores(self, state: Any) -> np.ndarray:
@@ -68,13 +68,13 @@ class Model(ABC):
 
     @abstractmethod
     def left_out(self, rows: sp.csr_array) -> np.ndarray:
-        """Predict each rating from the others in its row, of shape (nnz,).
+        """Predict each rating from the other ratings in its row, of shape (nnz,).
 
-        The value is arbitrary where a row has no other rating.
+        The value is arbitrary if the row has no other rating.
         """
 
     def std_at(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """Standard deviations of ratings of users in `fit`, by positions."""
+        """Standard deviations of ratings of users in `fit`, given by positions."""
         raise TypeError(f"{type(self).__name__} has no standard deviations.")
 
     def std(self, rows: sp.csr_array) -> np.ndarray:
@@ -82,34 +82,34 @@ class Model(ABC):
         raise TypeError(f"{type(self).__name__} has no standard deviations.")
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
-        """An array on the device."""
+        """Move an array to the device."""
         return as_tensor(array, device=self.device)
 
     def pattern(self, rows: sp.csr_array) -> Pattern:
-        """The positions of the ratings in rows, on the device."""
+        """Pattern of rows of ratings, on the device."""
         crow, col = as_tensor(rows.indptr), as_tensor(rows.indices)
         return Pattern(crow, col, rows.shape).to(self.device)
 
     def pattern_of_pairs(self, n_rows: int, row: np.ndarray, item: np.ndarray):
-        """The pattern of sorted, distinct pairs of a row and an item."""
+        """Pattern of sorted, distinct pairs of a row and an item."""
         crow = np.searchsorted(row, np.arange(n_rows + 1))
         shape = n_rows, len(self.fitted.items_)
         return Pattern(as_tensor(crow), as_tensor(item), shape).to(self.device)
 
 
 class Users(NamedTuple):
-    """Users to predict for, wherever what is known of them comes from.
+    """Users to predict for: users in `fit` or users folded in from their ratings.
 
     Attributes
     ----------
     state : named tuple of tensors of shape (n_users, ...)
-        What the model knows of them.
+        State of the users in the model.
 
     is_known : ndarray of shape (n_users,), dtype bool
-        Whether they have rated anything that the state could come from.
+        Mask of the users who have ratings that determine their state.
 
     means : ndarray of shape (n_users,)
-        Their mean ratings, shrunk toward the global mean.
+        Mean ratings of the users, shrunk toward the global mean.
     """
 
     state: Any
@@ -121,37 +121,37 @@ class Users(NamedTuple):
 
 
 class Predictor:
-    """Predictions of a fitted model, for users and items that it may not know.
+    """Predictor of a fitted model that also handles unseen users and items.
 
     Parameters
     ----------
     fitted : BaseRecommender
-        The estimator, which must not change any more.
+        Fitted estimator, which must not change afterward.
     """
 
     def __init__(self, fitted: Any):
         self.fitted = fitted
         self.model: Model = fitted._make_model(inference_device(fitted.device))
         self.n_items = len(fitted.items_)
-        # Users and items that the model knows by ratings, or by a text.
+        # Items that have ratings or a text in `fit`, and users that have ratings in `fit`.
         self.is_modeled = fitted._is_rated | fitted._has_text
         self.has_rated = np.diff(fitted._seen.indptr) > 0
 
-    # Queries: users and items of pairs, rows, or users alone.
+    # Queries: user-item pairs, rows of ratings, or users.
 
     def check_rows(self, X: Any, name: str = "X") -> sp.csr_array:
-        """Validate rows of ratings, one column for each item."""
+        """Validate rows of ratings with one column for each item."""
         return check_rating_matrix(X, name=name, n_items=self.n_items)
 
     def positions(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """The positions of the users and items of pairs; -1 for unseen ones."""
+        """Positions of the users and items of pairs; -1 if unseen."""
         users, items = check_pairs(X)
         if not self.fitted._fitted_on_matrix:
             check_feature_names(self.fitted, X)
         return self._user_positions(users), self._item_positions(items)
 
     def known_users(self, positions: np.ndarray) -> Users:
-        """Users by their positions in `users_`; -1 is an unseen user."""
+        """Users given by their positions in `users_`; -1 is an unseen user."""
         is_seen = positions >= 0
         means = self.fitted.user_means_[positions]
         return Users(
@@ -161,7 +161,7 @@ class Predictor:
         )
 
     def users_of_rows(self, rows: sp.csr_array) -> Users:
-        """Users who are known by the ratings in their rows."""
+        """Users folded in from their rows of ratings."""
         informative = select_entries(rows, self.is_modeled[rows.indices])
         is_known = np.diff(informative.indptr) > 0
         return Users(
@@ -189,13 +189,13 @@ class Predictor:
     def predict_entries(
         self, users: Users, row: np.ndarray, item: np.ndarray
     ) -> np.ndarray:
-        """Predict single ratings, of shape (n_ratings,); item -1 is an unseen one."""
+        """Predict single ratings, of shape (n_ratings,); item -1 is an unseen item."""
         fitted = self.fitted
         is_modeled = np.append(self.is_modeled, False)[item]
         item_means = np.append(fitted.item_means_, fitted.global_mean_)[item]
         ratings = np.where(is_modeled, item_means, users.means[row])
         modeled = np.flatnonzero(users.is_known[row] & is_modeled)
-        # Each pair once, by user and item: there may be more pairs than distinct ones.
+        # Sort the pairs by user and item, and predict duplicate pairs only once.
         keys = row[modeled].astype(np.int64) * self.n_items + item[modeled]
         keys, place = np.unique(keys, return_inverse=True)
         scores = self.model.scores_at(users.state, *np.divmod(keys, self.n_items))
@@ -203,7 +203,7 @@ class Predictor:
         return self._clip(ratings)
 
     def predict_dense(self, users: Users, *, clip: bool = True) -> np.ndarray:
-        """Predict all items for some users, of shape (n_users, n_items)."""
+        """Predict all items for the given users, of shape (n_users, n_items)."""
         ratings = np.empty((len(users.means), self.n_items))
         for part in self._chunks(len(ratings)):
             some = users.take(part)
@@ -213,12 +213,12 @@ class Predictor:
         return self._clip(ratings) if clip else ratings
 
     def predict_left_out(self, rows: sp.csr_array) -> np.ndarray:
-        """Predict each rating from the others in its row, of shape (nnz,)."""
+        """Predict each rating from the other ratings in its row, of shape (nnz,)."""
         row = row_numbers(rows)
         is_modeled = self.is_modeled[rows.indices]
         informative = select_entries(rows, is_modeled)
         counts = np.diff(rows.indptr)[row]
-        # Without rating j the sum of its row lacks r_j and the count lacks one.
+        # Leaving out rating j reduces the sum of its row by r_j and the count by 1.
         sums = np.bincount(row, rows.data, minlength=rows.shape[0])[row] - rows.data
         prior = PRIOR_RATINGS * self.fitted.global_mean_
         ratings = (sums + prior) / (counts - 1 + PRIOR_RATINGS)
@@ -248,7 +248,7 @@ class Predictor:
         return std
 
     def transform(self, users: Users) -> np.ndarray:
-        """The factors of users; zeros for a user of whom nothing is known."""
+        """Factors of users; zeros for unknown users."""
         return self.model.transform(users.state)
 
     # Recommendations.
@@ -256,7 +256,7 @@ class Predictor:
     def recommend_to_users(
         self, ids: Any, n_items: int, exclude_seen: bool
     ) -> pd.DataFrame:
-        """Recommend items to users by their ids."""
+        """Recommend items to users given by their ids."""
         ids = check_ids(ids, "user")
         positions = self._user_positions(ids)
         seen = _select_rows(self.fitted._seen, positions)
@@ -266,7 +266,7 @@ class Predictor:
     def recommend_to_rows(
         self, X: Any, n_items: int, exclude_seen: bool
     ) -> pd.DataFrame:
-        """Recommend items to users who are known by rows of ratings."""
+        """Recommend items to users given by rows of ratings."""
         rows = self.check_rows(X)
         ids, users = np.arange(rows.shape[0]), self.users_of_rows(rows)
         return self._recommend(ids, users, rows, n_items, exclude_seen)
@@ -274,7 +274,7 @@ class Predictor:
     def _recommend(self, ids, users, seen, n_items, exclude_seen) -> pd.DataFrame:
         parts = []
         for part in self._chunks(len(ids)):
-            # The order is that of the model; clipped ratings may be equal.
+            # Rank by unclipped ratings, since clipped ratings may be equal.
             scores = self.predict_dense(users.take(part), clip=False)
             if exclude_seen:
                 rows = seen[part]
@@ -285,7 +285,7 @@ class Predictor:
         return found
 
     def refuse_too_large(self, shape: tuple[int, int]) -> None:
-        """Refuse dense predictions that would not fit in memory."""
+        """Reject dense predictions that do not fit in memory."""
         n_entries = shape[0] * shape[1]
         at_once = max(CHUNK // _NUMBERS_AT_WORK, shape[1])
         at_work = min(n_entries, at_once) * _BYTES_AT_WORK
@@ -299,7 +299,7 @@ class Predictor:
             )
 
     def _chunks(self, n_users: int) -> list[slice]:
-        """Ranges of users whose dense predictions are computed at once."""
+        """Slices of users whose dense predictions are computed at once."""
         width = self.n_items * self.model.width * _NUMBERS_AT_WORK
         return row_chunks(n_users, width)
 
@@ -320,19 +320,19 @@ class Predictor:
 
 
 class PredictorCache:
-    """The predictor of an estimator, made anew when an attribute has been replaced.
+    """Cache of an estimator's predictor, renewed when an attribute has been replaced.
 
-    Predictions are made from a snapshot of all attributes, so that a refit in another
-    thread changes none of them halfway. The predictor is not copied or pickled.
+    Predictions use a snapshot of all attributes, so that a refit in another thread
+    cannot change them halfway. The predictor is not copied or pickled.
     """
 
     def __init__(self) -> None:
         self._predictor: Predictor | None = None
 
     def get(self, estimator: Any) -> Predictor:
-        """The predictor of an estimator as it is now."""
+        """Predictor for the current attributes of an estimator."""
         attributes = vars(estimator).copy()
-        del attributes["_predictors"]  # itself
+        del attributes["_predictors"]  # this cache itself
         predictor = self._predictor
         if predictor is None or not _is_same(vars(predictor.fitted), attributes):
             fitted = object.__new__(type(estimator))
@@ -345,19 +345,19 @@ class PredictorCache:
 
 
 def _is_same(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Whether two dictionaries have the same objects."""
+    """Whether two dictionaries contain the same objects."""
     return len(old) == len(new) and all(
         name in old and old[name] is value for name, value in new.items()
     )
 
 
 def _take(state: Any, positions: Any) -> Any:
-    """The state of some users."""
+    """Select the state of some users."""
     return type(state)(*(tensor[positions] for tensor in state))
 
 
 def _zeroed(state: Any, mask: np.ndarray) -> Any:
-    """The state with zeros for some users, in place."""
+    """Set the state of some users to 0, in place."""
     if mask.any():
         for tensor in state:
             tensor[torch.as_tensor(mask, device=tensor.device)] = 0
@@ -365,7 +365,7 @@ def _zeroed(state: Any, mask: np.ndarray) -> Any:
 
 
 def _select_rows(matrix: sp.csr_array, positions: np.ndarray) -> sp.csr_array:
-    """Some rows of a matrix; -1 is an empty one."""
+    """Select rows of a matrix; -1 gives an empty row."""
     starts = matrix.indptr[positions]
     counts = np.where(positions >= 0, matrix.indptr[positions + 1] - starts, 0)
     indptr = np.concatenate([[0], np.cumsum(counts)])
@@ -377,9 +377,9 @@ def _select_rows(matrix: sp.csr_array, positions: np.ndarray) -> sp.csr_array:
 
 
 def _best(ids, scores, items, n_items) -> pd.DataFrame:
-    """The items of the highest scores for each user; -inf is never taken.
+    """Items with the highest scores for each user; scores of -inf are excluded.
 
-    Equal scores come in the order of the items, also where some are cut off.
+    Items with equal scores are ranked and cut off in the order of the items.
     """
     n_items = min(n_items, scores.shape[1])
     kth = scores.shape[1] - n_items

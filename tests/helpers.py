@@ -6,6 +6,7 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from skrec import (
     AutoRecRegressor,
+    BaselineRegressor,
     BayesianMFRegressor,
     BiasedMFRegressor,
     CDLRegressor,
@@ -34,6 +35,8 @@ def small(cls, **params):
     elif issubclass(cls, RBMRegressor):
         sizes = {"n_hidden": 4, "alpha": 1.0, "learning_rate_init": 0.3}
         sizes |= {"max_iter": 40}
+    elif issubclass(cls, BaselineRegressor):
+        sizes = {"lambda_u": 1.0, "lambda_v": 1.0}
     elif issubclass(cls, BayesianMFRegressor):
         sizes = {"n_factors": 2, "max_iter": 8, "burn_in": 1, "thinning": 3}
     else:
@@ -60,6 +63,7 @@ RECOMMENDERS = [
     small(AutoRecRegressor),
     small(AutoRecRegressor, kind="user"),
     small(PMFRegressor),
+    small(BaselineRegressor),
     small(BiasedMFRegressor),
     small(SVDppRegressor),
     small(BayesianMFRegressor),

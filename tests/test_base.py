@@ -5,7 +5,6 @@ import pickle
 
 import joblib
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
@@ -21,9 +20,7 @@ from helpers import (
 from sklearn.base import clone
 from sklearn.callback import ProgressBar
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.metrics import root_mean_squared_error
-from sklearn.model_selection import GridSearchCV, KFold
 
 from skrec import (
     AutoRecRegressor,
@@ -31,7 +28,6 @@ from skrec import (
     BiasedMFRegressor,
     CDLRegressor,
     ConvMFRegressor,
-    CTRRegressor,
     LLORMARegressor,
     PMFRegressor,
     RBMRegressor,
@@ -161,9 +157,7 @@ def test_a_weight_per_row_applies_to_each_rating_of_the_row(recommender, R):
     per_row = np.random.default_rng(0).uniform(0.5, 2, R.shape[0])
     per_rating = R.copy()
     per_rating.data = np.repeat(per_row, np.diff(R.indptr))
-    a, b = (
-        fit(clone(recommender), R, sample_weight=w) for w in (per_row, per_rating)
-    )
+    a, b = (fit(clone(recommender), R, sample_weight=w) for w in (per_row, per_rating))
     np.testing.assert_equal(fitted_values(a), fitted_values(b))
 
 
@@ -231,7 +225,7 @@ RANDOM = {
     AutoRecRegressor: {"input_dropout": 0.3, "dropout": 0.2, "batch_size": 10},
     RBMRegressor: {"batch_size": 16},
     ConvMFRegressor: {"dropout": 0.2, "word_dropout": 0.2, "batch_size": 16},
-    CDLRegressor: {"noise": 0.3, "batch_size": 16},
+    CDLRegressor: {"input_dropout": 0.3, "batch_size": 16},
     object: {},
 }
 
@@ -415,7 +409,7 @@ OVERFITTING = {
 
 
 @each([m for m in MODELS if {"early_stopping", "warm_start"} <= set(m.get_params())])
-def test_early_stopping_keeps_the_best_state(recommender, pairs):
+def test_early_stopping_keeps_the_best_state(recommender, R, pairs):
     params = by_class(recommender, OVERFITTING) | {"early_stopping": True}
     model = clone(recommender).set_params(**params, max_iter=100, n_iter_no_change=5)
     fit(model, *pairs)
@@ -425,9 +419,8 @@ def test_early_stopping_keeps_the_best_state(recommender, pairs):
     assert model.n_iter_ - best >= 5
     shorter = clone(recommender).set_params(**params, max_iter=best)
     fit(shorter.set_params(n_iter_no_change=99), *pairs)
-    names = "user_factors_", "item_factors_", "user_biases_", "item_biases_"
-    for name in names:
-        np.testing.assert_array_equal(getattr(model, name), getattr(shorter, name))
+    np.testing.assert_array_equal(model.predict(R), shorter.predict(R))
+    np.testing.assert_array_equal(model.transform(R), shorter.transform(R))
 
 
 # The objectives of ConvMF and CDL need not settle: their networks take noisy steps.
@@ -619,32 +612,3 @@ def test_a_gpu_fits_what_the_cpu_fits(recommender, R, pairs):
     assert errors[0] == pytest.approx(errors[1], abs=0.02)
     on_gpu, on_cpu = (model.set_params(device=d).predict(R) for d in ("cuda", "cpu"))
     np.testing.assert_allclose(on_gpu, on_cpu, atol=1e-4)
-
-
-# Searches
-
-GRIDS = {
-    AutoRecRegressor: {"alpha": [5.0, 1e5]},
-    RBMRegressor: {"alpha": [2.0, 1e4]},
-    BayesianMFRegressor: {"n_factors": [3, 1]},
-    object: {"lambda_u": [2.0, 1e4]},
-}
-
-
-@pytest.mark.parametrize("n_jobs", [1, 2])
-@pytest.mark.parametrize("form", ["matrix", "pairs"])
-@each(MODELS)
-def test_a_search_finds_the_better_of_two_values(recommender, R, pairs, form, n_jobs):
-    X, y = (R, None) if form == "matrix" else pairs
-    grid, cv = by_class(recommender, GRIDS), KFold(2, shuffle=True, random_state=0)
-    search = GridSearchCV(clone(recommender), grid, cv=cv, n_jobs=n_jobs)
-    fit(search, X, y)
-    (name, values), = grid.items()
-    print(search.cv_results_["mean_test_score"])
-    assert search.best_params_ == {name: values[0]}
-    assert search.best_estimator_.recommend([0], n_items=3).shape == (3, 3)
-    train, test = next(cv.split(X))
-    by_hand = clone(recommender).set_params(**search.best_params_)
-    fit(by_hand, X[train], None if y is None else y[train])
-    expected = by_hand.score(X[test], None if y is None else y[test])
-    assert search.cv_results_["split0_test_score"][0] == pytest.approx(expected)

@@ -72,8 +72,8 @@ def test_words_are_counts_of_rows_of_length_1(data):
     np.testing.assert_allclose((found**2).sum(axis=1), 1)
 
 
-def test_noise_changes_what_is_learned(data):
-    plain, noisy = (fit_on(data, noise=noise) for noise in (0.0, 0.5))
+def test_input_dropout_changes_what_is_learned(data):
+    plain, noisy = (fit_on(data, input_dropout=rate) for rate in (0.0, 0.5))
     assert abs(plain.text_factors_ - noisy.text_factors_).max() > 1e-4
 
 
@@ -82,7 +82,7 @@ def test_noise_changes_what_is_learned(data):
     [
         ({"hidden_layer_sizes": (0,)}, "hidden_layer_sizes must be"),
         ({"hidden_layer_sizes": (2.5,)}, "hidden_layer_sizes must be"),
-        ({"noise": 1.0}, "noise"),
+        ({"input_dropout": 1.0}, "input_dropout"),
         ({"lambda_n": -1}, "lambda_n"),
     ],
 )

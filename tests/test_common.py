@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 import scipy
 import scipy.sparse as sp
-from helpers import small
+from helpers import RECOMMENDERS, small
 from sklearn.base import RegressorMixin, clone
 from sklearn.exceptions import SkipTestWarning
 from sklearn.utils import estimator_checks, estimator_html_repr, get_tags
@@ -47,21 +47,6 @@ from skrec.datasets import make_ratings
 from skrec.model_selection import ratings_to_samples
 from skrec.text import ItemTexts, SequenceVectorizer
 
-# Every public estimator, small enough to be fitted in a moment.
-RECOMMENDERS = [
-    small(AutoRecRegressor),
-    small(AutoRecRegressor, kind="user"),
-    small(PMFRegressor),
-    small(BiasedMFRegressor),
-    small(SVDppRegressor),
-    small(BayesianMFRegressor),
-    small(LLORMARegressor),
-    small(RBMRegressor),
-    small(RBMRegressor, kind="user"),
-    small(ConvMFRegressor),
-    small(CTRRegressor),
-    small(CDLRegressor),
-]
 VECTORIZERS = [SequenceVectorizer()]
 
 pytestmark = [
@@ -511,9 +496,7 @@ def test_rows_may_come_in_any_order_and_number(fit, R):
 def test_a_second_fit_gives_the_same_model(fit, R, item_texts):
     model = fit(R)
     expected = model.predict(R)
-    params = (
-        {"item_texts": item_texts} if isinstance(model, TextFactorization) else {}
-    )
+    params = {"item_texts": item_texts} if isinstance(model, TextFactorization) else {}
     np.testing.assert_array_equal(model.fit(R, **params).predict(R), expected)
 
 

@@ -2,6 +2,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from helpers import make_factorization as make
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
@@ -10,7 +11,6 @@ from sklearn.metrics import root_mean_squared_error
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from test_mf import make
 
 from skrec import BiasedMFRegressor, ConvMFRegressor
 from skrec._core.ridge import solve_rows
@@ -130,7 +130,7 @@ def test_leaving_out_a_rating_of_a_cold_item_is_exact(data, fit_biases):
     known.eliminate_zeros()
     model = fit_on(known, data.item_texts, fit_biases=fit_biases, dtype="float64")
     rows = data.R[:8]
-    left_out = model._predict_left_out(rows)
+    left_out = model._predictor().predict_left_out(rows)
     for entry, (u, i) in enumerate(zip(*rows.nonzero(), strict=True)):
         others = rows[[u]].copy()
         others.data[others.indices == i] = 0

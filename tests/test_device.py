@@ -13,6 +13,7 @@ def test_auto_takes_a_gpu_only_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve_device("auto") == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert resolve_device("auto") == torch.device("cuda")
 
 
@@ -34,6 +35,8 @@ def test_a_fitted_model_falls_back_to_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert inference_device("cuda") == torch.device("cpu")
     assert inference_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match="device='gpu' names no device"):
+        inference_device("gpu")
 
 
 def test_generators_leave_the_global_one_alone():

@@ -54,9 +54,13 @@ def test_rows_have_the_posterior_of_the_dense_formula(problem):
     for u in range(R.shape[0]):
         at = slice(R.indptr[u], R.indptr[u + 1])
         mean, A = dense_posterior(
-            R.indices[at], R.data[at], arrays["rating_precisions"][at], arrays["prior"][u],
-            arrays["vectors"], arrays["prior_precision"],
-        )  # fmt: skip
+            R.indices[at],
+            R.data[at],
+            arrays["rating_precisions"][at],
+            arrays["prior"][u],
+            arrays["vectors"],
+            arrays["prior_precision"],
+        )
         np.testing.assert_allclose(posterior.mean[u], mean)
         np.testing.assert_allclose(posterior.cholesky[u] @ posterior.cholesky[u].T, A)
 

@@ -2,11 +2,10 @@ import pickle
 
 import numpy as np
 import pytest
+from helpers import Interrupt, without_one
 from sklearn.base import clone
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, KFold
-from test_autorec import Interrupt
-from test_rbm import without_one
 
 from skrec import LLORMARegressor
 from skrec._factorization.alternation import Alternation
@@ -117,7 +116,8 @@ def test_the_score_of_a_matrix_leaves_each_rating_out(R, bandwidth):
     model = make(bandwidth=bandwidth, dtype="float64").fit(R)
     rows = R[:12].tocsr()
     predicted = [model.predict(others)[0, i] for others, i in without_one(rows)]
-    np.testing.assert_allclose(model._predict_left_out(rows), predicted, atol=1e-5)
+    left_out = model._predictor().predict_left_out(rows)
+    np.testing.assert_allclose(left_out, predicted, atol=1e-5)
     assert model.score(rows) == pytest.approx(r2_score(rows.data, predicted))
 
 
@@ -173,15 +173,12 @@ def test_an_interrupt_between_models_keeps_those_before(R):
     assert np.isfinite(model.predict(R)).all()
 
 
-@pytest.mark.parametrize(("n_sweeps", "n_models"), [(2, 0), (60, 2)])
-def test_an_interrupt_within_a_model_keeps_those_before(
-    R, monkeypatch, n_sweeps, n_models
-):
+def test_an_interrupt_within_a_model_keeps_those_before(R, monkeypatch):
     improve, calls = Alternation.improve, []
 
     def interrupted(self, side, others):
         calls.extend([None] if side is self.items else [])
-        if len(calls) == n_sweeps and side is self.items:
+        if len(calls) == 60 and side is self.items:
             raise KeyboardInterrupt
         improve(self, side, others)
 
@@ -189,8 +186,8 @@ def test_an_interrupt_within_a_model_keeps_those_before(
     model = make(tol=0.0, max_iter=20)
     with pytest.raises(KeyboardInterrupt):
         model.fit(R)
-    assert model.n_iter_ == n_models
-    assert (model.user_kernels_ > 0).any(1).sum() == max(0, n_models - 1)
+    assert model.n_iter_ == 2
+    assert (model.user_kernels_ > 0).any(1).sum() == 1
     assert np.isfinite(model.predict(R)).all()
 
 

@@ -6,12 +6,12 @@ import warnings
 import joblib
 import numpy as np
 import pytest
+from helpers import Interrupt
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.metrics import r2_score, root_mean_squared_error
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
-from test_autorec import Interrupt
 
 from skrec import (
     BiasedMFRegressor,

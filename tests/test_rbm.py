@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from helpers import Interrupt, without_one
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, softmax
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, KFold
-from test_autorec import Interrupt
 
 from skrec import RBMRegressor
 from skrec._core.rbm import Cases, Machine
@@ -49,26 +49,11 @@ def model(request, R):
 
 def dense_parts(model):
     """Hidden units, W of shape (n_visible, n_levels, n_hidden) and b of a model."""
-    item = model.kind == "item"
-    h, W = model.item_factors_, model.user_factors_
-    b = model.user_biases_
-    if not item:
-        h, W, b = model.user_factors_, model.item_factors_, model.item_biases_
-    return h, W.reshape(len(W), N_LEVELS, N_HIDDEN), b
+    return model.hidden_probabilities_, model.weights_, model.visible_biases_
 
 
 def expected(h, W, b, levels):
     return softmax(np.einsum("nf,vlf->nvl", h, W) + b, axis=2) @ levels
-
-
-def without_one(rows):
-    """For each rating, its row without it, its item and itself."""
-    for u, i in zip(*rows.nonzero(), strict=True):
-        row = rows[[u]].tolil()
-        row[0, i] = 0
-        others = row.tocsr()
-        others.eliminate_zeros()
-        yield others, i
 
 
 def test_hidden_units_follow_from_the_ratings(model, R):
@@ -217,7 +202,7 @@ def test_new_users_are_predicted_better_than_by_means(large, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_both_forms_give_the_same_model_bit_for_bit(R, pairs, kind):
     a, b = make(kind).fit(R), make(kind).fit(*pairs)
-    for name in ("user_factors_", "item_factors_", "hidden_biases_", "loss_curve_"):
+    for name in ("user_factors_", "weights_", "hidden_biases_", "loss_curve_"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
     np.testing.assert_array_equal(a.predict(R), b.predict(R))
 
@@ -254,7 +239,7 @@ def test_early_stopping_keeps_the_best_state(pairs, kind):
     assert best < model.n_iter_ == len(model.validation_scores_)
     with pytest.warns(ConvergenceWarning, match="stopped at max_iter"):
         other = make(**params, max_iter=best, n_iter_no_change=99).fit(*pairs)
-    np.testing.assert_array_equal(model.item_factors_, other.item_factors_)
+    np.testing.assert_array_equal(model.weights_, other.weights_)
 
 
 @pytest.mark.parametrize("kind", KINDS)

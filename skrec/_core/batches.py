@@ -114,7 +114,7 @@ class Rows(NamedTuple):
             return [self]
         order = torch.randperm(n_rows, generator=generator).to(self.inputs.device)
         # A batch without ratings has no loss and no gradient.
-        batches = map(self.select, order.split(batch_size))
+        batches = map(self.select, order.split(int(batch_size)))
         return [batch for batch in batches if batch.pattern.nnz]
 
 

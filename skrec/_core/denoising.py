@@ -66,7 +66,7 @@ def cut_bags(
     batches : list of BagBatch
     """
     batches = []
-    for part in texts.to(values.device).split(batch_size):
+    for part in texts.to(values.device).split(int(batch_size)):
         rows, entries = pattern.rows(part)
         batches.append(BagBatch(part, rows, values[entries]))
     return batches

@@ -86,7 +86,7 @@ def cut_texts(
     )
     lengths = (sequences != 0).sum(1)
     batches = []
-    for part in texts.split(batch_size):
+    for part in texts.split(int(batch_size)):
         # Replace words by their positions among the distinct words of the batch.
         words, places = torch.unique(sequences[part], return_inverse=True)
         if words[0] != 0:

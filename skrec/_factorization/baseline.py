@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -124,14 +124,14 @@ class BaselineRegressor(BaseRecommender):
     def __init__(
         self,
         *,
-        lambda_u=5.0,
-        lambda_v=5.0,
-        clip=True,
-        device="auto",
-        dtype="float64",
-        random_state=None,
-        verbose=False,
-    ):
+        lambda_u: float = 5.0,
+        lambda_v: float = 5.0,
+        clip: bool = True,
+        device: str | torch.device = "auto",
+        dtype: Literal["float32", "float64"] = "float64",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool | int = False,
+    ) -> None:
         self.lambda_u = lambda_u
         self.lambda_v = lambda_v
         self.clip = clip
@@ -141,7 +141,7 @@ class BaselineRegressor(BaseRecommender):
         self.verbose = verbose
 
     @fit_method
-    def fit(self, X, y=None, *, sample_weight=None):
+    def fit(self, X: Any, y: Any = None, *, sample_weight: Any = None) -> Self:
         """Fit the model to ratings.
 
         Parameters

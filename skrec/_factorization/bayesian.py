@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from .._base import BaseRecommender
 from .._data.ratings import is_matrix
@@ -184,17 +188,17 @@ class BayesianMFRegressor(BaseRecommender):
     def __init__(
         self,
         *,
-        n_factors=10,
-        implicit=False,
-        max_iter=500,
-        burn_in=20,
-        thinning=2,
-        clip=True,
-        device="auto",
-        dtype="float32",
-        random_state=None,
-        verbose=False,
-    ):
+        n_factors: int = 10,
+        implicit: bool = False,
+        max_iter: int = 500,
+        burn_in: int = 20,
+        thinning: int = 2,
+        clip: bool = True,
+        device: str | torch.device = "auto",
+        dtype: Literal["float32", "float64"] = "float32",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool | int = False,
+    ) -> None:
         self.n_factors = n_factors
         self.implicit = implicit
         self.max_iter = max_iter
@@ -207,7 +211,7 @@ class BayesianMFRegressor(BaseRecommender):
         self.verbose = verbose
 
     @fit_method
-    def fit(self, X, y=None, *, sample_weight=None):
+    def fit(self, X: Any, y: Any = None, *, sample_weight: Any = None) -> Self:
         """Fit the model to ratings.
 
         An interrupt keeps the samples so far, or the last state if there is none.
@@ -249,7 +253,17 @@ array} of shape (n_users, n_items)
         fit = Fit(self, X, y, sample_weight)
         return fit.run(GibbsTrainer(fit))
 
-    def predict(self, X, return_std=False):
+    @overload
+    def predict(
+        self, X: Any, return_std: Literal[False] = False
+    ) -> NDArray[np.float64]: ...
+
+    @overload
+    def predict(
+        self, X: Any, return_std: Literal[True]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+
+    def predict(self, X: Any, return_std: bool = False) -> Any:
         """Predict ratings: their means over the samples.
 
         Parameters

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
 
 from .._base import STOPPING_CONSTRAINTS, BaseRecommender
 from .._fitting import Fit
@@ -185,24 +188,24 @@ class LLORMARegressor(BaseRecommender):
     def __init__(
         self,
         *,
-        n_models=50,
-        n_factors=15,
-        lambda_u=40.0,
-        lambda_v=5.0,
-        local_penalty=0.2,
-        bandwidth=2.0,
-        fit_intercept=True,
-        max_iter=50,
-        tol=1e-3,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=2,
-        clip=True,
-        device="auto",
-        dtype="float32",
-        random_state=None,
-        verbose=False,
-    ):
+        n_models: int = 50,
+        n_factors: int = 15,
+        lambda_u: float = 40.0,
+        lambda_v: float = 5.0,
+        local_penalty: float = 0.2,
+        bandwidth: float = 2.0,
+        fit_intercept: bool = True,
+        max_iter: int = 50,
+        tol: float = 1e-3,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 2,
+        clip: bool = True,
+        device: str | torch.device = "auto",
+        dtype: Literal["float32", "float64"] = "float32",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool | int = False,
+    ) -> None:
         self.n_models = n_models
         self.n_factors = n_factors
         self.lambda_u = lambda_u
@@ -222,7 +225,7 @@ class LLORMARegressor(BaseRecommender):
         self.verbose = verbose
 
     @fit_method
-    def fit(self, X, y=None, *, sample_weight=None):
+    def fit(self, X: Any, y: Any = None, *, sample_weight: Any = None) -> Self:
         """Fit the model to ratings.
 
         Parameters

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
 
 from .._base import STOPPING_CONSTRAINTS, WARM_START_CONSTRAINTS, BaseRecommender
 from .._fitting import Fit
@@ -150,22 +153,22 @@ class PMFRegressor(BaseRecommender):
     def __init__(
         self,
         *,
-        n_factors=10,
-        lambda_u=10.0,
-        lambda_v=10.0,
-        fit_intercept=True,
-        max_iter=50,
-        tol=1e-4,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=2,
-        warm_start=False,
-        clip=True,
-        device="auto",
-        dtype="float32",
-        random_state=None,
-        verbose=False,
-    ):
+        n_factors: int = 10,
+        lambda_u: float = 10.0,
+        lambda_v: float = 10.0,
+        fit_intercept: bool = True,
+        max_iter: int = 50,
+        tol: float = 1e-4,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 2,
+        warm_start: bool = False,
+        clip: bool = True,
+        device: str | torch.device = "auto",
+        dtype: Literal["float32", "float64"] = "float32",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool | int = False,
+    ) -> None:
         self.n_factors = n_factors
         self.lambda_u = lambda_u
         self.lambda_v = lambda_v
@@ -183,7 +186,7 @@ class PMFRegressor(BaseRecommender):
         self.verbose = verbose
 
     @fit_method
-    def fit(self, X, y=None, *, sample_weight=None):
+    def fit(self, X: Any, y: Any = None, *, sample_weight: Any = None) -> Self:
         """Fit the model to ratings.
 
         Parameters
@@ -357,22 +360,22 @@ class BiasedMFRegressor(BaseRecommender):
     def __init__(
         self,
         *,
-        n_factors=15,
-        lambda_u=40.0,
-        lambda_v=5.0,
-        fit_intercept=True,
-        max_iter=200,
-        tol=1e-4,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=2,
-        warm_start=False,
-        clip=True,
-        device="auto",
-        dtype="float32",
-        random_state=None,
-        verbose=False,
-    ):
+        n_factors: int = 15,
+        lambda_u: float = 40.0,
+        lambda_v: float = 5.0,
+        fit_intercept: bool = True,
+        max_iter: int = 200,
+        tol: float = 1e-4,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 2,
+        warm_start: bool = False,
+        clip: bool = True,
+        device: str | torch.device = "auto",
+        dtype: Literal["float32", "float64"] = "float32",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool | int = False,
+    ) -> None:
         self.n_factors = n_factors
         self.lambda_u = lambda_u
         self.lambda_v = lambda_v
@@ -390,7 +393,7 @@ class BiasedMFRegressor(BaseRecommender):
         self.verbose = verbose
 
     @fit_method
-    def fit(self, X, y=None, *, sample_weight=None):
+    def fit(self, X: Any, y: Any = None, *, sample_weight: Any = None) -> Self:
         """Fit the model to ratings.
 
         Parameters

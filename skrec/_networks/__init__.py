@@ -1,1 +1,1 @@
-"""Recommenders that are neural networks over rows of ratings."""
+"""Recommenders based on neural networks over rows of ratings."""

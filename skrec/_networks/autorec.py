@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
 
 from .._base import STOPPING_CONSTRAINTS, WARM_START_CONSTRAINTS, BaseRecommender
 from .._core.networks import ACTIVATIONS
@@ -18,74 +22,78 @@ class AutoRecRegressor(BaseRecommender):
     r"""Autoencoder that predicts ratings (AutoRec).
 
     Each item (or user) is the sparse vector of its ratings. An autoencoder compresses
-    it to a code and reconstructs all ratings from that, the missing ones included.
-    The work and the memory of an epoch are proportional to the number of ratings.
+    the vector to a code and reconstructs all ratings, including the missing ones, from
+    the code. The time and memory of an epoch are proportional to the number of ratings.
 
-    Read more in the Notes. With ``input_scaling=0`` and ``input_dropout=0`` this is
+    See the Notes for details. With ``input_scaling=0`` and ``input_dropout=0`` this is
     the model of [1]_.
 
     Parameters
     ----------
     kind : {"item", "user"}, default="item"
-        Whether the rows that are reconstructed are items (I-AutoRec) or users
-        (U-AutoRec). Items are usually more accurate.
+        Rows to reconstruct: items (I-AutoRec) or users (U-AutoRec). "item" is usually
+        more accurate.
 
     hidden_layer_sizes : int or array-like of shape (n_layers,), default=(500,)
-        Units of each hidden layer. The last is the number of factors.
+        Number of hidden units in each hidden layer. The last one is the number of
+        latent factors.
 
-    activation : {"identity", "sigmoid", "tanh", "relu", "elu", "selu"}, \
-default="sigmoid"
-        g, the activation of the hidden layers.
+    activation : str, default="sigmoid"
+        Activation function g of the hidden layers: "identity", "sigmoid", "tanh",
+        "relu", "elu" or "selu".
 
-    out_activation : {"identity", "sigmoid", "tanh", "relu", "elu", "selu"}, \
-default="identity"
-        f, the activation of the output. "sigmoid" and "tanh" are mapped onto the range
-        of the training ratings.
+    out_activation : str, default="identity"
+        Activation function f of the output: "identity", "sigmoid", "tanh", "relu",
+        "elu" or "selu". "sigmoid" and "tanh" are mapped onto the range of the training
+        ratings.
 
     alpha : float, default=150.0
-        The penalty lambda on the squared weights, on the scale of the sum of squared
-        errors. Biases are not penalized.
+        Penalty lambda on the squared weights (weight decay), on the scale of the sum of
+        squared errors. Biases are not penalized.
 
     solver : {"adam", "rprop", "lbfgs"}, default="adam"
-        The optimiser. "rprop" and "lbfgs" see all ratings in every step; "lbfgs" goes
-        with no kind of dropout.
+        Optimizer. "rprop" and "lbfgs" use all ratings in each step. "lbfgs" does not
+        support `dropout` or `input_dropout`. `learning_rate_init` applies to "adam" and
+        "rprop".
 
     batch_size : int or None, default=None
-        Rows (items or users) in a step of "adam". None takes all in one step.
+        Number of rows (items or users) in each step of "adam". None means all rows.
 
     learning_rate : {"constant", "linear", "cosine"}, default="linear"
-        How the step size of "adam" falls: not at all, or to zero in `max_iter` epochs.
+        Schedule of the step size of Adam: constant, or decreasing to 0 over `max_iter`
+        epochs.
 
     learning_rate_init : float, default=0.003
-        The first step size of "adam" or "rprop".
+        Initial step size of the optimizer.
 
     max_iter : int, default=150
-        The largest number of epochs; iterations of "lbfgs". All are made where the
-        step size falls, unless `early_stopping` ends them.
+        Maximum number of epochs, or of iterations of "lbfgs". With a decreasing step
+        size, all epochs are run unless `early_stopping` ends the fit.
 
     tol : float, default=1e-5
         Minimum relative decrease of the objective, or minimum increase of the
         validation score, that counts as an improvement.
 
     center_input : bool, default=False
-        Subtract the global mean from the input, so that a rating that is not there
-        counts as one of the mean. Worth it with ``kind="user"``. With ``kind="item"``
-        the zeros of the raw input say who did not rate, which tells more.
+        Whether to subtract the global mean from the input, so that missing ratings
+        count as ratings at the mean. Recommended with ``kind="user"``. With
+        ``kind="item"`` the zeros of the raw input indicate which users did not rate,
+        which is more informative.
 
     input_scaling : float, default=0.5
-        The power of its number of ratings by which each row of the input is divided,
-        relative to the mean number. Without it (0, as in the paper) the sums of much
-        rated items drive the hidden units into saturation.
+        Exponent of the input scaling: each input row is divided by its number of
+        ratings, relative to the mean number, to this power. With 0 (no scaling, as in
+        the paper) the large sums of popular items saturate the hidden units.
 
     input_dropout : float, default=0.5
-        Probability that a rating is left out of the input, in [0, 1), drawn anew in
-        each epoch. The rest is scaled up.
+        Probability that a rating is dropped from the input, in [0, 1). The dropped
+        ratings are drawn again in each epoch. The remaining ratings are scaled up.
 
     dropout : float, default=0.0
-        Probability that a hidden unit is left out, in [0, 1).
+        Probability that a hidden unit is dropped, in [0, 1).
 
     text_components : int, default=50
-        Numbers that a text is reduced to, if there are texts.
+        Number of components to which each text is reduced. Ignored without texts.
 
     early_stopping : bool, default=False
         Whether to hold out ratings, to stop when their score has not improved for
@@ -98,8 +106,9 @@ default="identity"
         Number of iterations without improvement after which to stop.
 
     warm_start : bool, default=False
-        Start from the weights of the last fit, if there was one. Users and items are
-        matched by id; new ones start at random, and so do the weights of texts.
+        Whether to start from the weights of the previous fit, if there is one. Users
+        and items are matched by id. New users and items, and the weights of texts, are
+        initialized at random.
 
     clip : bool, default=True
         Whether to keep predictions inside the range of the training ratings.
@@ -112,8 +121,8 @@ default="identity"
         Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
-        Determines initial weights, batches, dropout and held-out ratings. An int gives
-        the same model in each call, bit for bit with the same number of threads.
+        Source of randomness for initial weights, batches, dropout and held-out ratings.
+        An int gives reproducible fits, bit for bit with the same number of threads.
 
     verbose : bool or int, default=False
         Whether to print the objective after each iteration. For progress bars set a
@@ -125,23 +134,28 @@ default="identity"
         Factors of the users: what `transform` returns for the users in `fit`.
 
     item_factors_ : ndarray of shape (n_items, n_components)
-        Codes of the items, or their decoder rows (W) if ``kind="user"``.
+        Codes of the items with ``kind="item"``, or their rows of the decoder weights W
+        with ``kind="user"``.
 
-    user_biases_, item_biases_ : ndarray of shape (n_users,) and (n_items,)
-        The output biases b on the side of the decoder, zero on the other.
+    user_biases_ : ndarray of shape (n_users,)
+        Biases of the users.
+
+    item_biases_ : ndarray of shape (n_items,)
+        Biases of the items.
 
     intercept_ : float
-        0: the biases have it all.
+        Always 0, since the biases include the global mean.
 
     encoder_coefs_ : list of ndarray
-        V of shape (n_users, k_1), or (n_items, k_1) if ``kind="user"``, followed by a
-        matrix of shape (k_i, k_i+1) for each further hidden layer.
+        Encoder weights: V of shape (n_users, k_1), or (n_items, k_1) with
+        ``kind="user"``, then a matrix of shape (k_i, k_i+1) for each further hidden
+        layer.
 
     encoder_intercepts_ : list of ndarray of shape (k_i,)
-        The biases of the hidden layers.
+        Biases of the hidden layers.
 
     text_coefs_ : ndarray of shape (n_text_components, k_1) or None
-        The weights of the texts' numbers in the first hidden layer.
+        Weights of the text components in the first hidden layer.
 
     loss_curve_ : list of float
         Objective after each iteration.
@@ -158,38 +172,40 @@ default="identity"
 
     See Also
     --------
-    skrec.model_selection.ratings_to_samples : From a matrix to pairs.
+    skrec.model_selection.ratings_to_samples : Convert a rating matrix to pairs.
 
     Notes
     -----
-    With the ratings r of a row, observed at O, the model
+    For a row of ratings r, observed at O, the model
 
     .. math:: h(r; \theta) = f(W \, g(V r + \mu) + b)
 
-    minimises, with the weight w of each rating,
+    minimizes, with the weight w of each rating,
 
     .. math:: \sum_r \sum_{i \in O} w_i (r_i - h(r; \theta)_i)^2
               + \frac{\lambda}{2} (\|W\|^2 + \|V\|^2)
 
-    and penalises the weights of further layers and of texts alike.
+    The weights of further layers and of texts are penalized in the same way. The output
+    biases b are `user_biases_` with ``kind="item"`` and `item_biases_` with
+    ``kind="user"``; the biases of the other side are 0.
 
-    With texts of the items, h is given further inputs beside r, as in [2]_: the text's
-    tf-idf, reduced to `text_components` numbers by a singular value decomposition.
-    An item without ratings then has a code of its own. For the network to learn what
-    to make of it, a tenth of the items show no ratings in each step (but all do with
-    ``solver="lbfgs"``, which needs a loss without chance).
+    With item texts, h has additional inputs, as in [2]_: the tf-idf of the text,
+    reduced to `text_components` components by a singular value decomposition. A
+    cold-start item, without ratings, then has its own code. To train the network for
+    such items, each step drops all ratings of a tenth of the items from the input. This
+    is not done with ``solver="lbfgs"``, which needs a deterministic loss.
 
-    A row of a matrix in `predict` is a user who is known by that row alone. With
+    In `predict`, each row of a matrix is a new user described by that row alone. With
     ``kind="user"`` the network is evaluated. With ``kind="item"`` the user's decoder
     row is the ridge regression of the ratings on the codes of the items, with penalty
-    lambda / 2, which is where training would converge for that row. If f is not the
-    identity, it is found by Gauss-Newton.
+    lambda / 2. This is the solution to which training would converge for that row. If f
+    is not the identity, the Gauss-Newton method is used.
 
-    `score` of a matrix without y predicts each rating from the others in its row.
-    That is exact, except if ``kind="item"`` and f is not the identity: then it is
-    exact for the problem linearised at the row's solution (approximate
-    leave-one-out). With ``alpha=0`` rows are solved with the smallest penalty that
-    the precision allows.
+    `score` of a matrix without y predicts each rating from the other ratings in its
+    row. This leave-one-out prediction is exact unless ``kind="item"`` and f is not the
+    identity. In that case it is exact for the problem linearized at the row's solution
+    (approximate leave-one-out). With ``alpha=0`` rows are solved with the smallest
+    penalty that the precision allows.
 
     References
     ----------
@@ -206,17 +222,17 @@ default="identity"
     >>> from skrec.datasets import make_ratings
     >>> R = make_ratings(n_users=300, n_items=100, random_state=0).R
     >>> model = AutoRecRegressor(hidden_layer_sizes=20, alpha=10, random_state=0)
-    >>> model.fit(R[:250]).predict(R[250:]).shape
-    (50, 100)
-    >>> model.recommend(R[250:252], n_items=2)["user"].tolist()
-    [0, 0, 1, 1]
+    >>> round(model.fit(R[:250]).score(R[250:]), 1)
+    0.3
+    >>> model.recommend(R[250:251], n_items=2)["item"].tolist()
+    [70, 44]
 
-    The samples may be ratings instead of users:
+    Samples can also be single ratings, given as user-item pairs:
 
     >>> model.fit([["ann", "up"], ["ann", "alien"], ["bob", "up"]], [5, 2, 4])
     AutoRecRegressor(...)
-    >>> model.predict([["bob", "alien"], ["eve", "up"]]).shape
-    (2,)
+    >>> model.predict([["bob", "alien"], ["eve", "up"]]).round(1)
+    array([3.9, 3.9])
     """
 
     _divergence_remedy = "Lower learning_rate_init or raise alpha"
@@ -244,38 +260,38 @@ default="identity"
         "text_components": [Interval(Integral, 1, None, closed="left")],
     }
 
-    # Texts belong to this estimator: with metadata routing they come unasked.
+    # Metadata routing passes texts to this estimator without a request.
     __metadata_request__fit: ClassVar[dict[str, bool]] = {"item_texts": True}
 
     def __init__(
         self,
         *,
-        kind="item",
-        hidden_layer_sizes=(500,),
-        activation="sigmoid",
-        out_activation="identity",
-        alpha=150.0,
-        solver="adam",
-        batch_size=None,
-        learning_rate="linear",
-        learning_rate_init=0.003,
-        max_iter=150,
-        tol=1e-5,
-        center_input=False,
-        input_scaling=0.5,
-        input_dropout=0.5,
-        dropout=0.0,
-        text_components=50,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        warm_start=False,
-        clip=True,
-        device="auto",
-        dtype="float32",
-        random_state=None,
-        verbose=False,
-    ):
+        kind: Literal["item", "user"] = "item",
+        hidden_layer_sizes: int | Sequence[int] = (500,),
+        activation: str = "sigmoid",
+        out_activation: str = "identity",
+        alpha: float = 150.0,
+        solver: Literal["adam", "rprop", "lbfgs"] = "adam",
+        batch_size: int | None = None,
+        learning_rate: Literal["constant", "linear", "cosine"] = "linear",
+        learning_rate_init: float = 0.003,
+        max_iter: int = 150,
+        tol: float = 1e-5,
+        center_input: bool = False,
+        input_scaling: float = 0.5,
+        input_dropout: float = 0.5,
+        dropout: float = 0.0,
+        text_components: int = 50,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        warm_start: bool = False,
+        clip: bool = True,
+        device: str | torch.device = "auto",
+        dtype: Literal["float32", "float64"] = "float32",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool | int = False,
+    ) -> None:
         self.kind = kind
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -303,7 +319,14 @@ default="identity"
         self.verbose = verbose
 
     @fit_method
-    def fit(self, X, y=None, *, sample_weight=None, item_texts=None):
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        item_texts: Any = None,
+    ) -> Self:
         """Fit the model to ratings, and to texts of the items.
 
         Parameters
@@ -321,9 +344,9 @@ array} of shape (n_users, n_items)
             with its entries or of shape (n_users,). Ratings of weight 0 are ignored.
 
         item_texts : mapping, Series, ItemTexts or sequence, default=None
-            Item id to text; beside a matrix also one text for each column. Only with
-            ``kind="item"``. See :class:`skrec.text.ItemTexts`, which passes whole
-            through cross-validation.
+            Texts by item id; with a matrix, also one text for each column. Requires
+            ``kind="item"``. For cross-validation, use :class:`skrec.text.ItemTexts`,
+            which is not split.
 
         Returns
         -------
@@ -332,22 +355,22 @@ array} of shape (n_users, n_items)
         Raises
         ------
         TypeError, ValueError
-            If the ratings or parameters are not what they should be; see the message.
+            If the ratings or parameters are invalid; see the message.
 
         Warns
         -----
         ConvergenceWarning
-            If the loss became infinite, or had not settled in `max_iter` epochs of a
-            step size that does not fall.
+            If the loss became infinite, or did not converge within `max_iter` epochs
+            with a step size that does not decrease.
         """
         sizes = self._check_parameters(item_texts)
         fit = Fit(self, X, y, sample_weight, item_texts)
         return fit.run(AutoRecTrainer(fit, sizes))
 
     def _check_parameters(self, item_texts) -> list[int]:
-        """Refuse parameters that do not go together; return the sizes of the layers."""
-        sizes = self.hidden_layer_sizes
-        sizes = [sizes] if isinstance(sizes, Integral) else list(sizes)
+        """Reject inconsistent parameters; return the sizes of the hidden layers."""
+        given: Any = self.hidden_layer_sizes
+        sizes = [given] if isinstance(given, Integral) else list(given)
         if not sizes or not all(isinstance(s, Integral) and int(s) > 0 for s in sizes):
             raise ValueError(
                 "hidden_layer_sizes must be a positive integer or a sequence of them, "

@@ -1,4 +1,4 @@
-"""Fitted AutoRecs."""
+"""Fitted AutoRec models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .autorec_trainer import fitted_weights
 
 
 class AutoRecModel(FactorModel):
-    """An AutoRec of either kind: products of codes and decoder rows."""
+    """AutoRec of either kind: products of codes and decoder rows."""
 
     def __init__(self, fitted, device):
         super().__init__(fitted, device)
@@ -24,9 +24,9 @@ class AutoRecModel(FactorModel):
 
 
 class ItemAutoRec(AutoRecModel):
-    """Items are encoded; a new user's decoder row is a ridge regression on the codes.
+    """AutoRec of items: new users' decoder rows are ridge regressions on the codes.
 
-    That is where the training would converge for the row.
+    This is the solution to which training would converge for the row.
     """
 
     @torch.no_grad()
@@ -47,7 +47,9 @@ class ItemAutoRec(AutoRecModel):
             self.tensor(rows.indices),
             self.tensor(rows.data),
             factors,
-            positive_penalty(self.fitted._alpha / 2, factors),  # no 1/2 in the loss
+            positive_penalty(
+                self.fitted._alpha / 2, factors
+            ),  # the loss has no factor 1/2
             link=None if output.is_identity else output,
             start=output.start(self.fitted.global_mean_),
             leave_one_out=leave_one_out,
@@ -55,7 +57,7 @@ class ItemAutoRec(AutoRecModel):
 
 
 class UserAutoRec(AutoRecModel):
-    """Users are encoded, new ones by the same network."""
+    """AutoRec of users: the network also encodes new users."""
 
     def __init__(self, fitted, device):
         super().__init__(fitted, device)

@@ -1,4 +1,4 @@
-"""How the network of an AutoRec is trained."""
+"""Training of AutoRec networks."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from .._data.ratings import Ratings
 from .._data.texts import reduce_texts
 from .._fitting import Fit, Trainer, r_squared
 
-# Share of the rows that show no rating but only their text, drawn anew in each step.
+# Fraction of the rows whose ratings are dropped, leaving their text; drawn each step.
 _COLD_RATE = 0.1
 
 
 class AutoRecTrainer(Trainer):
-    """Trains an autoencoder of the rows of ratings.
+    """Trainer of an autoencoder of rows of ratings.
 
     Parameters
     ----------
     fit : Fit
-        The fit of an `AutoRecRegressor`.
+        Fit of an `AutoRecRegressor`.
 
     sizes : list of int
-        The sizes of the hidden layers.
+        Sizes of the hidden layers.
     """
 
     def __init__(self, fit: Fit, sizes: list[int]):
@@ -116,7 +116,7 @@ class AutoRecTrainer(Trainer):
         return InputTransform(center, mean_count, params.input_scaling)
 
     def _orient(self, fit: Fit, ratings: Ratings, transform: InputTransform) -> Rows:
-        """Ratings as rows of the network's input: users or items."""
+        """Convert ratings to input rows of the network, which are users or items."""
         pattern, values, weights = fit.tensors(ratings, device=torch.device("cpu"))
         rows = Rows(pattern, values, values, weights)
         if self.is_item:
@@ -143,12 +143,12 @@ class AutoRecTrainer(Trainer):
         return Autoencoder(weights, params.activation, output, fit.device)
 
     def _codes(self) -> Tensor:
-        """The codes of all rows."""
+        """Codes of all rows."""
         rows = self.rows
         return self.network.encode(rows.pattern, rows.inputs, rows.side)
 
     def _loss(self, rows: Rows) -> Tensor:
-        """The weighted squared errors of the reconstructed ratings."""
+        """Weighted sum of squared errors of the reconstructed ratings."""
         params, generator = self.params, self.dropout_generator
         inputs = drop(rows.inputs, params.input_dropout, generator)
         drop_units = functools.partial(drop, rate=params.dropout, generator=generator)
@@ -161,7 +161,7 @@ class AutoRecTrainer(Trainer):
 
 
 def fitted_weights(fitted: Any) -> AutoencoderWeights:
-    """The fitted weights as tensors that share the memory of the attributes."""
+    """Fitted weights as tensors that share memory with the attributes."""
     is_item = fitted._kind == "item"
     return AutoencoderWeights(
         [as_tensor(w) for w in fitted.encoder_coefs_],
@@ -172,7 +172,7 @@ def fitted_weights(fitted: Any) -> AutoencoderWeights:
 
 
 def _continue(weights, sizes, visible, kind, previous):
-    """Overwrite initial weights by those of the last fit, where there are any."""
+    """Replace initial weights with those of the previous fit, where available."""
     old = fitted_weights(previous)
     if previous._kind != kind or sizes != [len(b) for b in old.encoder_biases]:
         raise ValueError(
@@ -196,9 +196,9 @@ def _continue(weights, sizes, visible, kind, previous):
 
 
 def _keep_rows(rows: Rows, generator: torch.Generator) -> Tensor:
-    """0 for the ratings of some rows and 1 for the others, of shape (n_ratings,).
+    """Mask of shape (n_ratings,): 0 for the ratings of some rows, 1 for the others.
 
-    A row without any rating of its own has to be known by its side information.
+    Rows with all ratings masked must be predicted from their side information.
     """
     draws = torch.rand(
         rows.pattern.shape[0], generator=generator, device=rows.inputs.device

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+import torch
 
 from .._base import STOPPING_CONSTRAINTS, WARM_START_CONSTRAINTS, BaseRecommender
 from .._core.training import SCHEDULES
@@ -18,43 +19,44 @@ from .rbm_trainer import RBMTrainer
 class RBMRegressor(BaseRecommender):
     r"""Restricted Boltzmann machine that predicts ratings (RBM).
 
-    Each user (or item) is a case: its ratings are softmax units over the levels that
-    ratings have, all other visible units are missing, and binary hidden units explain
-    them [1]_. The expected rating given the hidden units is predicted.
+    Each user (or item) is a case [1]_. Its ratings are softmax visible units over the
+    rating levels; its other visible units are missing. Binary hidden units model the
+    ratings. The prediction is the expected rating given the hidden units.
 
     Parameters
     ----------
     kind : {"item", "user"}, default="item"
-        Whether the cases are items (I-RBM) or users (U-RBM, as in the paper). Items are
-        usually more accurate, users cheaper to predict new rows of.
+        Cases of the machine: items (I-RBM) or users (U-RBM, as in the paper). "item" is
+        usually more accurate. "user" predicts new rows at lower cost.
 
     n_hidden : int, default=500
-        The number F of hidden units.
+        Number F of hidden units.
 
     alpha : float, default=16.0
-        The penalty on the squared weights W, on the scale of the log-likelihood summed
-        over all ratings. Biases are not penalized.
+        Penalty on the squared weights W (weight decay), on the scale of the
+        log-likelihood summed over all ratings. Biases are not penalized.
 
     n_gibbs : int, default=1
-        T, the steps of Gibbs sampling before the gradient's negative part is taken
-        (CD-T).
+        Number T of Gibbs sampling steps before the negative part of the gradient is
+        computed (CD-T).
 
     persistent : bool, default=False
-        Whether each case's chain goes on from where the last epoch left it (persistent
-        contrastive divergence [2]_), and not from its ratings.
+        Whether each case's chain continues from its state in the last epoch (persistent
+        contrastive divergence [2]_) instead of restarting from the ratings.
 
     batch_size : int or None, default=500
-        Cases in a step. None takes all in one step. Less, such as 100, is more accurate
-        where cases are a thousand or so, as in MovieLens 100K, and slower.
+        Number of cases in each step. None means all cases. Smaller values, such as 100,
+        are slower but more accurate with about a thousand cases, as in MovieLens 100K.
 
     learning_rate : {"constant", "linear", "cosine"}, default="linear"
-        How the step size falls, to 0 after `max_iter` epochs unless constant.
+        Schedule of the step size of Adam: constant, or decreasing to 0 over `max_iter`
+        epochs.
 
     learning_rate_init : float, default=0.003
-        The first step size of Adam, whose moments are the momentum of the steps.
+        Initial step size of the optimizer.
 
     max_iter : int, default=40
-        The largest number of epochs.
+        Maximum number of epochs.
 
     tol : float, default=1e-5
         Minimum relative decrease of the objective, or minimum increase of the
@@ -71,8 +73,8 @@ class RBMRegressor(BaseRecommender):
         Number of iterations without improvement after which to stop.
 
     warm_start : bool, default=False
-        Start from the weights of the last fit, if there was one. Visible units are
-        matched by id.
+        Whether to start from the weights of the previous fit, if there is one. Visible
+        units are matched by id.
 
     clip : bool, default=True
         Whether to keep predictions inside the range of the training ratings.
@@ -85,8 +87,8 @@ class RBMRegressor(BaseRecommender):
         Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
-        Determines initial weights, batches, samples and held-out ratings. An int gives
-        the same model in each call, bit for bit with the same number of threads.
+        Source of randomness for initial weights, batches, samples and held-out ratings.
+        An int gives reproducible fits, bit for bit with the same number of threads.
 
     verbose : bool or int, default=False
         Whether to print the objective after each iteration. For progress bars set a
@@ -95,19 +97,19 @@ class RBMRegressor(BaseRecommender):
     Attributes
     ----------
     levels_ : ndarray of shape (n_levels,)
-        The different ratings, ascending.
+        Distinct rating values in ascending order.
 
     hidden_probabilities_ : ndarray of shape (n_items or n_users, n_hidden)
-        p(h = 1 | v) for the side named by `kind`.
+        Probabilities p(h = 1 | v) for the side named by `kind`.
 
     weights_ : ndarray of shape (n_users or n_items, n_levels, n_hidden)
-        The weights W of the other side, whose ratings are the visible units.
+        Weights W of the other side, whose ratings are the visible units.
 
     visible_biases_ : ndarray of shape (n_users or n_items, n_levels)
-        The biases b of that side.
+        Biases b of the visible units.
 
     hidden_biases_ : ndarray of shape (n_hidden,)
-        The biases c.
+        Biases c of the hidden units.
 
     user_factors_ : ndarray of shape (n_users, n_components)
         With ``kind="user"`` the hidden probabilities of the users, with ``kind="item"``
@@ -115,7 +117,7 @@ class RBMRegressor(BaseRecommender):
 
     loss_curve_ : list of float
         The weighted sum of -log p(v | h) in each epoch, with h drawn given v. It is not
-        what contrastive divergence minimises, but goes with it.
+        what contrastive divergence minimizes, but goes with it.
 
     validation_scores_ : list of float
         R² of the held-out ratings after each iteration; empty without
@@ -129,32 +131,35 @@ class RBMRegressor(BaseRecommender):
 
     See Also
     --------
-    AutoRecRegressor : An autoencoder in place of the machine; usually more accurate.
-    BiasedMFRegressor : Matrix factorization, which needs no levels.
+    AutoRecRegressor : Autoencoder instead of an RBM; usually more accurate.
+    BiasedMFRegressor : Matrix factorization, which needs no rating levels.
 
     Notes
     -----
-    With the level k of each rated visible unit i of a case,
+    With the level k of each rated visible unit i of a case, the model is
 
     .. math:: p(h_f = 1 | v) = \sigma\Big(c_f + \sum_i W_{i k_i f}\Big), \quad
               p(v_i = k | h) \propto \exp\Big(b_{ik} + \sum_f h_f W_{ikf}\Big)
 
-    and the prediction is the mean of the levels under p(v | h), with p(h = 1 | v) in
-    the place of h. Only rated units take part: the time of an epoch is proportional to
-    the number of ratings times that of levels times that of hidden units, its memory to
-    the size of W and to the number of ratings times that of levels. In the negative
-    part of the gradient, and along the chain, visible units are probabilities and
-    hidden units samples, whose last ones are probabilities too. A rating that is no
-    level, as may be in new rows, counts as the nearest one.
+    The prediction is the mean of the levels under p(v | h), with h replaced by
+    p(h = 1 | v). Only rated units are used. The time of an epoch is proportional to the
+    number of ratings times n_levels times n_hidden. Its memory is proportional to the
+    size of W plus the number of ratings times n_levels.
 
-    A row of a matrix in `predict` is a user who is known by that row alone. With
-    ``kind="user"`` it gets its hidden units, and `score` of a matrix without y predicts
-    each rating from the others in its row exactly. With ``kind="item"`` its weights
-    are the softmax regression of its levels on the hidden units of the items, drawn to
-    the mean of the fitted users (W with the penalty `alpha`, b with 1), found by
-    Newton's method; there each rating is left out by one Newton step from the solution
-    (approximate leave-one-out). A step of either takes time cubic in n_levels times the
-    number of hidden units, or times that of the row's ratings where these are fewer.
+    The optimizer is Adam, whose moments act as momentum. In the negative part of the
+    gradient, and along the chain, visible units are probabilities and hidden units are
+    samples; the last hidden units are probabilities too. A rating that is not a level,
+    which may occur in new rows, is replaced by the nearest level.
+
+    In `predict`, each row of a matrix is a new user described by that row alone. With
+    ``kind="user"`` the hidden units of the row are computed, and `score` of a matrix
+    without y predicts each rating from the other ratings in its row exactly. With
+    ``kind="item"`` the weights of the row are the softmax regression of its levels on
+    the hidden units of the items, shrunk toward the mean of the fitted users (W with
+    the penalty `alpha`, b with 1) and solved by Newton's method. `score` then leaves
+    out each rating by one Newton step from the solution (approximate leave-one-out).
+    Each Newton step takes time cubic in n_levels times the number of hidden units, or
+    times the number of ratings in the row if that is smaller.
 
     References
     ----------
@@ -171,10 +176,10 @@ class RBMRegressor(BaseRecommender):
     >>> from skrec.datasets import make_ratings
     >>> R = make_ratings(n_users=300, n_items=100, random_state=0).R
     >>> model = RBMRegressor(kind="user", n_hidden=20, random_state=0).fit(R[:250])
-    >>> model.predict(R[250:]).shape
-    (50, 100)
     >>> model.levels_
     array([1., 2., 3., 4., 5.])
+    >>> model.recommend(R[250:251], n_items=3)["item"].tolist()
+    [67, 2, 9]
     """
 
     _divergence_remedy = "Lower learning_rate_init or alpha"
@@ -201,26 +206,26 @@ class RBMRegressor(BaseRecommender):
     def __init__(
         self,
         *,
-        kind="item",
-        n_hidden=500,
-        alpha=16.0,
-        n_gibbs=1,
-        persistent=False,
-        batch_size=500,
-        learning_rate="linear",
-        learning_rate_init=0.003,
-        max_iter=40,
-        tol=1e-5,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        warm_start=False,
-        clip=True,
-        device="auto",
-        dtype="float32",
-        random_state=None,
-        verbose=False,
-    ):
+        kind: Literal["item", "user"] = "item",
+        n_hidden: int = 500,
+        alpha: float = 16.0,
+        n_gibbs: int = 1,
+        persistent: bool = False,
+        batch_size: int | None = 500,
+        learning_rate: Literal["constant", "linear", "cosine"] = "linear",
+        learning_rate_init: float = 0.003,
+        max_iter: int = 40,
+        tol: float = 1e-5,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        warm_start: bool = False,
+        clip: bool = True,
+        device: str | torch.device = "auto",
+        dtype: Literal["float32", "float64"] = "float32",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool | int = False,
+    ) -> None:
         self.kind = kind
         self.n_hidden = n_hidden
         self.alpha = alpha
@@ -242,7 +247,7 @@ class RBMRegressor(BaseRecommender):
         self.verbose = verbose
 
     @fit_method
-    def fit(self, X, y=None, *, sample_weight=None):
+    def fit(self, X: Any, y: Any = None, *, sample_weight: Any = None) -> Self:
         """Fit the model to ratings.
 
         Parameters
@@ -256,10 +261,9 @@ array} of shape (n_users, n_items)
             Ratings of the pairs. With a matrix, further ratings of it or None.
 
         sample_weight : array-like or sparse, default=None
-            How much each rating counts in the gradient, of shape (n_ratings,); beside
-            a matrix sparse with its entries, or of shape (n_users,). What the hidden
-            units see of a rating does not depend on its weight, but a rating of weight
-            0 is as good as absent.
+            Weight of each rating in the gradient, of shape (n_ratings,); with a matrix,
+            sparse with its entries or of shape (n_users,). The input of the hidden
+            units does not depend on the weights. Ratings of weight 0 are ignored.
 
         Returns
         -------
@@ -268,20 +272,20 @@ array} of shape (n_users, n_items)
         Raises
         ------
         TypeError, ValueError
-            If the ratings or parameters are not what they should be; see the message.
+            If the ratings or parameters are invalid; see the message.
 
         Warns
         -----
         ConvergenceWarning
-            If the weights became infinite, or the loss had not settled in `max_iter`
-            epochs of a step size that does not fall.
+            If the weights became infinite, or the loss did not converge within
+            `max_iter` epochs with a step size that does not decrease.
         """
         fit = Fit(self, X, y, sample_weight)
         return fit.run(RBMTrainer(fit))
 
     @property
     def user_factors_(self):
-        """The factors of the users, as `transform` returns them."""
+        """Factors of the users, as returned by `transform`."""
         if self._kind == "user":
             return self.hidden_probabilities_
         return self.weights_.reshape(len(self.weights_), -1)

@@ -14,8 +14,8 @@ from .._core.sparse import Pattern
 from .._prediction import Model
 from .rbm_trainer import fitted_machine, nearest_levels
 
-# The penalty that shrinks the biases of a new user toward the mean of the fitted users,
-# and the smallest penalty of the weights with which the solution is sure to be unique.
+# Penalty that shrinks the biases of a new user toward the mean of the fitted users, and
+# smallest penalty on the weights that guarantees a unique solution.
 _BIAS_PENALTY, _SMALLEST_PENALTY = 1.0, 1e-3
 
 
@@ -25,10 +25,10 @@ class VisibleState(NamedTuple):
     Attributes
     ----------
     weights : Tensor of shape (n_users, n_levels, n_hidden)
-        Their weights.
+        Weights of the users.
 
     biases : Tensor of shape (n_users, n_levels)
-        Their biases.
+        Biases of the users.
     """
 
     weights: Tensor
@@ -41,14 +41,14 @@ class HiddenState(NamedTuple):
     Attributes
     ----------
     hidden : Tensor of shape (n_users, n_hidden)
-        The probabilities of their hidden units.
+        Probabilities of the users' hidden units.
     """
 
     hidden: Tensor
 
 
 class RBM(Model):
-    """A machine of either kind, which predicts the mean of the levels."""
+    """RBM of either kind, which predicts the mean of the levels."""
 
     def __init__(self, fitted, device):
         super().__init__(fitted, device)
@@ -56,14 +56,14 @@ class RBM(Model):
         self.width = len(self.levels)
 
     def expected(self, logits: Tensor) -> np.ndarray:
-        """The expected ratings, given the logits of the levels in the last axis."""
+        """Expected ratings, given the logits of the levels in the last axis."""
         probabilities = torch.softmax(logits.double(), -1)
         return (probabilities @ self.levels).cpu().numpy()
 
     def expected_at(
         self, hidden: Tensor, at: np.ndarray, weights: Tensor, biases: Tensor, unit
     ) -> np.ndarray:
-        """The expected ratings of pairs of a case and a visible unit."""
+        """Expected ratings of pairs of a case and a visible unit."""
         ratings = np.empty(len(at))
         for part in row_chunks(len(at), weights[0].numel()):
             h, v = hidden[at[part]], unit[part]
@@ -72,13 +72,13 @@ class RBM(Model):
         return ratings
 
     def seen_by(self, rows) -> tuple[Pattern, Tensor]:
-        """What the machine sees of rows of ratings: where, and which level."""
+        """Visible units of rows of ratings: their pattern and their levels."""
         levels = nearest_levels(self.fitted.levels_, rows.data)
         return self.pattern(rows), torch.as_tensor(levels, device=self.device)
 
 
 class ItemRBM(RBM):
-    """Items are cases and users visible units; new users are softmax regressions."""
+    """RBM of items: users are visible units, new users are softmax regressions."""
 
     def __init__(self, fitted, device):
         super().__init__(fitted, device)
@@ -129,7 +129,7 @@ class ItemRBM(RBM):
 
 
 class UserRBM(RBM):
-    """Users are cases and items visible units."""
+    """RBM of users: items are visible units."""
 
     def __init__(self, fitted, device):
         super().__init__(fitted, device)

@@ -1,4 +1,4 @@
-"""How a restricted Boltzmann machine learns."""
+"""Training of restricted Boltzmann machines."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .._data.ids import positions_of
 from .._data.ratings import PRIOR_RATINGS, Ratings
 from .._fitting import Fit, Trainer, r_squared
 
-# More levels than any rating scale has are measurements, not levels.
+# Ratings with more distinct values are continuous measurements, not levels.
 _MAX_LEVELS = 100
 
 
 class RBMTrainer(Trainer):
-    """Trains a machine by contrastive divergence.
+    """Trainer of a restricted Boltzmann machine by contrastive divergence.
 
     Parameters
     ----------
     fit : Fit
-        The fit of an `RBMRegressor`.
+        Fit of an `RBMRegressor`.
     """
 
     def __init__(self, fit: Fit):
@@ -69,7 +69,7 @@ class RBMTrainer(Trainer):
 
     @property
     def chains(self) -> list[torch.Tensor | None]:
-        """The chain of each batch, where chains persist."""
+        """Chain of each batch; used if chains are persistent."""
         return [batch.chain for batch in self.batches]
 
     @chains.setter
@@ -110,7 +110,7 @@ class RBMTrainer(Trainer):
         }
 
     def _orient(self, fit: Fit, ratings: Ratings) -> Rows:
-        """Levels and ratings in rows, which are users or items."""
+        """Arrange levels and ratings in rows, which are users or items."""
         pattern, values, weights = fit.tensors(ratings, device=torch.device("cpu"))
         places = torch.as_tensor(nearest_levels(self.levels, ratings.values))
         rows = Rows(pattern, places, values, weights)
@@ -119,7 +119,7 @@ class RBMTrainer(Trainer):
         return rows.to(fit.device)
 
     def _make_machine(self, fit: Fit) -> Machine:
-        """The initial machine, or that of the last fit as far as there is one."""
+        """Initial machine, with weights of the previous fit where available."""
         ratings = fit.ratings
         generator = make_generator(fit.draw_seed())
         log_rates = _log_rates(self.rows, len(self.levels)).to(fit.dtype)
@@ -131,7 +131,7 @@ class RBMTrainer(Trainer):
 
     @torch.no_grad()
     def _continue(self, machine, visible, previous):
-        """Overwrite initial weights by those of the last fit, where there are any."""
+        """Replace initial weights with those of the previous fit, where available."""
         old = fitted_machine(previous, torch.device("cpu"))
         same = previous._kind == self.params.kind
         same &= np.array_equal(previous.levels_, self.levels)
@@ -159,7 +159,7 @@ class RBMTrainer(Trainer):
 
 
 class _ContrastiveDivergence(PenalizedLoss):
-    """A loss whose gradient the machine estimates by samples."""
+    """Loss whose gradient the machine estimates by sampling."""
 
     def __init__(self, machine: Machine, alpha: float, options: tuple):
         super().__init__(
@@ -168,7 +168,7 @@ class _ContrastiveDivergence(PenalizedLoss):
         self.options = options
 
     def __call__(self, batch, share: float = 1.0) -> float:
-        """Set the gradients, with `share` of the penalty."""
+        """Set the gradients, including the fraction `share` of the penalty."""
         loss = self.loss(batch, *self.options)
         for weights in self.weights:
             weights.grad.add_(weights.detach(), alpha=share * self.penalty)
@@ -176,7 +176,7 @@ class _ContrastiveDivergence(PenalizedLoss):
 
 
 def fitted_machine(fitted: Any, device: torch.device) -> Machine:
-    """The fitted machine on a device."""
+    """Fitted machine on a device."""
     return Machine(
         as_tensor(fitted.weights_, device=device).flatten(0, 1),
         as_tensor(fitted.visible_biases_, device=device),
@@ -185,12 +185,12 @@ def fitted_machine(fitted: Any, device: torch.device) -> Machine:
 
 
 def nearest_levels(levels: np.ndarray, ratings: np.ndarray) -> np.ndarray:
-    """The position of the level that is nearest to each rating."""
+    """Position of the level nearest to each rating."""
     return np.searchsorted((levels[1:] + levels[:-1]) / 2, ratings)
 
 
 def _check_levels(ratings: Ratings) -> np.ndarray:
-    """The levels that ratings have, ascending; refuse ratings that have none."""
+    """Rating levels in ascending order; reject ratings with too many levels."""
     levels = np.unique(ratings.values)
     if len(levels) > _MAX_LEVELS:
         raise ValueError(
@@ -202,9 +202,9 @@ def _check_levels(ratings: Ratings) -> np.ndarray:
 
 
 def _log_rates(rows: Rows, n_levels: int) -> torch.Tensor:
-    """Logarithms of how often each visible unit has each level.
+    """Log relative frequencies of the levels of each visible unit.
 
-    Rates of few ratings are shrunk toward those of all ratings, as means are.
+    Like means, they are shrunk toward the relative frequencies of all ratings.
     """
     n_visible = rows.pattern.shape[1]
     counts = torch.bincount(
@@ -213,7 +213,7 @@ def _log_rates(rows: Rows, n_levels: int) -> torch.Tensor:
         minlength=n_visible * n_levels,
     )
     counts = counts.view(n_visible, n_levels).double()
-    # A level that only held-out ratings have is rare, but not impossible.
+    # Levels found only in held-out ratings get a small, nonzero probability.
     overall = counts.sum(0) + 1
     prior = PRIOR_RATINGS * overall / overall.sum()
     return ((counts + prior) / (counts.sum(1, keepdim=True) + PRIOR_RATINGS)).log()

@@ -1,1 +1,1 @@
-"""Factorizations whose items have a prior that reads their texts."""
+"""Matrix factorizations with item priors computed from texts."""

@@ -1,9 +1,9 @@
-"""Factorizations whose items have a prior that reads their texts."""
+"""Matrix factorizations with item priors computed from texts."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -23,10 +23,10 @@ from .text_trainer import TextTrainer
 
 
 class TextFactorization(BaseRecommender):
-    """Base of the factorizations with an item prior that reads texts.
+    """Base class of factorizations with an item prior computed from texts.
 
-    A subclass has the parameters `vectorizer`, `memory` and `fit_biases`, and says what
-    texts become, which prior they have, and what the fitted prior makes of others.
+    A subclass has the parameters `vectorizer`, `memory` and `fit_biases`. It defines
+    the vectorization of texts, their prior, and the prediction for further texts.
     """
 
     text_factors_: Any
@@ -34,9 +34,9 @@ class TextFactorization(BaseRecommender):
     user_text_biases_: NDArray[Any]
     vectorizer_: Any
 
-    # Whether a warm start keeps the vectorizer of the last fit.
+    # Whether a warm start keeps the vectorizer of the previous fit.
     _keeps_vectorizer: ClassVar[bool] = True
-    # What the prior would have learned from texts, where there are none.
+    # Values of the prior's fitted attributes in a fit without texts.
     _learned_without_texts: ClassVar[dict[str, Any]]
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -49,43 +49,50 @@ class TextFactorization(BaseRecommender):
         "memory": [None, str, HasMethods(["cache"])],
     }
 
-    # Texts belong to these estimators: with metadata routing they need no request.
+    # Metadata routing passes texts to these estimators without a request.
     __metadata_request__fit: ClassVar[dict[str, bool]] = {"item_texts": True}
 
     @abstractmethod
     def _default_vectorizer(self) -> Any:
-        """The vectorizer where the parameter is None."""
+        """Vectorizer used if the parameter is None."""
 
     @abstractmethod
     def _check_documents(self, vectorizer: Any, documents: Any) -> Any:
-        """Refuse what a vectorizer of another kind returns.
+        """Check the output of a vectorizer; reject output of the wrong type.
 
         Returns
         -------
         documents : ndarray or csr_array of shape (n_texts, n_columns)
-            One row for each text, without any entry where there is no known word.
+            One row for each text; empty for texts without a known word.
         """
 
     @abstractmethod
     def _make_prior(self, fit: Fit, documents: Documents) -> Prior:
-        """The prior of items with these texts.
+        """Prior of items with these texts.
 
-        Its means have the biases in their last column, if there are biases.
+        If there are biases, they are the last column of the prior means.
         """
 
     @abstractmethod
     def _read(self, documents: Any) -> np.ndarray:
-        """The means that the fitted prior has for further documents."""
+        """Means of the fitted prior for further documents."""
 
     def _check_parameters(self) -> None:
-        """Refuse parameters that `_parameter_constraints` cannot tell."""
+        """Reject invalid parameters that `_parameter_constraints` does not detect."""
 
     def _item_penalties(self, fit: Fit) -> np.ndarray | None:
-        """The penalty of each item; None means `lambda_v`."""
+        """Penalty of each item; None means `lambda_v`."""
         return None
 
     @fit_method
-    def fit(self, X, y=None, *, sample_weight=None, item_texts=None):
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        item_texts: Any = None,
+    ) -> Self:
         """Fit the model to ratings and to texts of the items.
 
         Parameters
@@ -103,10 +110,10 @@ array} of shape (n_users, n_items)
             with its entries or of shape (n_users,). Ratings of weight 0 are ignored.
 
         item_texts : mapping, Series, ItemTexts or sequence, default=None
-            Item id to text; beside a matrix also one text for each column. Items may
-            lack a text, or have one and no rating. scikit-learn's cross-validation
-            cuts sized objects of as many entries as there are samples:
-            :class:`skrec.text.ItemTexts` passes whole.
+            Texts by item id; with a matrix, also one text for each column. Items may
+            have no text, or a text and no ratings. For cross-validation, use
+            :class:`skrec.text.ItemTexts`: scikit-learn splits other sized objects with
+            as many entries as there are samples.
 
         Returns
         -------
@@ -115,16 +122,15 @@ array} of shape (n_users, n_items)
         Raises
         ------
         TypeError, ValueError
-            If ratings, texts or parameters are not what they should be; see the
-            message.
+            If the ratings, texts or parameters are invalid; see the message.
 
         Warns
         -----
         UserWarning
             If there are no texts.
         ConvergenceWarning
-            If the objective became infinite, or had not settled in `max_iter`
-            iterations, where it is one that settles.
+            If the objective became infinite. For objectives that converge, also if
+            the objective did not converge within `max_iter` iterations.
         """
         self._check_parameters()
         fit = Fit(self, X, y, sample_weight, item_texts)
@@ -133,26 +139,26 @@ array} of shape (n_users, n_items)
         penalties = self._item_penalties(fit)
         return fit.run(TextTrainer(fit, documents, prior, penalties))
 
-    def extend_items(self, item_texts):
-        """Add items to a fitted model, from their texts alone.
+    def extend_items(self, item_texts: Any) -> Self:
+        """Add cold-start items to a fitted model, given only their texts.
 
         Parameters
         ----------
         item_texts : mapping, Series or ItemTexts around one
-            Item id to text. After a fit on a matrix the ids are the numbers of the
-            columns that come to be: n_items, n_items + 1, ...
+            Texts by item id. After a fit on a matrix, the ids are the indices of the
+            new columns: n_items, n_items + 1, ...
 
         Returns
         -------
         self : estimator
-            With the new items in `items_`, `item_factors_`, `item_biases_`,
-            `item_means_`, `text_factors_` and `text_biases_`.
+            The estimator, with the new items in `items_`, `item_factors_`,
+            `item_biases_`, `item_means_`, `text_factors_` and `text_biases_`.
 
         Raises
         ------
         TypeError, ValueError
-            If the model was fitted without texts, or an id is known already, or an item
-            has no text with a word that the model knows.
+            If the model was fitted without texts, if an id is already known, or if an
+            item has no text with a word known to the model.
         """
         check_is_fitted(self)
         if self.text_factors_ is None:
@@ -208,7 +214,7 @@ array} of shape (n_users, n_items)
 
 
 def _check_new_items(model, item_texts):
-    """Ids and texts of items to be added."""
+    """Validate the ids and texts of items to be added."""
     texts = item_texts if isinstance(item_texts, ItemTexts) else ItemTexts(item_texts)
     if texts.ids is None:
         raise TypeError(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -21,24 +22,24 @@ from .network_prior import INFERENCE_BATCH, NetworkPrior, compute_outputs
 
 
 class BagPrior(NetworkPrior):
-    """The prior of CDL: the codes of a denoising autoencoder.
+    """Prior of CDL: the codes of a denoising autoencoder.
 
     Parameters
     ----------
     network : DenoisingAutoencoder
-        The network.
+        Denoising autoencoder.
 
     documents : csr_array of shape (n_texts, n_words)
-        The bags of words.
+        Bags of words.
 
     items, n_items, random_state, **training
-        As for `NetworkPrior`.
+        See `NetworkPrior`.
 
     input_dropout : float
-        The probability that a word of a text is left out.
+        Probability that a word of a text is dropped.
 
     lambda_n : float
-        The penalty on the squared error of the reconstruction.
+        Penalty on the squared error of the reconstruction.
     """
 
     def __init__(
@@ -82,68 +83,70 @@ class BagPrior(NetworkPrior):
 class CDLRegressor(TextFactorization):
     r"""Collaborative deep learning (CDL): factorization with an autoencoder of texts.
 
-    The factors of an item are drawn to the code that a stacked denoising autoencoder
-    makes of the words in its text, the more so the fewer ratings it has. Items without
-    any rating are predicted from their text alone.
+    The factors of an item are shrunk toward the code that a stacked denoising
+    autoencoder computes from the words in its text. The fewer ratings an item has, the
+    stronger the shrinkage. Cold-start items are predicted from their text alone.
 
     Parameters
     ----------
     n_factors : int, default=15
-        The number of factors k, and of units in the middle layer, biases aside.
+        Number k of latent factors, and of hidden units in the middle layer, not
+        counting the bias unit.
 
     lambda_u : float, default=40.0
-        The penalty on the squared length of a user's vector, on the scale of half the
-        sum of squared errors.
+        Penalty on the squared length of a user's vector, on the scale of half the sum
+        of squared errors.
 
     lambda_v : float, default=5.0
-        The penalty on the squared distance of an item's vector from the code of its
-        text, or from all codes on average where it has none.
+        Penalty on the squared distance of an item's vector from the code of its text,
+        or from the mean code for items without text.
 
     lambda_n : float, default=1.0
-        The penalty on the squared error of the reconstructed texts.
+        Penalty on the squared error of the reconstructed texts.
 
     lambda_w : float, default=1.0
-        The penalty on the squared weights of the network. Large values let it tell
-        only what many texts have in common.
+        Penalty on the squared weights of the network (weight decay). Large values
+        restrict the network to features that many texts have in common.
 
     fit_intercept : bool, default=True
         Whether to subtract the global mean from the ratings.
 
     fit_biases : bool, default=True
-        Whether users and items have biases. That of an item is drawn to a further unit
-        of the middle layer. False is the model of [1]_.
+        Whether to fit biases of users and items. Item biases are shrunk toward an
+        additional output of the network. If False, all biases are 0, as in [1]_.
 
     hidden_layer_sizes : array-like of int, default=(200,)
-        Units of the layers between a text and its code, and in reverse between the code
-        and the reconstruction. An empty one leaves the middle layer alone.
+        Number of hidden units in each layer between a text and its code; in reverse
+        order, between the code and the reconstruction. If empty, the middle layer is
+        the only hidden layer.
 
     input_dropout : float, default=0.3
-        Probability that a word of a text is left out in training, in [0, 1).
+        Probability that a word of a text is dropped in training, in [0, 1).
 
     sdae_epochs : int, default=1
-        Epochs of the network in each iteration.
+        Number of training epochs of the network in each iteration.
 
     batch_size : int, default=256
-        Texts in a step of the network.
+        Number of texts in each training step of the network.
 
     learning_rate_init : float, default=0.001
-        Its step size (Adam).
+        Step size of Adam in the training of the network.
 
     vectorizer : transformer or None, default=None
-        Turns texts into a sparse matrix without negative entries, of shape (n_texts,
-        n_words), rows best of length 1. None means the counts of the 8000 most frequent
-        words, without English stop words and words in more than half of the texts,
-        divided by the length of their row: a
+        Transformer from texts to a sparse matrix of shape (n_texts, n_words) without
+        negative entries, preferably with rows of length 1. None means a
         :class:`~sklearn.feature_extraction.text.TfidfVectorizer` with
-        ``use_idf=False``.
+        ``use_idf=False``: the counts of the 8000 most frequent words, without English
+        stop words and words in more than half of the texts, divided by the length of
+        their row.
 
     memory : str or object with the joblib.Memory interface, default=None
         Cache of what the vectorizer makes of the texts: a folder or a memory object. A
         search over other parameters then computes it once.
 
     max_iter : int, default=40
-        The largest number of iterations, in each of which all users and all items are
-        solved for and the network is trained on the items.
+        Maximum number of iterations. Each iteration solves for all users and all items
+        and trains the network on the items.
 
     tol : float, default=1e-4
         Minimum relative decrease of the objective, or minimum increase of the
@@ -160,9 +163,9 @@ class CDLRegressor(TextFactorization):
         Number of iterations without improvement after which to stop.
 
     warm_start : bool, default=False
-        Start from the factors and the network of the last fit, if there was one, and
-        keep its words: `vectorizer_` stays as it is. Users and items are matched by id;
-        new ones start at random.
+        Whether to start from the factors and the network of the previous fit, if there
+        is one. Its vocabulary is kept: `vectorizer_` does not change. Users and items
+        are matched by id. New ones are initialized at random.
 
     clip : bool, default=True
         Whether to keep predictions inside the range of the training ratings.
@@ -175,8 +178,8 @@ class CDLRegressor(TextFactorization):
         Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
-        Determines initial weights, batches, dropout and held-out ratings. An int gives
-        the same model in each call, bit for bit with the same number of threads.
+        Source of randomness for initial weights, batches, dropout and held-out ratings.
+        An int gives reproducible fits, bit for bit with the same number of threads.
 
     verbose : bool or int, default=False
         Whether to print the objective after each iteration. For progress bars set a
@@ -184,30 +187,36 @@ class CDLRegressor(TextFactorization):
 
     Attributes
     ----------
-    user_factors_, item_factors_ : ndarray of shape (n_users or n_items, n_factors)
-        The factors.
+    user_factors_ : ndarray of shape (n_users, n_factors)
+        Factors of the users: what `transform` returns for the users in `fit`.
 
-    user_biases_, item_biases_ : ndarray of shape (n_users,) and (n_items,)
-        The biases; zeros without `fit_biases`.
+    item_factors_ : ndarray of shape (n_items, n_factors)
+        Factors of the items.
+
+    user_biases_ : ndarray of shape (n_users,)
+        Biases of the users.
+
+    item_biases_ : ndarray of shape (n_items,)
+        Biases of the items.
 
     text_factors_ : ndarray of shape (n_items, n_factors) or None
-        The code of each item's text; their mean for an item without text, None without
-        any texts.
+        Prior means of the item factors given the item texts; the mean over all texts
+        for items without text. None without any texts.
 
     text_biases_ : ndarray of shape (n_items,) or None
-        The biases that the network makes of them.
+        Prior means of the item biases given the item texts. None without any texts.
 
     user_text_biases_ : ndarray of shape (n_users,)
-        What is added to the predictions of items that are known by their text alone.
+        Corrections added to the predictions of items that have a text but no ratings.
 
     text_weights_ : dict of str to ndarray
-        The weights of the network.
+        Weights of the network.
 
     vectorizer_ : transformer
-        The fitted vectorizer.
+        Fitted vectorizer.
 
     intercept_ : float
-        The global mean, or 0 without `fit_intercept`.
+        Global mean, or 0 without `fit_intercept`.
 
     loss_curve_ : list of float
         Objective after each iteration.
@@ -224,14 +233,14 @@ class CDLRegressor(TextFactorization):
 
     See Also
     --------
-    BiasedMFRegressor : The same without texts.
-    CTRRegressor : The same with topics of the texts.
-    ConvMFRegressor : The same with a convolutional network over the texts.
+    BiasedMFRegressor : Matrix factorization without texts.
+    CTRRegressor : Factorization with topics of the texts.
+    ConvMFRegressor : Factorization with a convolutional network over the texts.
 
     Notes
     -----
-    With the weight w of each rating and the bag of words x of each item, of which the
-    network sees a part, the objective is
+    With the weight w of each rating, the bag of words x of each item, and a corrupted
+    copy of x as the input of the network, the objective is
 
     .. math:: \frac{1}{2} \sum_{(u, i)} w_{ui} (r_{ui} - \mu - u_u^T v_i)^2
               + \frac{\lambda_U}{2} \sum_u \|u_u\|^2
@@ -239,24 +248,26 @@ class CDLRegressor(TextFactorization):
               + \frac{\lambda_N}{2} \sum_i \|x_i - f_r(W, \tilde{x}_i)\|^2
               + \frac{\lambda_W}{2} \|W\|^2
 
-    where biases, if there are any, are entries of the vectors whose counterpart is 1,
-    f_e is the middle layer and f_r the last one. An iteration solves for all users,
-    then for all items, and then takes the network nearer to both items and texts by
-    gradients.
+    where f_e is the middle layer and f_r the last layer. `text_factors_` are the codes
+    f_e. Biases, if fitted, are entries of the vectors whose counterpart is 1; the item
+    biases have an additional unit in the middle layer. Each iteration solves for all
+    users, then for all items, and then trains the network by gradient steps to fit both
+    the items and the texts.
 
-    Layers are hyperbolic tangents, so that what a text says lies between -1 and 1, and
-    the last one is linear; those of [1]_ are logistic. The network sees texts with
-    noise in training only: items are drawn to what it makes of the whole text. The
-    biases of the network are not penalized. The ratings of [1]_ say who has which item,
-    1 or 0 with a small weight; here they are those that are given.
+    Layers use tanh, so that the codes lie between -1 and 1, and the last layer is
+    linear; the layers of [1]_ are logistic. The input is corrupted in training only:
+    items are shrunk toward the code of the whole text. The biases of the network are
+    not penalized. The ratings in [1]_ indicate which user has which item, 1 or 0 with a
+    small weight; here they are the given ratings.
 
-    An item that is known by its text alone is predicted higher by the mean, over the
-    items that the user has rated, of what the model predicts beyond their texts
-    (`user_text_biases_`, drawn to zero as by 5 ratings more).
+    Predictions of cold-start items, which have a text but no ratings, are increased by
+    `user_text_biases_`: the mean difference, over the items that the user has rated,
+    between the model's predictions and those from the texts alone. It is shrunk toward
+    0 (equivalent to 5 extra ratings at 0).
 
-    A row of a matrix in `predict` is a user who is known by that row alone, with the
-    solution of that user's ridge regression. `score` of a matrix without y predicts
-    each rating from the others in its row, exactly.
+    In `predict`, each row of a matrix is a new user described by that row alone, whose
+    vector is the solution of the user's ridge regression. `score` of a matrix without y
+    predicts each rating from the other ratings in its row, exactly.
 
     References
     ----------
@@ -272,13 +283,14 @@ class CDLRegressor(TextFactorization):
     >>> from skrec.datasets import make_ratings
     >>> data = make_ratings(n_users=300, n_items=100, random_state=0)
     >>> model = CDLRegressor(n_factors=5, max_iter=20, random_state=0)
-    >>> model.fit(data.R[:250], item_texts=data.item_texts).predict(data.R[250:]).shape
-    (50, 100)
+    >>> model = model.fit(data.R[:250], item_texts=data.item_texts)
+    >>> round(model.score(data.R[250:]), 1)
+    0.4
 
-    Items may come later, by their texts alone:
+    Cold-start items can be added later, given only their texts:
 
-    >>> model.extend_items({100: data.item_texts[0]}).items_[-1]
-    np.int64(100)
+    >>> model.extend_items({100: data.item_texts[0]}).predict([[0, 100]]).round(1)
+    array([3.7])
     """
 
     _divergence_remedy = (
@@ -303,32 +315,32 @@ class CDLRegressor(TextFactorization):
     def __init__(
         self,
         *,
-        n_factors=15,
-        lambda_u=40.0,
-        lambda_v=5.0,
-        lambda_n=1.0,
-        lambda_w=1.0,
-        fit_intercept=True,
-        fit_biases=True,
-        hidden_layer_sizes=(200,),
-        input_dropout=0.3,
-        sdae_epochs=1,
-        batch_size=256,
-        learning_rate_init=0.001,
-        vectorizer=None,
-        memory=None,
-        max_iter=40,
-        tol=1e-4,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        warm_start=False,
-        clip=True,
-        device="auto",
-        dtype="float32",
-        random_state=None,
-        verbose=False,
-    ):
+        n_factors: int = 15,
+        lambda_u: float = 40.0,
+        lambda_v: float = 5.0,
+        lambda_n: float = 1.0,
+        lambda_w: float = 1.0,
+        fit_intercept: bool = True,
+        fit_biases: bool = True,
+        hidden_layer_sizes: Sequence[int] = (200,),
+        input_dropout: float = 0.3,
+        sdae_epochs: int = 1,
+        batch_size: int = 256,
+        learning_rate_init: float = 0.001,
+        vectorizer: Any = None,
+        memory: Any = None,
+        max_iter: int = 40,
+        tol: float = 1e-4,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        warm_start: bool = False,
+        clip: bool = True,
+        device: str | torch.device = "auto",
+        dtype: Literal["float32", "float64"] = "float32",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool | int = False,
+    ) -> None:
         self.n_factors = n_factors
         self.lambda_u = lambda_u
         self.lambda_v = lambda_v
@@ -422,7 +434,7 @@ class CDLRegressor(TextFactorization):
 
 
 def _load(network, weights):
-    """Overwrite the weights of a network by those of a fit."""
+    """Replace the weights of a network with those of a fit."""
     new = network.state_dict()
     if {n: w.shape for n, w in new.items()} != {n: w.shape for n, w in weights.items()}:
         raise ValueError(
@@ -433,7 +445,7 @@ def _load(network, weights):
 
 
 def _to_tensors(documents, dtype, device) -> tuple[Pattern, torch.Tensor]:
-    """Pattern and values of a csr_array."""
+    """Convert a csr_array to its pattern and values."""
     crow, col = map(torch.tensor, (documents.indptr, documents.indices))
     pattern = Pattern(crow, col, documents.shape).to(device)
     return pattern, torch.tensor(documents.data, dtype=dtype, device=device)

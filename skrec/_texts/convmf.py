@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,75 +16,76 @@ from ..text import SequenceVectorizer, load_word_vectors
 from .base import TextFactorization
 from .network_prior import TextPrior, read
 
-# The standard deviation of the initial word vectors.
+# Standard deviation of the initial word vectors.
 _WORD_STD = 0.1
 
 
 class ConvMFRegressor(TextFactorization):
     r"""Matrix factorization with a convolutional network over item texts (ConvMF).
 
-    The factors of an item are drawn to what a network makes of its text, the more so
-    the fewer ratings it has. Items without any rating are predicted from their text
-    alone.
+    The factors of an item are shrunk toward the output of a network for its text. The
+    fewer ratings an item has, the stronger the shrinkage. Cold-start items are
+    predicted from their text alone.
 
     Parameters
     ----------
     n_factors : int, default=15
-        The number of factors k.
+        Number k of latent factors.
 
     lambda_u : float, default=40.0
-        The penalty on the squared length of a user's vector, on the scale of half the
-        sum of squared errors.
+        Penalty on the squared length of a user's vector, on the scale of half the sum
+        of squared errors.
 
     lambda_v : float, default=5.0
-        The penalty on the squared distance of an item's vector from what the network
-        makes of its text, or of all texts on average where it has none.
+        Penalty on the squared distance of an item's vector from the network's output
+        for its text, or from the mean output for items without text.
 
     lambda_w : float, default=60.0
-        The penalty on the squared weights of the network. Large values let it tell
-        only what many texts have in common.
+        Penalty on the squared weights of the network (weight decay). Large values
+        restrict the network to features that many texts have in common.
 
     fit_intercept : bool, default=True
         Whether to subtract the global mean from the ratings.
 
     fit_biases : bool, default=True
-        Whether users and items have biases. That of an item is drawn to what the
-        network makes of its text, too. False is the model of [1]_.
+        Whether to fit biases of users and items. Item biases are shrunk toward an
+        additional output of the network. If False, all biases are 0, as in [1]_.
 
     embedding_dim : int, default=50
-        Numbers in a word's vector (p). `word_vectors` decide it if there are any.
+        Dimension p of the word vectors. If `word_vectors` are given, their dimension is
+        used instead.
 
     n_filters : int, default=50
-        Filters of each window size.
+        Number of filters for each window size.
 
     window_sizes : array-like of int, default=(3, 4, 5)
-        Words in the windows that filters look at.
+        Window sizes of the filters, in words.
 
     hidden_dim : int, default=100
-        Units between the filters and the output.
+        Number of hidden units between the filters and the output.
 
     dropout : float, default=0.0
-        Probability that one of these units is left out in training, in [0, 1).
+        Probability that one of these hidden units is dropped in training, in [0, 1).
 
     word_dropout : float, default=0.7
-        Probability that a word is left out of the texts in a step of training, in
-        [0, 1). Without it the network learns by heart which text belongs to which
-        item, and has little to say on items that it has not seen [3]_. 0 is the network
-        of [1]_.
+        Probability that a word is dropped from the texts in a training step, in [0, 1)
+        [3]_. Without word dropout the network memorizes which text belongs to which
+        item, which hurts accuracy on items without ratings. 0 gives the network of
+        [1]_.
 
     cnn_epochs : int, default=1
-        Epochs of the network in each iteration.
+        Number of training epochs of the network in each iteration.
 
     batch_size : int, default=256
-        Texts in a step of the network.
+        Number of texts in each training step of the network.
 
     learning_rate_init : float, default=0.002
-        Its step size (Adam).
+        Step size of Adam in the training of the network.
 
     vectorizer : transformer or None, default=None
-        Turns texts into an integer array of shape (n_texts, max_words), each row the
-        numbers of words, from 1, followed by zeros, as the ``vocabulary_`` of the
-        fitted transformer maps words to them. None means a
+        Transformer from texts to an integer array of shape (n_texts, max_words). Each
+        row has the indices of words, starting from 1, padded with zeros. The
+        ``vocabulary_`` of the fitted transformer maps words to indices. None means a
         :class:`skrec.text.SequenceVectorizer`.
 
     memory : str or object with the joblib.Memory interface, default=None
@@ -91,17 +93,17 @@ class ConvMFRegressor(TextFactorization):
         search over other parameters then computes it once.
 
     word_vectors : path, mapping, pair or KeyedVectors, default=None
-        Pre-trained word vectors to start from (ConvMF+): anything that
-        :func:`skrec.text.load_word_vectors` takes. They are brought to the scale of
-        the random ones, which words that are not among them start from.
+        Pre-trained word vectors to initialize the network (ConvMF+), in any form that
+        :func:`skrec.text.load_word_vectors` accepts. They are rescaled to the scale of
+        the random vectors, which initialize all other words.
 
     item_weight : {"sqrt"} or None, default=None
-        "sqrt" multiplies `lambda_v` of each item by the square root of its number of
-        ratings, with mean 1 (R-ConvMF [2]_).
+        Weight of each item in `lambda_v`. "sqrt" multiplies `lambda_v` of each item by
+        the square root of its number of ratings, scaled to mean 1 (R-ConvMF [2]_).
 
     max_iter : int, default=40
-        The largest number of iterations, in each of which all users and all items are
-        solved for and the network is trained on the items.
+        Maximum number of iterations. Each iteration solves for all users and all items
+        and trains the network on the items.
 
     tol : float, default=1e-4
         Minimum relative decrease of the objective, or minimum increase of the
@@ -118,8 +120,9 @@ class ConvMFRegressor(TextFactorization):
         Number of iterations without improvement after which to stop.
 
     warm_start : bool, default=False
-        Start from the factors and the network of the last fit, if there was one. Users,
-        items and words are matched by name; new ones start at random.
+        Whether to start from the factors and the network of the previous fit, if there
+        is one. Users, items and words are matched by name. New ones are initialized at
+        random.
 
     clip : bool, default=True
         Whether to keep predictions inside the range of the training ratings.
@@ -132,8 +135,8 @@ class ConvMFRegressor(TextFactorization):
         Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
-        Determines initial weights, batches, dropout and held-out ratings. An int gives
-        the same model in each call, bit for bit with the same number of threads.
+        Source of randomness for initial weights, batches, dropout and held-out ratings.
+        An int gives reproducible fits, bit for bit with the same number of threads.
 
     verbose : bool or int, default=False
         Whether to print the objective after each iteration. For progress bars set a
@@ -141,30 +144,36 @@ class ConvMFRegressor(TextFactorization):
 
     Attributes
     ----------
-    user_factors_, item_factors_ : ndarray of shape (n_users or n_items, n_factors)
-        The factors.
+    user_factors_ : ndarray of shape (n_users, n_factors)
+        Factors of the users: what `transform` returns for the users in `fit`.
 
-    user_biases_, item_biases_ : ndarray of shape (n_users,) and (n_items,)
-        The biases; zeros without `fit_biases`.
+    item_factors_ : ndarray of shape (n_items, n_factors)
+        Factors of the items.
+
+    user_biases_ : ndarray of shape (n_users,)
+        Biases of the users.
+
+    item_biases_ : ndarray of shape (n_items,)
+        Biases of the items.
 
     text_factors_ : ndarray of shape (n_items, n_factors) or None
-        The factors that the network makes of each item's text; their mean for an item
-        without text, None without any texts.
+        Prior means of the item factors given the item texts; the mean over all texts
+        for items without text. None without any texts.
 
     text_biases_ : ndarray of shape (n_items,) or None
-        The biases that it makes of them.
+        Prior means of the item biases given the item texts. None without any texts.
 
     user_text_biases_ : ndarray of shape (n_users,)
-        What is added to the predictions of items that are known by their text alone.
+        Corrections added to the predictions of items that have a text but no ratings.
 
     text_weights_ : dict of str to ndarray
-        The weights of the network.
+        Weights of the network.
 
     vectorizer_ : transformer
-        The fitted vectorizer.
+        Fitted vectorizer.
 
     intercept_ : float
-        The global mean, or 0 without `fit_intercept`.
+        Global mean, or 0 without `fit_intercept`.
 
     loss_curve_ : list of float
         Objective after each iteration.
@@ -181,9 +190,9 @@ class ConvMFRegressor(TextFactorization):
 
     See Also
     --------
-    BiasedMFRegressor : The same without texts.
-    AutoRecRegressor : An autoencoder, which also takes texts.
-    skrec.text.ItemTexts : Brings texts through cross-validation.
+    BiasedMFRegressor : Matrix factorization without texts.
+    AutoRecRegressor : Autoencoder that also accepts texts.
+    skrec.text.ItemTexts : Container of texts for cross-validation.
 
     Notes
     -----
@@ -194,27 +203,28 @@ class ConvMFRegressor(TextFactorization):
               + \frac{\lambda_V}{2} \sum_i \|v_i - cnn(W, X_i)\|^2
               + \frac{\lambda_W}{2} \|W\|^2
 
-    where biases, if there are any, are entries of the vectors whose counterpart is 1.
-    An iteration solves for all users, then for all items, and then takes the network
-    nearer to the items by gradients. The first two are ridge regressions by conjugate
-    gradients, whose products are evaluated at the ratings only, and only lower the
-    objective.
+    where biases, if fitted, are entries of the vectors whose counterpart is 1. Each
+    iteration solves for all users, then for all items, and then trains the network by
+    gradient steps to predict the items. The first two steps are ridge regressions by
+    conjugate gradients, whose products are evaluated at the ratings only. These two
+    steps never increase the objective.
 
     The network is that of [1]_: word vectors, filters over windows of words with
-    rectified linear units, the maximum of each filter over the text, and two layers
-    with tanh, so that what a text says lies between -1 and 1. Its biases are not
-    penalized, its word vectors are. Ratings on a much wider scale than that of stars
-    are better divided first. With `item_weight`, lambda_V differs between items.
+    rectified linear units, max pooling of each filter over the text, and two layers
+    with tanh, so that its outputs lie between -1 and 1. Its biases are not penalized,
+    but its word vectors are. Ratings on a much wider scale than 1 to 5 stars should be
+    divided by a constant first. With `item_weight`, lambda_V differs between items.
 
-    Whoever rates an item has chosen it, and likes it better than its text would have
-    them. By how much differs between users, but hardly between the items of a user: an
-    item that is known by its text alone is predicted higher by the mean, over the items
-    that the user has rated, of what the model predicts beyond their texts
-    (`user_text_biases_`, drawn to zero as by 5 ratings more).
+    Users rate items they chose, so their ratings are higher on average than the text
+    alone predicts. The difference varies between users, but hardly between the items of
+    a user. Predictions of cold-start items, which have a text but no ratings, are
+    therefore increased by `user_text_biases_`: the mean difference, over the items that
+    the user has rated, between the model's predictions and those from the texts alone.
+    It is shrunk toward 0 (equivalent to 5 extra ratings at 0).
 
-    A row of a matrix in `predict` is a user who is known by that row alone, with the
-    solution of that user's ridge regression. `score` of a matrix without y predicts
-    each rating from the others in its row, exactly.
+    In `predict`, each row of a matrix is a new user described by that row alone, whose
+    vector is the solution of the user's ridge regression. `score` of a matrix without y
+    predicts each rating from the other ratings in its row, exactly.
 
     References
     ----------
@@ -234,24 +244,25 @@ class ConvMFRegressor(TextFactorization):
     >>> from skrec.datasets import make_ratings
     >>> data = make_ratings(n_users=300, n_items=100, random_state=0)
     >>> model = ConvMFRegressor(n_factors=5, max_iter=20, random_state=0)
-    >>> model.fit(data.R[:250], item_texts=data.item_texts).predict(data.R[250:]).shape
-    (50, 100)
+    >>> model = model.fit(data.R[:250], item_texts=data.item_texts)
+    >>> round(model.score(data.R[250:]), 1)
+    0.3
 
-    With pairs the texts come by item id, and an item may have a text and no rating:
+    With pairs, texts are given by item id. Cold-start items have a text but no ratings:
 
     >>> from skrec.model_selection import ratings_to_samples
     >>> X, y = ratings_to_samples(data.R[:, :90])
     >>> model.fit(X, y, item_texts=dict(enumerate(data.item_texts)))
     ConvMFRegressor(...)
-    >>> model.predict([[0, 95], [1, 95]]).shape
-    (2,)
+    >>> model.predict([[0, 95], [1, 95]]).round(1)
+    array([3.6, 3.5])
     """
 
     _divergence_remedy = (
         "Lower learning_rate_init, or bring the ratings to a smaller scale"
     )
 
-    # Word vectors of common words continue, whatever the vectorizer's order is.
+    # A warm start matches word vectors by word, so the vectorizer may be refitted.
     _keeps_vectorizer = False
     _learned_without_texts: ClassVar[dict[str, Any]] = {"text_weights_": {}}
 
@@ -269,7 +280,7 @@ class ConvMFRegressor(TextFactorization):
         "cnn_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-        # Anything that `load_word_vectors` takes; it says what it does not.
+        # Validated by `load_word_vectors`.
         "word_vectors": "no_validation",  # type: ignore[dict-item]
         "item_weight": [StrOptions({"sqrt"}), None],
     }
@@ -277,37 +288,37 @@ class ConvMFRegressor(TextFactorization):
     def __init__(
         self,
         *,
-        n_factors=15,
-        lambda_u=40.0,
-        lambda_v=5.0,
-        lambda_w=60.0,
-        fit_intercept=True,
-        fit_biases=True,
-        embedding_dim=50,
-        n_filters=50,
-        window_sizes=(3, 4, 5),
-        hidden_dim=100,
-        dropout=0.0,
-        word_dropout=0.7,
-        cnn_epochs=1,
-        batch_size=256,
-        learning_rate_init=0.002,
-        vectorizer=None,
-        memory=None,
-        word_vectors=None,
-        item_weight=None,
-        max_iter=40,
-        tol=1e-4,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        warm_start=False,
-        clip=True,
-        device="auto",
-        dtype="float32",
-        random_state=None,
-        verbose=False,
-    ):
+        n_factors: int = 15,
+        lambda_u: float = 40.0,
+        lambda_v: float = 5.0,
+        lambda_w: float = 60.0,
+        fit_intercept: bool = True,
+        fit_biases: bool = True,
+        embedding_dim: int = 50,
+        n_filters: int = 50,
+        window_sizes: Sequence[int] = (3, 4, 5),
+        hidden_dim: int = 100,
+        dropout: float = 0.0,
+        word_dropout: float = 0.7,
+        cnn_epochs: int = 1,
+        batch_size: int = 256,
+        learning_rate_init: float = 0.002,
+        vectorizer: Any = None,
+        memory: Any = None,
+        word_vectors: Any = None,
+        item_weight: Literal["sqrt"] | None = None,
+        max_iter: int = 40,
+        tol: float = 1e-4,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        warm_start: bool = False,
+        clip: bool = True,
+        device: str | torch.device = "auto",
+        dtype: Literal["float32", "float64"] = "float32",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool | int = False,
+    ) -> None:
         self.n_factors = n_factors
         self.lambda_u = lambda_u
         self.lambda_v = lambda_v
@@ -434,7 +445,7 @@ class ConvMFRegressor(TextFactorization):
 
 
 def _continue(network, vectorizer, previous):
-    """Overwrite initial weights by those of the last fit; words match by name."""
+    """Replace initial weights with those of the previous fit; match words by name."""
     old = {name: as_tensor(w) for name, w in previous.text_weights_.items()}
     new = network.state_dict()
     words, vectors = old.pop("vectors"), new.pop("vectors").clone()

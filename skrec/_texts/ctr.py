@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -22,33 +22,34 @@ from .documents import check_bags, continued
 
 
 class TopicPrior(Prior):
-    """The prior of CTR: the proportions of topics in the texts.
+    """Prior of CTR: the topic proportions of the texts.
 
     Parameters
     ----------
     lda : LatentDirichletAllocation
-        The fitted topics.
+        Fitted topic model.
 
     documents : csr_array of shape (n_texts, n_words)
-        How often the texts have each word.
+        Counts of each word in the texts.
 
     items : ndarray of shape (n_texts,)
-        The item that each text belongs to. The others have the mean of these.
+        Position of the item of each text. Items without text get the mean proportions.
 
     is_rated : ndarray of shape (n_items,), dtype bool
-        Which items have ratings.
+        Mask of the items that have ratings.
 
     has_biases : bool
-        Whether vectors end with a bias. Its mean is that of the rated items.
+        Whether the last entry of the vectors is a bias. Its prior mean is the mean bias
+        of the rated items.
 
     refine : bool
-        Whether the proportions of rated items come nearer to the items' vectors.
+        Whether to adapt the proportions of rated items to the items' vectors.
 
     dtype : torch.dtype
-        The precision.
+        Precision of the tensors.
 
     device : torch.device
-        Where to compute.
+        Device to compute on.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class TopicPrior(Prior):
         return {"lda_": self.lda}
 
     def set_proportions(self, texts, proportions) -> None:
-        """Start from proportions of some texts that were refined before."""
+        """Set the proportions of some texts to values refined in a previous fit."""
         self.proportions[texts] = as_tensor(proportions).to(self.proportions)
         self._spread()
 
@@ -109,7 +110,7 @@ class TopicPrior(Prior):
         return float(values.double().sum())
 
     def _spread(self):
-        """Set the means of all items."""
+        """Set the prior means of all items."""
         factors = self._means[:, : self.lda.n_components]
         factors[:] = self.proportions.mean(0)
         factors[self.items] = self.proportions
@@ -118,40 +119,40 @@ class TopicPrior(Prior):
 class CTRRegressor(TextFactorization):
     r"""Collaborative topic regression (CTR): factorization with topics of item texts.
 
-    The factors of an item are drawn to the proportions of topics in its text, the more
-    so the fewer ratings it has. Items without any rating are predicted from their text
-    alone.
+    The factors of an item are shrunk toward the topic proportions of its text. The
+    fewer ratings an item has, the stronger the shrinkage. Cold-start items are
+    predicted from their text alone.
 
     Parameters
     ----------
     n_factors : int, default=10
-        The number of factors k, and of topics.
+        Number k of latent factors and of topics.
 
     lambda_u : float, default=20.0
-        The penalty on the squared length of a user's vector, on the scale of half the
-        sum of squared errors.
+        Penalty on the squared length of a user's vector, on the scale of half the sum
+        of squared errors.
 
     lambda_v : float, default=5.0
-        The penalty on the squared distance of an item's vector from the proportions of
-        topics in its text, or in all texts on average where it has none.
+        Penalty on the squared distance of an item's vector from the topic proportions
+        of its text, or from the mean proportions for items without text.
 
     fit_intercept : bool, default=True
         Whether to subtract the global mean from the ratings.
 
     fit_biases : bool, default=False
-        Whether users and items have biases. That of an item is drawn to the mean bias.
-        False is the model of [1]_.
+        Whether to fit biases of users and items. Item biases are shrunk toward their
+        mean. If False, all biases are 0, as in [1]_.
 
     refine : bool, default=True
-        Whether the proportions of topics of an item with ratings are adapted to its
-        factors, as far as its words let them. False leaves them as the topic model
-        finds them.
+        Whether to adapt the topic proportions of rated items to their factors, within
+        the limits set by their words. If False, the proportions of the topic model are
+        kept.
 
     lda_max_iter : int, default=10
-        Iterations of the topic model.
+        Number of iterations of the topic model.
 
     vectorizer : transformer or None, default=None
-        Turns texts into a sparse matrix of the counts of words, of shape (n_texts,
+        Transformer from texts to a sparse matrix of word counts, of shape (n_texts,
         n_words). None means a
         :class:`~sklearn.feature_extraction.text.CountVectorizer` of the 8000 most
         frequent words, without English stop words and words in more than half of the
@@ -162,8 +163,8 @@ class CTRRegressor(TextFactorization):
         search over other parameters then computes it once.
 
     max_iter : int, default=200
-        The largest number of iterations, in each of which all users and then all items
-        are solved for.
+        Maximum number of iterations. Each iteration solves for all users and then for
+        all items.
 
     tol : float, default=1e-4
         Minimum relative decrease of the objective, or minimum increase of the
@@ -180,9 +181,9 @@ class CTRRegressor(TextFactorization):
         Number of iterations without improvement after which to stop.
 
     warm_start : bool, default=False
-        Start from the factors and proportions of the last fit, if there was one, and
-        keep its topics: `vectorizer_` and `lda_` stay as they are. Users and items are
-        matched by id; new ones start at random.
+        Whether to start from the factors and topic proportions of the previous fit, if
+        there is one. Its topics are kept: `vectorizer_` and `lda_` do not change. Users
+        and items are matched by id. New ones are initialized at random.
 
     clip : bool, default=True
         Whether to keep predictions inside the range of the training ratings.
@@ -196,8 +197,8 @@ class CTRRegressor(TextFactorization):
         Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
-        Determines topics, initial factors and held-out ratings. An int gives the same
-        model in each call, bit for bit with the same number of threads.
+        Source of randomness for topics, initial factors and held-out ratings. An int
+        gives reproducible fits, bit for bit with the same number of threads.
 
     verbose : bool or int, default=False
         Whether to print the objective after each iteration. For progress bars set a
@@ -205,30 +206,36 @@ class CTRRegressor(TextFactorization):
 
     Attributes
     ----------
-    user_factors_, item_factors_ : ndarray of shape (n_users or n_items, n_factors)
-        The factors.
+    user_factors_ : ndarray of shape (n_users, n_factors)
+        Factors of the users: what `transform` returns for the users in `fit`.
 
-    user_biases_, item_biases_ : ndarray of shape (n_users,) and (n_items,)
-        The biases; zeros without `fit_biases`.
+    item_factors_ : ndarray of shape (n_items, n_factors)
+        Factors of the items.
+
+    user_biases_ : ndarray of shape (n_users,)
+        Biases of the users.
+
+    item_biases_ : ndarray of shape (n_items,)
+        Biases of the items.
 
     text_factors_ : ndarray of shape (n_items, n_factors) or None
-        The proportions of topics in each item's text; their mean for an item without
-        text, None without any texts.
+        Prior means of the item factors given the item texts; the mean over all texts
+        for items without text. None without any texts.
 
     text_biases_ : ndarray of shape (n_items,) or None
-        The mean bias, for each item.
+        Prior means of the item biases given the item texts. None without any texts.
 
     user_text_biases_ : ndarray of shape (n_users,)
-        What is added to the predictions of items that are known by their text alone.
+        Corrections added to the predictions of items that have a text but no ratings.
 
     lda_ : LatentDirichletAllocation or None
-        The fitted topic model; None without any texts.
+        Fitted topic model. None without any texts.
 
     vectorizer_ : transformer
-        The fitted vectorizer.
+        Fitted vectorizer.
 
     intercept_ : float
-        The global mean, or 0 without `fit_intercept`.
+        Global mean, or 0 without `fit_intercept`.
 
     loss_curve_ : list of float
         Objective after each iteration.
@@ -245,9 +252,9 @@ class CTRRegressor(TextFactorization):
 
     See Also
     --------
-    PMFRegressor : The same without texts.
-    CDLRegressor : The same with an autoencoder of the texts.
-    ConvMFRegressor : The same with a convolutional network over the texts.
+    PMFRegressor : Matrix factorization without texts.
+    CDLRegressor : Factorization with an autoencoder of the texts.
+    ConvMFRegressor : Factorization with a convolutional network over the texts.
 
     Notes
     -----
@@ -260,27 +267,29 @@ class CTRRegressor(TextFactorization):
               + \frac{\lambda_V}{2} \sum_i \|v_i - \theta_i\|^2
               - \sum_{i, t} n_{it} \log \theta_i^T \beta_t
 
-    where biases, if there are any, are entries of the vectors whose counterpart is 1.
-    beta, and theta to begin with, are those of
-    :class:`~sklearn.decomposition.LatentDirichletAllocation`. An iteration solves for
-    all users, then for all items, and with `refine` takes a step of expectation
-    maximisation towards the best theta on the simplex, for items with ratings. None of
-    the three raises the objective if all rated items have texts; those without are
-    drawn to the mean of the others' topics. The last sum is counted from where it
-    begins, so that it is 0 without `refine`.
+    where biases, if fitted, are entries of the vectors whose counterpart is 1, and the
+    prior mean of the item biases is the mean bias. The topic proportions theta are
+    `text_factors_`. beta and the initial theta are those of
+    :class:`~sklearn.decomposition.LatentDirichletAllocation`. Each iteration solves for
+    all users, then for all items. With `refine`, it then takes an expectation
+    maximization step toward the best theta on the simplex, for items with ratings. None
+    of the three steps increases the objective if all rated items have texts; items
+    without text are shrunk toward the mean topic proportions of the others. The last
+    sum is reported relative to its initial value, so that it is 0 without `refine`.
 
-    The scale of theta is fixed, so that here, unlike in `PMFRegressor`, `lambda_u` and
-    `lambda_v` matter each for itself: the larger `lambda_v`, the more texts count. The
-    ratings of [1]_ say who has which article in a library, 1 or 0 with a small weight;
-    here they are those that are given.
+    The scale of theta is fixed. Unlike in `PMFRegressor`, `lambda_u` and `lambda_v`
+    therefore have separate effects: the larger `lambda_v`, the more influence the texts
+    have. The ratings in [1]_ indicate which user has which article in a library, 1 or 0
+    with a small weight; here they are the given ratings.
 
-    An item that is known by its text alone is predicted higher by the mean, over the
-    items that the user has rated, of what the model predicts beyond their texts
-    (`user_text_biases_`, drawn to zero as by 5 ratings more).
+    Predictions of cold-start items, which have a text but no ratings, are increased by
+    `user_text_biases_`: the mean difference, over the items that the user has rated,
+    between the model's predictions and those from the texts alone. It is shrunk toward
+    0 (equivalent to 5 extra ratings at 0).
 
-    A row of a matrix in `predict` is a user who is known by that row alone, with the
-    solution of that user's ridge regression. `score` of a matrix without y predicts
-    each rating from the others in its row, exactly.
+    In `predict`, each row of a matrix is a new user described by that row alone, whose
+    vector is the solution of the user's ridge regression. `score` of a matrix without y
+    predicts each rating from the other ratings in its row, exactly.
 
     References
     ----------
@@ -296,15 +305,16 @@ class CTRRegressor(TextFactorization):
     >>> from skrec.datasets import make_ratings
     >>> data = make_ratings(n_users=300, n_items=100, random_state=0)
     >>> model = CTRRegressor(n_factors=5, random_state=0)
-    >>> model.fit(data.R[:250], item_texts=data.item_texts).predict(data.R[250:]).shape
-    (50, 100)
+    >>> model = model.fit(data.R[:250], item_texts=data.item_texts)
+    >>> round(model.score(data.R[250:]), 1)
+    0.3
     >>> model.text_factors_.sum(axis=1).round(3)[:3].tolist()
     [1.0, 1.0, 1.0]
 
-    Items may come later, by their texts alone:
+    Cold-start items can be added later, given only their texts:
 
-    >>> model.extend_items({100: data.item_texts[0]}).items_[-1]
-    np.int64(100)
+    >>> model.extend_items({100: data.item_texts[0]}).predict([[0, 100]]).round(1)
+    array([3.8])
     """
 
     _divergence_remedy = DIVERGENCE_REMEDY
@@ -321,27 +331,27 @@ class CTRRegressor(TextFactorization):
     def __init__(
         self,
         *,
-        n_factors=10,
-        lambda_u=20.0,
-        lambda_v=5.0,
-        fit_intercept=True,
-        fit_biases=False,
-        refine=True,
-        lda_max_iter=10,
-        vectorizer=None,
-        memory=None,
-        max_iter=200,
-        tol=1e-4,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=2,
-        warm_start=False,
-        clip=True,
-        device="auto",
-        dtype="float32",
-        random_state=None,
-        verbose=False,
-    ):
+        n_factors: int = 10,
+        lambda_u: float = 20.0,
+        lambda_v: float = 5.0,
+        fit_intercept: bool = True,
+        fit_biases: bool = False,
+        refine: bool = True,
+        lda_max_iter: int = 10,
+        vectorizer: Any = None,
+        memory: Any = None,
+        max_iter: int = 200,
+        tol: float = 1e-4,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 2,
+        warm_start: bool = False,
+        clip: bool = True,
+        device: str | torch.device = "auto",
+        dtype: Literal["float32", "float64"] = "float32",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool | int = False,
+    ) -> None:
         self.n_factors = n_factors
         self.lambda_u = lambda_u
         self.lambda_v = lambda_v
@@ -394,7 +404,7 @@ class CTRRegressor(TextFactorization):
         lda = LatentDirichletAllocation(
             self.n_factors, max_iter=self.lda_max_iter, random_state=fit.draw_seed()
         )
-        # Arrays, whatever the configuration says of transformers.
+        # Return arrays, regardless of the global output configuration of transformers.
         return lda.set_output(transform="default").fit(documents.values)
 
     def _read(self, documents):

@@ -1,4 +1,4 @@
-"""Texts of items as documents that a prior can read."""
+"""Conversion of item texts to documents, the input of a prior."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .._sklearn_compat import N_WRAPPERS
 
 @dataclass
 class Documents:
-    """Texts with words, as a vectorizer returns them.
+    """Vectorized texts that contain known words.
 
     Attributes
     ----------
     vectorizer : transformer
-        The fitted vectorizer.
+        Fitted vectorizer.
 
     values : ndarray or csr_array of shape (n_texts, n_columns)
-        What it makes of the texts.
+        Output of the vectorizer for the texts.
 
     items : ndarray of shape (n_texts,)
-        The position of the item that each text belongs to.
+        Position of the item of each text.
     """
 
     vectorizer: Any
@@ -37,13 +37,13 @@ class Documents:
 
 
 def read_item_texts(fit: Fit) -> Documents | None:
-    """Vectorize the texts of a fit; None, with a warning, if there are none."""
+    """Vectorize the texts of a fit; without texts, warn and return None."""
     estimator, known = fit.estimator, fit.known
     if not known._has_text.any():
         warnings.warn(
             "There are no item_texts: the factorization goes without. Pass item_texts "
             "to fit, or use PMFRegressor or BiasedMFRegressor.",
-            # Here, `fit`, and what wraps it.
+            # This function, `fit`, and its wrappers.
             stacklevel=2 + N_WRAPPERS + 1,
         )
         return None
@@ -51,7 +51,7 @@ def read_item_texts(fit: Fit) -> Documents | None:
     texts = [text for text in fit.texts or [] if text is not None]
     vectorizer, values = _vectorize(fit, texts)
     values = estimator._check_documents(vectorizer, values)
-    # A text without a known word says nothing.
+    # Texts without a known word are ignored.
     is_readable = has_words(values)
     if not is_readable.any():
         raise ValueError(
@@ -64,26 +64,26 @@ def read_item_texts(fit: Fit) -> Documents | None:
 
 
 def new_vectorizer(estimator: Any) -> Any:
-    """The vectorizer of an estimator, not fitted."""
+    """Unfitted vectorizer of an estimator."""
     if estimator.vectorizer is None:
         return estimator._default_vectorizer()
     return clone(estimator.vectorizer)
 
 
 def continued(fit: Fit) -> Any:
-    """The estimator whose reading of texts a warm start continues, or None."""
+    """Estimator whose text model a warm start continues, or None."""
     previous = fit.previous
     has_read = previous is not None and previous.text_factors_ is not None
     return previous if has_read else None
 
 
 def has_words(documents: Any) -> np.ndarray:
-    """Which rows have an entry, of shape (n_texts,)."""
+    """Mask of shape (n_texts,) of the rows that have an entry."""
     return (documents != 0).sum(axis=1) > 0
 
 
 def check_bags(vectorizer: Any, documents: Any) -> sp.csr_array:
-    """Refuse documents that are not bags of words."""
+    """Reject documents that are not bags of words."""
     is_sparse = sp.issparse(documents)
     if not is_sparse or (documents.data < 0).any():
         found = "negative entries" if is_sparse else type(documents).__name__
@@ -99,7 +99,7 @@ def check_bags(vectorizer: Any, documents: Any) -> sp.csr_array:
 
 
 def _vectorize(fit: Fit, texts: list[str]) -> tuple[Any, Any]:
-    """The fitted vectorizer, and what it makes of the texts."""
+    """Fitted vectorizer and its output for the texts."""
     estimator, previous = fit.estimator, continued(fit)
     if estimator._keeps_vectorizer and previous is not None:
         return previous.vectorizer_, previous.vectorizer_.transform(texts)
@@ -115,5 +115,5 @@ def _vectorize(fit: Fit, texts: list[str]) -> tuple[Any, Any]:
 
 
 def _fit_transform(vectorizer, texts):
-    """The fitted vectorizer and what it makes of texts, for a cache of both."""
+    """Fit a vectorizer and return it with its output, so that both are cached."""
     return vectorizer, vectorizer.fit_transform(texts)

@@ -1,4 +1,4 @@
-"""Item vectors as a network predicts them from texts."""
+"""Item priors computed from texts by a neural network."""
 
 from __future__ import annotations
 
@@ -14,41 +14,42 @@ from .._core.text_cnn import TextBatch, TextCNN, cut_texts
 from .._core.training import PenalizedLoss, run_epoch
 from .._factorization.priors import Prior
 
-# Texts that are read at once when nothing is trained.
+# Number of texts in each batch for inference.
 INFERENCE_BATCH = 1024
 
 
 class NetworkPrior(Prior):
-    """What a network makes of texts, which is trained to come near the items.
+    """Prior whose means are the outputs of a network for the texts of the items.
 
-    A subclass says how texts become batches, and what the loss of a batch is.
+    The network is trained to predict the item vectors. A subclass defines how texts are
+    split into batches, and the loss of a batch.
 
     Parameters
     ----------
     network : torch.nn.Module
-        The network, which is trained in place. Called with a batch it returns the
-        outputs for its texts.
+        Network, trained in place. Called with a batch, it returns the outputs for the
+        texts of the batch.
 
     items : ndarray of shape (n_texts,)
-        The item that each text belongs to. The others have the mean of these.
+        Position of the item of each text. Items without text get the mean output.
 
     n_items : int
-        The number of items.
+        Number of items.
 
     random_state : RandomState
-        Determines batches and dropout.
+        Source of randomness for batches and dropout.
 
     epochs : int
-        Epochs in each call of `fit`.
+        Number of training epochs in each call of `fit`.
 
     batch_size : int
-        Texts in a step.
+        Number of texts in each training step.
 
     learning_rate : float
-        The step size of Adam.
+        Step size of Adam.
 
     lambda_w : float
-        The penalty on the squared weights.
+        Penalty on the squared weights (weight decay).
     """
 
     settles = False
@@ -85,11 +86,11 @@ class NetworkPrior(Prior):
 
     @abstractmethod
     def _cut(self, order: torch.Tensor, batch_size: int) -> list:
-        """Texts in this order, in batches that have the numbers of their `texts`."""
+        """Split texts in this order into batches, whose `texts` are their indices."""
 
     @abstractmethod
     def _loss(self, batch, vectors: torch.Tensor, weights: torch.Tensor):
-        """The loss of a batch, given the vectors of its items and their penalties."""
+        """Loss of a batch, given the vectors and penalties of its items."""
 
     def parameters(self):
         return [*self.network.parameters(), self._means]
@@ -126,27 +127,27 @@ class NetworkPrior(Prior):
         return {"text_weights_": {n: w.cpu().numpy().copy() for n, w in state.items()}}
 
     def _spread(self, outputs):
-        """Set the means of all items."""
+        """Set the prior means of all items."""
         self._means.copy_(outputs.mean(0).expand_as(self._means))
         self._means[self.items] = outputs
 
 
 class TextPrior(NetworkPrior):
-    """The prior of ConvMF.
+    """Prior of ConvMF: the outputs of a convolutional network.
 
     Parameters
     ----------
     network : TextCNN
-        The network.
+        Convolutional network.
 
     sequences : ndarray of shape (n_texts, max_words)
-        The words of each text.
+        Word indices of each text.
 
     items, n_items, random_state, **training
-        As for `NetworkPrior`.
+        See `NetworkPrior`.
 
     dropout, word_dropout : float
-        The probability that a hidden unit is left out, and that a word is.
+        Probabilities that a hidden unit and a word, respectively, are dropped.
     """
 
     def __init__(
@@ -181,22 +182,23 @@ class TextPrior(NetworkPrior):
 def read(
     weights: dict[str, np.ndarray], sequences: np.ndarray, device: torch.device
 ) -> np.ndarray:
-    """What a fitted network makes of texts.
+    """Compute the outputs of a fitted network for texts.
 
     Parameters
     ----------
     weights : dict of str to ndarray
-        The state of a `TextCNN`.
+        State of a `TextCNN`.
 
     sequences : ndarray of shape (n_texts, max_words)
-        The words of each text.
+        Word indices of each text.
 
     device : torch.device
-        Where to compute.
+        Device to compute on.
 
     Returns
     -------
     outputs : ndarray of shape (n_texts, n_outputs)
+        Outputs of the network.
     """
     state = {name: as_tensor(array) for name, array in weights.items()}
     network = TextCNN.from_weights(state, device)
@@ -206,7 +208,7 @@ def read(
 
 
 def to_batches(network, sequences, order, batch_size) -> list[TextBatch]:
-    """Texts in this order, in batches for a network."""
+    """Split texts in this order into batches for a network."""
     sequences = torch.as_tensor(sequences.astype(np.int64))
     longest = max(len(filters) for filters in network.filters)
     batches = cut_texts(sequences, order, batch_size, longest)
@@ -215,5 +217,5 @@ def to_batches(network, sequences, order, batch_size) -> list[TextBatch]:
 
 @torch.no_grad()
 def compute_outputs(network, batches) -> torch.Tensor:
-    """The outputs of a network for texts in the order of the batches."""
+    """Compute the outputs of a network for the texts, in the order of the batches."""
     return torch.cat([network(batch) for batch in batches])

@@ -1,4 +1,4 @@
-"""Fitted factorizations that predict items from their texts."""
+"""Fitted factorizations that predict ratings of items from their texts."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .._factorization.models import RidgeModel
 
 
 class TextDistances:
-    """By how much items differ from what their texts say.
+    """Differences between item vectors and the predictions from their texts.
 
     Users rate items they chose, so their ratings are higher on average than the texts
-    alone predict. For items that are known by their text alone, the mean difference
-    over the items that a user has rated corrects this.
+    alone predict. For items that have a text but no ratings, the mean difference over
+    the items that a user has rated corrects this.
 
     Parameters
     ----------
     fitted : object
-        An estimator, or anything with its attributes.
+        Estimator, or an object with its attributes.
     """
 
     def __init__(self, fitted: Any):
@@ -35,12 +35,12 @@ class TextDistances:
         self.vectors = vectors * self.is_compared[:, np.newaxis]
 
     def means(self, rows: sp.csr_array) -> np.ndarray:
-        """The mean over the items of each row, shrunk toward zero.
+        """Mean differences over the items of each row, shrunk toward 0.
 
         Parameters
         ----------
         rows : csr_array of shape (n_rows, n_items)
-            The weight of each item.
+            Weight of each item.
 
         Returns
         -------
@@ -51,24 +51,24 @@ class TextDistances:
         return (rows @ self.vectors) / (counts + PRIOR_RATINGS)[:, np.newaxis]
 
     def biases(self, rows: sp.csr_array, factors: np.ndarray) -> np.ndarray:
-        """The mean differences as ratings of users with factors, of shape (n_rows,)."""
+        """Mean differences in ratings, given the factors of users, of shape (n_rows,)."""
         means = self.means(rows)
         return (means[:, :-1] * factors).sum(axis=1) + means[:, -1]
 
 
 class TextState(NamedTuple):
-    """What is known of users.
+    """Parameters of users.
 
     Attributes
     ----------
     factors : Tensor of shape (n_users, n_factors)
-        Their factors.
+        Factors of the users.
 
     biases : Tensor of shape (n_users,)
-        Their biases.
+        Biases of the users.
 
     text_biases : Tensor of shape (n_users,)
-        What is added for items that are known by their text alone.
+        Corrections added for items that have a text but no ratings.
     """
 
     factors: Tensor
@@ -77,7 +77,7 @@ class TextState(NamedTuple):
 
 
 class TextModel(RidgeModel):
-    """Factors of items that may be known by their text alone."""
+    """Factor model in which items may have a text but no ratings."""
 
     def __init__(self, fitted, device):
         super().__init__(fitted, device)
@@ -116,12 +116,13 @@ class TextModel(RidgeModel):
         return left_out
 
     def _left_out_text_biases(self, rows, left_out_errors) -> np.ndarray:
-        """The text bias of each row, as it would be without each of its ratings.
+        """Text bias of each row without each of its ratings (leave-one-out).
 
-        This holds for ratings of items that are known by their text alone: without one
-        of them, whose error is e, only the row's vector is another, ``w - e inv(A) z``.
-        The text bias is the product of that vector and a direction d, and the ridge
-        regression of ``Z d`` on Z has the residuals ``penalty * z' inv(A) d``.
+        This holds for ratings of items that have a text but no ratings in `fit`.
+        Leaving out one of them, with error e, changes only the row's vector, which
+        becomes ``w - e inv(A) z``. The text bias is the product of that vector and a
+        direction d. The ridge regression of ``Z d`` on Z has the residuals
+        ``penalty * z' inv(A) d``.
         """
         assert self.distances is not None
         row, design = row_numbers(rows), self.design()
@@ -139,6 +140,6 @@ class TextModel(RidgeModel):
 
 
 def _ones(rows: sp.csr_array) -> sp.csr_array:
-    """1 for each stored rating, a stored 0 included."""
+    """Matrix with a 1 for each stored rating, including stored zeros."""
     ones = np.ones(rows.nnz, bool)
     return sp.csr_array((ones, rows.indices, rows.indptr), shape=rows.shape)

@@ -1,4 +1,4 @@
-"""The alternation of a factorization whose item prior reads texts."""
+"""Alternating optimization of a factorization with an item prior from texts."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from .text_model import TextDistances
 
 
 class TextTrainer(AlternationTrainer):
-    """Runs the alternation of a `TextFactorization`.
+    """Trainer that runs the alternation of a `TextFactorization`.
 
     Parameters
     ----------
     fit : Fit
-        The fit.
+        Fit of a `TextFactorization`.
 
     documents : Documents or None
-        The texts of the items. None if there are none.
+        Texts of the items; None if there are none.
 
     prior : Prior or None
-        The prior of the items that have texts; None if there are none.
+        Prior of the items that have texts; None if there are none.
 
     item_penalties : ndarray of shape (n_items,) or None
-        As for `AlternationTrainer`.
+        See `AlternationTrainer`.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class TextTrainer(AlternationTrainer):
         return attributes | {"user_text_biases_": text_biases.astype(users.dtype)}
 
     def _weights(self) -> sp.csr_array:
-        """The weights of the training ratings."""
+        """Weights of the training ratings."""
         users = self.alternation.users
         pattern, weights = users.pattern, users.weights
         weights = torch.ones(pattern.nnz) if weights is None else weights

@@ -3,12 +3,12 @@
 import joblib
 import numpy as np
 import pytest
+from helpers import make_factorization as make
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.metrics import root_mean_squared_error
 from sklearn.model_selection import GridSearchCV, GroupKFold
-from test_mf import make
 
 from skrec import (
     BiasedMFRegressor,
@@ -117,7 +117,7 @@ def test_leaving_out_a_rating_of_a_cold_item_is_exact(bag_cls, data, fit_biases)
     known.eliminate_zeros()
     model = fit_on(bag_cls, known, data.item_texts, fit_biases=fit_biases)
     rows = data.R[:4]
-    left_out = model._predict_left_out(rows)
+    left_out = model._predictor().predict_left_out(rows)
     for entry, (u, i) in enumerate(zip(*rows.nonzero(), strict=True)):
         others = rows[[u]].copy()
         others.data[others.indices == i] = 0

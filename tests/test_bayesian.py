@@ -3,12 +3,11 @@ import pickle
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from helpers import random_sparse
+from helpers import Interrupt, StopAfter, random_sparse
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import r2_score, root_mean_squared_error
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
-from test_autorec import Interrupt, StopAfter
 
 from skrec import BayesianMFRegressor
 from skrec._core.gibbs import GibbsSampler
@@ -267,7 +266,7 @@ def test_an_interrupt_keeps_the_samples_so_far(R, implicit, epoch):
 
 
 def test_an_interrupt_within_a_sweep_keeps_the_last_one(R, monkeypatch):
-    draw, calls = GibbsSampler._draw_noise, []
+    draw, calls = GibbsSampler._draw_rating_precision, []
 
     def interrupted(self):
         calls.append(None)
@@ -276,7 +275,7 @@ def test_an_interrupt_within_a_sweep_keeps_the_last_one(R, monkeypatch):
         return draw(self)
 
     expected = make(max_iter=3, burn_in=2).fit(R)
-    monkeypatch.setattr(GibbsSampler, "_draw_noise", interrupted)
+    monkeypatch.setattr(GibbsSampler, "_draw_rating_precision", interrupted)
     model = make()
     with pytest.raises(KeyboardInterrupt):
         model.fit(R)
@@ -284,19 +283,20 @@ def test_an_interrupt_within_a_sweep_keeps_the_last_one(R, monkeypatch):
     np.testing.assert_array_equal(model.item_factors_, expected.item_factors_)
 
 
-def test_an_interrupt_within_the_first_sweep_leaves_the_mean(pairs, monkeypatch):
+def test_an_interrupt_within_the_first_sweep_stores_nothing(pairs, monkeypatch):
     def interrupted(self):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(GibbsSampler, "_draw_noise", interrupted)
+    monkeypatch.setattr(GibbsSampler, "_draw_rating_precision", interrupted)
     model, (X, y) = make(), pairs
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, y)
-    np.testing.assert_allclose(model.predict(X), y.mean())
+    with pytest.raises(NotFittedError):
+        model.predict(X)
 
 
 def test_a_failed_draw_warns_and_keeps_the_samples_so_far(R, monkeypatch):
-    draw, calls = GibbsSampler._draw_noise, []
+    draw, calls = GibbsSampler._draw_rating_precision, []
 
     def failing(self):
         calls.append(None)
@@ -304,7 +304,7 @@ def test_a_failed_draw_warns_and_keeps_the_samples_so_far(R, monkeypatch):
             self.users.vectors[0] = np.nan
         return draw(self)
 
-    monkeypatch.setattr(GibbsSampler, "_draw_noise", failing)
+    monkeypatch.setattr(GibbsSampler, "_draw_rating_precision", failing)
     with pytest.warns(
         ConvergenceWarning, match="diverged in epoch 16: .*dtype='float64'"
     ):

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+from helpers import left_out
+from sklearn.metrics import r2_score
+
+from skrec import BaselineRegressor
+from skrec.model_selection import ratings_to_samples
+
+
+@pytest.fixture(scope="module")
+def pairs(R):
+    return ratings_to_samples(R)
+
+
+def effects(R, weights, lambda_u, lambda_v):
+    """Effects by the dense normal equations."""
+    W = R.copy()
+    W.data = weights
+    W, values = W.toarray(), R.toarray()
+    mean = np.average(R.data, weights=weights)
+    n_users = len(W)
+    A = np.block([[np.diag(W.sum(1) + lambda_u), W],
+                  [W.T, np.diag(W.sum(0) + lambda_v)]])  # fmt: skip
+    residual = W * (values - mean)
+    solution = np.linalg.solve(A, np.r_[residual.sum(1), residual.sum(0)])
+    return mean, solution[:n_users], solution[n_users:]
+
+
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_the_effects_solve_the_normal_equations(R, rng, is_weighted):
+    weights = rng.uniform(0.5, 2, R.nnz) if is_weighted else np.ones(R.nnz)
+    W = R.copy()
+    W.data = weights
+    model = BaselineRegressor(lambda_u=2.0, lambda_v=7.0)
+    model.fit(R, sample_weight=W if is_weighted else None)
+    mean, users, items = effects(R, weights, 2.0, 7.0)
+    assert model.intercept_ == pytest.approx(mean)
+    np.testing.assert_allclose(model.user_factors_[:, 0], users, atol=1e-10)
+    np.testing.assert_allclose(model.item_biases_, items, atol=1e-10)
+
+
+def test_a_prediction_is_the_mean_plus_both_effects(R, pairs):
+    X, _ = pairs
+    model = BaselineRegressor(clip=False).fit(*pairs)
+    mean, users, items = effects(R, np.ones(R.nnz), 5.0, 5.0)
+    expected = mean + users[X[:, 0]] + items[X[:, 1]]
+    np.testing.assert_allclose(model.predict(X), expected)
+
+
+def test_unseen_users_and_items_get_the_effect_that_is_known(R, pairs):
+    model = BaselineRegressor(clip=False).fit(*pairs)
+    mean, users, items = effects(R, np.ones(R.nnz), 5.0, 5.0)
+    found = model.predict([[1000, 3], [2, 1000], [1000, 1000]])
+    np.testing.assert_allclose(found, [mean + items[3], mean + users[2], mean])
+
+
+def test_the_objective_is_that_of_the_notes(R):
+    model = BaselineRegressor(lambda_u=2.0, lambda_v=3.0, clip=False).fit(R)
+    errors = R.data - model.predict(ratings_to_samples(R)[0])
+    users, items = model.user_factors_, model.item_biases_
+    expected = (errors @ errors + 2 * (users**2).sum() + 3 * (items**2).sum()) / 2
+    assert model.loss_curve_ == [pytest.approx(expected)]
+
+
+def test_the_score_of_a_matrix_leaves_each_rating_out(R):
+    model = BaselineRegressor().fit(R)
+    rows = R[:10]
+    expected = r2_score(rows.data, left_out(model, rows))
+    assert model.score(rows) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["lambda_u", "lambda_v"])
+def test_penalties_are_positive(R, name):
+    with pytest.raises(ValueError, match=f"The '{name}' parameter"):
+        BaselineRegressor(**{name: 0.0}).fit(R)
