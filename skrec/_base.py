@@ -25,6 +25,7 @@ from ._prediction import Model, Predictor, PredictorCache
 from ._sklearn_compat import Interval, StrOptions
 
 STOPPING_CONSTRAINTS: dict[str, list[Any]] = {
+    "max_iter": [Interval(Integral, 1, None, closed="left")],
     "tol": [Interval(Real, 0, None, closed="left")],
     "early_stopping": ["boolean"],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -41,14 +42,13 @@ class BaseRecommender(
     BaseEstimator,
     metaclass=ABCMeta,
 ):
-    """Base of all recommenders: what users call, and nothing else.
+    """Base class of all recommenders, limited to the public interface.
 
-    `fit` of a subclass makes a `Fit` of its arguments and runs it with a trainer. All
-    predictions come from a `Predictor`, which asks the subclass for its model.
+    `fit` of a subclass creates a `Fit` from its arguments and runs it with a trainer.
+    All predictions come from a `Predictor`, which asks the subclass for its model.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
         "clip": ["boolean"],
         "device": [str, torch.device],
         "dtype": [StrOptions({"float32", "float64"})],
@@ -56,10 +56,10 @@ class BaseRecommender(
         "verbose": ["verbose"],
     }
 
-    # The advice in the warning about divergence.
+    # Advice in the warning about divergence
     _divergence_remedy: ClassVar[str]
 
-    # What every `fit` finds.
+    # Attributes that every `fit` sets
     users_: NDArray[Any]
     items_: NDArray[Any]
     user_means_: NDArray[np.float64]
@@ -76,7 +76,7 @@ class BaseRecommender(
 
     @abstractmethod
     def _make_model(self, device: torch.device) -> Model:
-        """The fitted model on a device."""
+        """Create the fitted model on a device."""
 
     def predict(self, X: Any) -> NDArray[np.float64]:
         """Predict ratings.
@@ -85,22 +85,23 @@ class BaseRecommender(
         ----------
         X : {array-like, DataFrame} of shape (n_ratings, 2) or {sparse matrix, sparse \
 array} of shape (n_rows, n_items)
-            User and item ids; or rows of ratings, one column for each of `items_`. A
-            row is a user who is known by the ratings stored in it and by nothing else,
-            also if the same user was in `fit`.
+            User and item ids; or rows of ratings, with one column for each of `items_`.
+            Each row is a new user described by its stored ratings alone, even if the
+            same user was in `fit`.
 
         Returns
         -------
         ratings : ndarray of shape (n_ratings,) or (n_rows, n_items)
-            A pair with an unseen user gets the item's mean, one with an unseen item
-            the user's mean (both drawn to the global mean where ratings are few), and
-            one with neither seen the global mean. The same holds for a row without
-            ratings, and for an item without ratings whose text is not known either.
+            Predicted ratings. A pair with an unseen user gets the item's mean, and a
+            pair with an unseen item gets the user's mean. Both means are shrunk toward
+            the global mean if ratings are few. A pair with an unseen user and an unseen
+            item gets the global mean. A row without ratings counts as an unseen user.
+            An item without ratings and without a known text counts as an unseen item.
 
         Raises
         ------
         ValueError
-            If X has another number of columns, or if the dense result of a matrix
+            If the number of columns of X is wrong, or if the dense result of a matrix
             would not fit in memory.
         """
         predictor = self._predictor()
@@ -113,27 +114,28 @@ array} of shape (n_rows, n_items)
         ----------
         X : {array-like, DataFrame} of shape (n_ratings, 2) or {sparse matrix, sparse \
 array} of shape (n_rows, n_items)
-            User and item ids; or rows of ratings, each a user.
+            User and item ids; or rows of ratings, one user per row.
 
         y : array-like of shape (n_ratings,), sparse of shape (n_rows, n_items) or None
-            The ratings of the pairs. Beside rows, the ratings to be predicted from X;
-            None predicts each rating in X from the others in its row, as if it had not
-            been there. That is an honest score of users who were not in `fit`; users
-            who were have shaped the items' factors.
+            Ratings of the pairs. With rows, the ratings to predict from X. With None,
+            each rating in X is predicted from the other ratings in its row
+            (leave-one-out). This score is valid for users who were not in `fit`. Users
+            who were in `fit` have influenced the factors of the items.
 
         sample_weight : array-like or sparse, default=None
-            Weights of shape (n_ratings,); beside rows of shape (n_rows,), or sparse
-            with the entries of the ratings that are predicted.
+            Weights of shape (n_ratings,); with rows, of shape (n_rows,) or sparse with
+            the entries of the predicted ratings.
 
         Returns
         -------
         score : float
+            R² of the predictions.
         """
         target, predicted, weights = self._compare(X, y, sample_weight)
         return r2_score(target, predicted, sample_weight=weights)
 
     def _compare(self, X, y, sample_weight):
-        """Ratings, what is predicted of them, and weights: what a score is made of.
+        """Return the ratings, their predictions and their weights, for a score.
 
         Each is of shape (n_ratings,), or None. The arguments are those of `score`.
         """
@@ -159,13 +161,13 @@ array} of shape (n_rows, n_items)
         ----------
         X : {sparse matrix, sparse array} of shape (n_rows, n_items) or {array-like, \
 DataFrame} of shape (n_ratings, 2)
-            Rows of ratings, each a user; or user-item pairs.
+            Rows of ratings, one user per row; or user-item pairs.
 
         Returns
         -------
         factors : ndarray of shape (n_rows, n_components) or (n_ratings, n_components)
-            The factors of each row, folded in; or those of each pair's user as found
-            in `fit`, and zeros for an unseen user.
+            Factors of each row, folded in; or factors of each pair's user from `fit`.
+            The factors of an unseen user are zeros.
         """
         predictor = self._predictor()
         if is_matrix(X):
@@ -181,18 +183,19 @@ DataFrame} of shape (n_ratings, 2)
         ----------
         X : {sparse matrix, sparse array} of shape (n_rows, n_items) or {array-like, \
 DataFrame} of shape (n_ratings, 2)
-            The ratings, or user-item pairs.
+            Rating matrix, or user-item pairs.
 
         y : array-like of shape (n_ratings,)
-            The ratings of the pairs. Ignored beside a matrix: in a Pipeline it belongs
-            to a later step.
+            Ratings of the pairs. Ignored with a matrix: in a Pipeline, y belongs to a
+            later step.
 
         **fit_params : dict
-            Passed to `fit`.
+            Further arguments of `fit`.
 
         Returns
         -------
         factors : ndarray of shape (n_samples, n_components)
+            Factors of each row, or of each pair's user.
         """
         y = None if is_matrix(X) else y
         return self.fit(X, y, **fit_params).transform(X)
@@ -206,21 +209,21 @@ DataFrame} of shape (n_ratings, 2)
         ----------
         X : {sparse matrix, sparse array} of shape (n_rows, n_items) or array-like of \
 shape (n_users,)
-            Rows of ratings, each a user; or user ids. An unseen user gets the items
-            of the highest mean ratings.
+            Rows of ratings, one user per row; or user ids. An unseen user gets the
+            items with the highest mean ratings.
 
         n_items : int, default=10
-            How many items to recommend to each user.
+            Number of items to recommend to each user.
 
         exclude_seen : bool, default=True
-            Leave out what a user has rated: in the row, or in `fit`.
+            Whether to exclude the items that a user has rated, in the row or in `fit`.
 
         Returns
         -------
         recommendations : DataFrame
-            With the columns "user" (the id, or the number of the row), "item" and
-            "rating" (as predicted): for each user in turn n_items rows, or as many as
-            there are items left, best first.
+            Table with the columns "user" (user id or row number), "item" and "rating"
+            (predicted rating). Each user has n_items rows, or fewer if fewer items are
+            left, in descending order of the rating.
         """
         predictor = self._predictor()
         is_bool = isinstance(n_items, bool | np.bool_)
@@ -237,7 +240,7 @@ shape (n_users,)
         tags.input_tags.sparse = True
         tags.input_tags.string = True
         tags.input_tags.categorical = True
-        # Factors are of the precision that `dtype` says.
+        # The precision of the factors is `dtype`, whatever the input.
         tags.transformer_tags.preserves_dtype = []
         return tags
 
@@ -246,6 +249,6 @@ shape (n_users,)
         return self.user_factors_.shape[1]
 
     def _predictor(self) -> Predictor:
-        """What predicts for the estimator as it is now."""
+        """Return the predictor for the current state of the estimator."""
         check_is_fitted(self)
         return self._predictors.get(self)

@@ -133,7 +133,7 @@ class Predictor:
         self.fitted = fitted
         self.model: Model = fitted._make_model(inference_device(fitted.device))
         self.n_items = len(fitted.items_)
-        # Items that have ratings or a text in `fit`, and users that have ratings in `fit`.
+        # Items that have ratings or a text, and users that have ratings, in `fit`.
         self.is_modeled = fitted._is_rated | fitted._has_text
         self.has_rated = np.diff(fitted._seen.indptr) > 0
 

@@ -17,9 +17,13 @@ from skrec import (
     RBMRegressor,
     SVDppRegressor,
 )
+from skrec.datasets import make_ratings
+from skrec.text import ItemTexts
 
 # Estimators that warn if they are fitted without texts.
 TEXT_CLASSES = (ConvMFRegressor, CTRRegressor, CDLRegressor)
+# Texts of the 50 items of the fixture `R`.
+TEXTS = dict(enumerate(make_ratings(80, 50, random_state=0).item_texts))
 
 
 def small(cls, **params):
@@ -76,10 +80,21 @@ RECOMMENDERS = [
 ]
 
 
+# The same, and variants with predictions of their own.
+MODELS = [*RECOMMENDERS, small(BayesianMFRegressor, implicit=True)]
+
+
 def name_of(estimator):
     """Return the id of an estimator in parametrized tests."""
     implicit = "implicit" if getattr(estimator, "implicit", False) else ""
     return type(estimator).__name__ + getattr(estimator, "kind", "") + implicit
+
+
+def fit(model, X, y=None, *, item_texts=TEXTS, **params):
+    """Fit a model or a search over its parameters, with texts if it reads them."""
+    if isinstance(getattr(model, "estimator", model), TEXT_CLASSES):
+        params["item_texts"] = ItemTexts(item_texts)
+    return model.fit(X, y, **params)
 
 
 def make_factorization(cls, **params):
@@ -104,7 +119,7 @@ def random_sparse(rng, shape, density, dtype=np.float64):
     return sp.csr_array((values, (row, col)), shape=shape)
 
 
-def without_column(R, columns):
+def without_columns(R, columns):
     """Return a copy of a rating matrix without the ratings in some columns."""
     R = R.tolil()
     R[:, columns] = 0

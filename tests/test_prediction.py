@@ -1,4 +1,4 @@
-"""Predictions and recommendations, whichever estimator they come from."""
+"""Behavior that all estimators share: predict, score, transform and recommend."""
 
 import copy
 import pickle
@@ -8,28 +8,286 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from helpers import RECOMMENDERS, TEXT_CLASSES, name_of, small
+from helpers import (
+    MODELS,
+    RECOMMENDERS,
+    TEXT_CLASSES,
+    TEXTS,
+    fit,
+    left_out,
+    name_of,
+    small,
+    split,
+    without_columns,
+)
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import r2_score
 
-from skrec import BiasedMFRegressor, CTRRegressor, PMFRegressor
+from skrec import (
+    BaselineRegressor,
+    BiasedMFRegressor,
+    CTRRegressor,
+    LLORMARegressor,
+    PMFRegressor,
+    RBMRegressor,
+)
 from skrec.datasets import make_ratings
 from skrec.model_selection import ratings_to_samples
 
 pytestmark = [
+    # A few iterations are enough to compare models.
     pytest.mark.filterwarnings("ignore:.* stopped at max_iter"),
-    pytest.mark.filterwarnings("ignore:There are no item_texts"),
 ]
+each_model = pytest.mark.parametrize("recommender", MODELS, ids=name_of)
 
 
-@pytest.fixture(scope="module", params=RECOMMENDERS, ids=name_of)
+@pytest.fixture(scope="module", params=MODELS, ids=name_of)
 def model(request, R):
-    return clone(request.param).fit(R)
+    return fit(clone(request.param), R)
 
 
-def test_user_factors_are_what_transform_returns(model, R):
-    X, _ = ratings_to_samples(R)
-    np.testing.assert_array_equal(model.transform(X), model.user_factors_[X[:, 0]])
-    assert model.user_factors_.shape == (80, len(model.get_feature_names_out()))
+@pytest.fixture(scope="module", params=MODELS, ids=name_of)
+def model_with_cold_item(request, R):
+    """A model that was fitted without ratings and texts of item 7."""
+    texts = {item: text for item, text in TEXTS.items() if item != 7}
+    return fit(clone(request.param), without_columns(R, [7]), item_texts=texts)
+
+
+# Pairs
+
+
+def test_pairs_are_predicted_from_factors_and_biases(model, pairs):
+    if isinstance(model, RBMRegressor | LLORMARegressor):
+        pytest.skip("predictions are not products of factors plus biases")
+    X, _ = pairs
+    u, i = X.T
+    expected = (model.user_factors_[u] * model.item_factors_[i]).sum(axis=1)
+    expected += model.user_biases_[u] + model.item_biases_[i] + model.intercept_
+    expected = np.clip(expected, *model.rating_range_)
+    np.testing.assert_allclose(model.predict(X), expected, atol=1e-5)
+
+
+def test_pairs_may_come_in_any_order_and_repeatedly(model, pairs):
+    X, _ = pairs
+    whole = model.predict(X)
+    order = np.random.default_rng(0).integers(len(X), size=len(X))
+    np.testing.assert_allclose(model.predict(X[order]), whole[order], rtol=1e-6)
+    np.testing.assert_allclose(model.predict(X[:1]), whole[:1], rtol=1e-6)
+    many = np.tile(X[:6], (999, 1))  # more pairs than users times items
+    np.testing.assert_allclose(model.predict(many), np.tile(whole[:6], 999), rtol=1e-6)
+
+
+def test_unseen_users_and_items_get_means(model):
+    found = model.predict([[10**6, 7], [3, 10**6], [10**6, 10**6]])
+    expected = [model.item_means_[7], model.user_means_[3], model.global_mean_]
+    np.testing.assert_allclose(found, expected)
+
+
+def test_means_of_few_ratings_are_shrunk_toward_the_global_mean(model, R):
+    if isinstance(model, BaselineRegressor):
+        pytest.skip("means are user and item effects")
+    for means, axis in ((model.user_means_, 1), (model.item_means_, 0)):
+        counts, sums = (R != 0).sum(axis=axis), R.sum(axis=axis)
+        expected = (sums + 5 * R.data.mean()) / (counts + 5)
+        np.testing.assert_allclose(means, expected)
+
+
+# Rows
+
+
+def test_rows_may_come_in_any_order_and_number(model, R):
+    order = np.random.default_rng(0).permutation(80)
+    for method in (model.predict, model.transform):
+        whole = method(R)
+        np.testing.assert_allclose(method(R[order]), whole[order], atol=1e-5)
+        parts = [method(R[i : i + 7]) for i in range(0, 80, 7)]
+        np.testing.assert_allclose(np.vstack(parts), whole, atol=1e-5)
+    assert model.score(R[order]) == pytest.approx(model.score(R), abs=1e-6)
+
+
+def test_rows_without_ratings_and_items_without_ratings_get_means(model_with_cold_item):
+    model = model_with_cold_item
+    rows = sp.csr_array(([5.0, 1.0, 4.0], ([1, 1, 2], [3, 7, 7])), shape=(3, 50))
+    found = model.predict(rows)
+    np.testing.assert_allclose(found[0], model.item_means_)
+    means = [(r + 5 * model.global_mean_) / (n + 5) for r, n in ((6, 2), (4, 1))]
+    assert found[1, 7] == pytest.approx(means[0])
+    # A rating of an item without factors carries no information about the user.
+    np.testing.assert_allclose(np.delete(found[2], 7), np.delete(model.item_means_, 7))
+    assert found[2, 7] == pytest.approx(means[1])
+    assert model.predict([[0, 7]]) == pytest.approx(model.user_means_[0])
+
+
+@each_model
+def test_clip_keeps_predictions_inside_the_training_range(recommender, R, pairs):
+    X, _ = pairs
+    clipped, free = (
+        fit(clone(recommender).set_params(clip=clip), R) for clip in (True, False)
+    )
+    for data in (R, X):
+        expected = free.predict(data).clip(1, 5)
+        np.testing.assert_array_equal(clipped.predict(data), expected)
+    # An RBM predicts means of rating levels, which are inside the range anyway.
+    if not isinstance(recommender, RBMRegressor):
+        assert free.predict(R).max() > 5
+
+
+def test_dense_predictions_that_do_not_fit_in_memory_are_refused(model, R, monkeypatch):
+    # 8 bytes for each result, 24 for what is computed on the way.
+    monkeypatch.setattr("skrec._prediction.available_memory", lambda: 80 * 50 * 32 - 1)
+    with pytest.raises(ValueError, match=r"would take .* GiB .* call recommend\(X\)"):
+        model.predict(R)
+    model.predict(R[:79])
+
+
+def test_dense_predictions_are_computed_in_chunks(model, R, monkeypatch):
+    expected = model.predict(R)
+    monkeypatch.setattr("skrec._core.chunks.CHUNK", 4 * 7 * 50)
+    np.testing.assert_allclose(model.predict(R), expected, rtol=1e-4)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("X", "error", "match"),
+    [
+        (sp.csr_array((2, 49)), ValueError, "X has 49 columns, but .* on 50"),
+        ([[1, 2, 3]], ValueError, "X has 3 features, but user-item pairs have 2"),
+        ([[-1, 2]], ValueError, "non-negative integers"),
+        ([[0.5, 2]], ValueError, "non-negative integers"),
+        ([["ann", "up"]], ValueError, "non-negative integers"),
+    ],
+)
+def test_bad_input_to_predict_is_refused(model, X, error, match):
+    with pytest.raises(error, match=match):
+        model.predict(X)
+
+
+@each_model
+def test_an_unfitted_model_says_so(recommender, R):
+    for method in ("predict", "transform", "score", "recommend"):
+        with pytest.raises(NotFittedError):
+            getattr(clone(recommender), method)(R)
+
+
+# Scores
+
+
+def tolerance_of(model):
+    """Accuracy of leaving one out; approximate if a row has no closed solution."""
+    return 0.01 if isinstance(model, RBMRegressor) and model.kind == "item" else 1e-6
+
+
+def test_score_of_a_matrix_leaves_each_rating_out(model, R):
+    rows = R[:12].tolil()
+    rows[2, :], rows[3, :] = 0, 0
+    rows[3, 11] = 4  # a user with a single rating, and one without any
+    rows = rows.tocsr()
+    rows.eliminate_zeros()
+    expected = r2_score(rows.data, left_out(model, rows))
+    is_exact = not isinstance(model, RBMRegressor) or model.kind == "user"
+    tolerance = 1e-6 if is_exact else 0.01
+    print(model.score(rows) - expected, model.score(rows, rows) - expected)
+    assert model.score(rows) == pytest.approx(expected, abs=tolerance)
+    assert model.score(rows, rows) > expected + 0.005  # each rating predicts itself
+
+
+def test_leaving_out_takes_items_without_ratings_into_account(model_with_cold_item, R):
+    model, rows = model_with_cold_item, R[:12]
+    assert (rows[:, [7]].data > 0).any()
+    expected = r2_score(rows.data, left_out(model, rows))
+    assert model.score(rows) == pytest.approx(expected, abs=tolerance_of(model))
+
+
+def test_score_with_y_predicts_y_from_x(model, R):
+    known, asked = split(R[:10], np.arange(R[:10].nnz) % 4 > 0)
+    expected = r2_score(asked.data, model.predict(known)[asked.nonzero()])
+    assert model.score(known, asked) == pytest.approx(expected, abs=1e-6)
+    expected = r2_score(R.data, model.predict(R)[R.nonzero()])
+    assert model.score(R, R) == pytest.approx(expected, abs=1e-6)
+
+
+def test_score_takes_weights_in_every_form(model, R, pairs):
+    X, y = pairs
+    per_row = np.arange(R.shape[0]) % 3
+    per_rating = R.copy()
+    per_rating.data = np.repeat(per_row, np.diff(R.indptr)).astype(float)
+    expected = model.score(R, sample_weight=per_rating)
+    assert model.score(R, sample_weight=per_row) == expected
+    assert expected != pytest.approx(model.score(R), abs=1e-4)
+    weights = per_rating.data
+    expected = r2_score(y, model.predict(X), sample_weight=weights)
+    assert model.score(X, y, sample_weight=weights) == pytest.approx(expected)
+
+
+# Factors
+
+
+def test_transform_gives_the_factors_of_users(model, R, pairs):
+    X, _ = pairs
+    n_components = model.user_factors_.shape[1]
+    assert model.transform(R).shape == (80, n_components)
+    factors = model.user_factors_[X[:, 0]]
+    np.testing.assert_array_equal(model.transform(X), factors)
+    assert not model.transform([[10**6, 0]]).any()
+    prefix = type(model).__name__.lower()
+    names = [f"{prefix}{i}" for i in range(n_components)]
+    assert model.get_feature_names_out().tolist() == names
+
+
+@each_model
+def test_fit_transform_ignores_y_with_a_matrix(recommender, R):
+    params = {"item_texts": TEXTS} if isinstance(recommender, TEXT_CLASSES) else {}
+    found = clone(recommender).fit_transform(R, np.zeros(R.shape[0]), **params)
+    expected = fit(clone(recommender), R).transform(R)
+    np.testing.assert_array_equal(found, expected)
+
+
+# Recommendations
+
+
+def test_recommend_returns_the_best_unseen_items(model, R):
+    found = model.recommend(R[:5], n_items=4)
+    assert list(found.columns) == ["user", "item", "rating"]
+    assert found["user"].tolist() == np.repeat(range(5), 4).tolist()
+    predicted = model.predict(R[:5])
+    predicted[R[:5].nonzero()] = -np.inf
+    for row, part in found.groupby("user"):
+        best = np.sort(predicted[row])[::-1][:4]
+        np.testing.assert_allclose(part["rating"], best, atol=1e-6)
+        np.testing.assert_allclose(predicted[row, part["item"]], best, atol=1e-6)
+
+
+@each_model
+def test_recommend_takes_user_ids(recommender, pairs):
+    X, y = pairs
+    frame = pd.DataFrame({"user": X[:, 0], "film": [f"f{i:02}" for i in X[:, 1]]})
+    texts = {f"f{i:02}": text for i, text in TEXTS.items()}
+    model = fit(clone(recommender), frame, y, item_texts=texts)
+    found = model.recommend([7, 10**6], n_items=3)
+    assert found["user"].tolist() == [7, 7, 7, 10**6, 10**6, 10**6]
+    assert not set(found["item"][:3]) & set(frame["film"][frame["user"] == 7])
+    films = pd.DataFrame({"user": 7, "film": model.items_})
+    unseen = ~films["film"].isin(frame["film"][frame["user"] == 7])
+    best = np.sort(model.predict(films)[unseen])[::-1][:3]
+    np.testing.assert_allclose(found["rating"][:3], best, atol=1e-6)
+    best = model.items_[np.argsort(-model.item_means_, kind="stable")[:3]]
+    assert found["item"][3:].tolist() == best.tolist()
+
+
+def test_recommend_ends_where_a_user_has_seen_everything(model):
+    everything = sp.csr_array(np.full((1, 50), 3.0))
+    everything.data[0] = 4
+    assert len(model.recommend(everything)) == 0
+    assert len(model.recommend(everything, n_items=60, exclude_seen=False)) == 50
+
+
+def test_no_rows_get_no_recommendations(model, R):
+    found = model.recommend(R[:0])
+    assert found.columns.tolist() == ["user", "item", "rating"]
+    assert len(found) == 0
 
 
 def test_recommendations_are_ranked_by_unclipped_predictions(model, R):
@@ -58,7 +316,9 @@ def test_equal_predictions_come_in_the_order_of_the_items():
         (([0.5],), "non-negative integers"),
         (([0], True), "n_items must be a positive integer, got True"),
         (([0], 0), "n_items must be a positive integer, got 0"),
+        (([0], -1), "n_items must be a positive integer, got -1"),
         (([0], 2.0), "n_items must be a positive integer, got 2.0"),
+        (([0], "many"), "n_items must be a positive integer, got 'many'"),
     ],
 )
 def test_bad_arguments_of_recommend_are_refused(R, arguments, match):
@@ -71,24 +331,19 @@ def test_exclude_seen_must_be_a_boolean(R):
         small(PMFRegressor).fit(R).recommend([0], exclude_seen="no")
 
 
+def test_recommendations_are_computed_in_chunks(model, R, monkeypatch):
+    whole = model.recommend(R, n_items=3)
+    monkeypatch.setattr("skrec._core.chunks.CHUNK", 4 * 120)
+    pd.testing.assert_frame_equal(model.recommend(R, n_items=3), whole, rtol=1e-5)
+
+
+# Snapshots of the fitted attributes
+
+
 def test_a_device_that_names_nothing_is_refused_by_predict(R):
     model = small(PMFRegressor).fit(R)
     with pytest.raises(ValueError, match="device='gpu' names no device"):
         model.set_params(device="gpu").predict(R)
-
-
-def test_dense_predictions_are_computed_in_chunks(model, R, monkeypatch):
-    expected = model.predict(R)
-    monkeypatch.setattr("skrec._core.chunks.CHUNK", 4 * 7 * 50)
-    np.testing.assert_allclose(model.predict(R), expected, rtol=1e-4)
-
-
-def test_the_memory_guard_counts_what_is_taken_while_computing(R, monkeypatch):
-    model = small(PMFRegressor).fit(R)
-    monkeypatch.setattr("skrec._prediction.available_memory", lambda: 80 * 50 * 20)
-    with pytest.raises(ValueError, match=r"would take .* GiB .* call recommend\(X\)"):
-        model.predict(R)
-    model.predict(R[:40])
 
 
 def test_a_replaced_attribute_counts_in_the_next_prediction(R):

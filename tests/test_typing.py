@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-SCRIPT = '''
+SCRIPT = """
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -43,7 +43,7 @@ data = fetch_movielens("100k")
 load_netflix(data_home="data"), load_amazon("Books", data_home="data")
 print(get_data_home(), clear_data_home(), load_word_vectors({"a": [1.0]}))
 print(phrase_values(convmf, ["a house"]), filter_phrases(convmf, texts))
-'''
+"""
 
 
 def test_a_typed_script_has_no_error_that_comes_from_skrec(tmp_path):

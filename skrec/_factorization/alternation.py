@@ -1,4 +1,4 @@
-"""The alternation that all factorizations share, and the trainer that runs it."""
+"""Alternating least squares, shared by the factorizations, and its trainer."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ FACTORIZATION_CONSTRAINTS: dict[str, list[Any]] = {
 }
 DIVERGENCE_REMEDY = "Use dtype='float64', or bring the ratings to a smaller scale"
 
-# The standard deviation of the initial factors.
+# Standard deviation of the initial factors
 INITIAL_STD = 0.1
 
 
 @dataclass
 class Side:
-    """Users or items: their ratings, their vectors, and the prior of these.
+    """Users or items with their ratings, vectors and the prior of the vectors.
 
     Attributes
     ----------
     pattern : Pattern of shape (n, n_others)
-        Where they have ratings.
+        Positions of the ratings.
 
     ratings : Tensor of shape (n_ratings,)
-        The ratings, less the intercept.
+        Ratings minus the intercept.
 
     weights : Tensor of shape (n_ratings,) or None
-        The weight of each rating. None means 1 each.
+        Weights of the ratings. None means 1 each.
 
     vectors : Tensor of shape (n, k)
-        The vectors, which are changed in place.
+        Vectors, changed in place.
 
     penalties : Tensor of shape (n,)
-        The penalty of each vector's distance from its prior mean.
+        Penalty on the squared distance of each vector from its prior mean.
 
     prior : Prior
-        The prior of the vectors.
+        Prior of the vectors.
     """
 
     pattern: Pattern
@@ -66,7 +66,7 @@ class Side:
     prior: Prior
 
     def penalty(self) -> float:
-        """The penalty of the vectors' distances from their prior means."""
+        """Return the penalty on the distances of the vectors from their prior means."""
         means = self.prior.means()
         distance = self.vectors if means is None else self.vectors - means
         return 0.5 * float(torch.dot(self.penalties, distance.square().sum(1)))
@@ -78,26 +78,26 @@ class Alternation:
     Parameters
     ----------
     pattern : Pattern of shape (n_users, n_items)
-        Where there are ratings.
+        Positions of the ratings.
 
     ratings : Tensor of shape (n_ratings,)
-        The ratings, less the intercept.
+        Ratings minus the intercept.
 
     weights : Tensor of shape (n_ratings,) or None
-        The weight of each. None means 1 each.
+        Weights of the ratings. None means 1 each.
 
     users, items : Tensor of shape (n_users, k) and (n_items, k)
-        The initial vectors, which are changed in place.
+        Initial vectors, changed in place.
 
     has_biases : bool
         Whether the last entry of a vector is a bias, which is added to the product of
-        the others.
+        the other entries.
 
     lambda_u, lambda_v : Tensor of shape (n_users,) and (n_items,)
-        The penalties of the vectors' distances from their prior means.
+        Penalties on the squared distances of the vectors from their prior means.
 
     user_prior, item_prior : Prior
-        The priors of the vectors.
+        Priors of the vectors.
     """
 
     def __init__(
@@ -128,20 +128,20 @@ class Alternation:
         self.is_unrated = pattern.transposed.crow.diff() == 0
 
     def parameters(self) -> list[Tensor]:
-        """All tensors that a sweep changes."""
+        """Return all tensors that a sweep changes."""
         users, items = self.users, self.items
         priors = [*items.prior.parameters(), *users.prior.parameters()]
         return [users.vectors, items.vectors, *priors]
 
     def sweep(self) -> float:
-        """Improve users, items and priors in turn; return the objective."""
+        """Update users, items and priors in turn; return the objective."""
         self.improve(self.users, self.items)
         self.improve(self.items, self.users)
         for side in self.items, self.users:
             side.prior.fit(side.vectors, side.penalties)
         means = self.items.prior.means()
         if means is not None:
-            # Where the next half step would put them; there is none after the last.
+            # The next half step would set them so; the last sweep has no next one.
             self.items.vectors[self.is_unrated] = means[self.is_unrated]
         return self.objective()
 
@@ -163,7 +163,7 @@ class Alternation:
         side.vectors.copy_(solution)
 
     def objective(self) -> float:
-        """Half the weighted squared errors and penalties, and the priors' own."""
+        """Return half the weighted squared errors, plus all penalties."""
         users = self.users
         error = users.ratings - self.predict(users.pattern)
         weighted = error if users.weights is None else error * users.weights
@@ -174,7 +174,7 @@ class Alternation:
         return total
 
     def predict(self, pattern: Pattern) -> Tensor:
-        """Predict the entries of a pattern, less the intercept."""
+        """Predict the entries of a pattern, minus the intercept."""
         users, items = self.users.vectors, self.items.vectors
         return products(pattern, users, items, self.has_biases)
 
@@ -182,7 +182,7 @@ class Alternation:
 def products(
     pattern: Pattern, users: Tensor, items: Tensor, has_biases: bool
 ) -> Tensor:
-    """The sums that predict the entries of a pattern, less the intercept."""
+    """Return products plus biases at the entries of a pattern, without intercept."""
     if not has_biases:
         return sddmm(pattern, users, items)
     sums = sddmm(pattern, users, with_ones(items))
@@ -190,22 +190,22 @@ def products(
 
 
 class AlternationTrainer(Trainer):
-    """Runs the alternation of an estimator.
+    """Trainer that runs the alternation of an estimator.
 
     Parameters
     ----------
     fit : Fit
-        The fit. Its estimator has the parameters `n_factors`, `lambda_u`, `lambda_v`
+        Fit whose estimator has the parameters `n_factors`, `lambda_u`, `lambda_v`
         and `fit_intercept`.
 
     has_biases : bool
         Whether users and items have biases.
 
     user_prior, item_prior : Prior or None
-        The priors. None means a mean of zero.
+        Priors of the vectors. None means a mean of zero.
 
     item_penalties : ndarray of shape (n_items,) or None
-        The penalties of the items. None means `lambda_v` for each.
+        Penalties of the items. None means `lambda_v` for each item.
     """
 
     def __init__(
@@ -282,14 +282,14 @@ class AlternationTrainer(Trainer):
         }
 
     def _split(self, vectors: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Factors and biases; the latter are zeros where there are none."""
+        """Split vectors into factors and biases, which are zeros without biases."""
         array = vectors.cpu().numpy().copy()
         if self.has_biases:
             return array[:, :-1].copy(), array[:, -1].copy()
         return array, np.zeros(len(array), array.dtype)
 
     def _initial_vectors(self, fit: Fit) -> list[Tensor]:
-        """Random vectors of users and items, or those of the last fit."""
+        """Return random vectors of users and items, or those of the previous fit."""
         k, old = self.params.n_factors, fit.previous
         if old is not None and old.item_factors_.shape[1] != k:
             raise ValueError(
@@ -310,7 +310,7 @@ class AlternationTrainer(Trainer):
         return [users.to(fit.device), items.to(fit.device)]
 
     def _continue(self, vectors, positions, factors, biases):
-        """Overwrite initial vectors by those of the last fit, where there are any."""
+        """Overwrite initial vectors with those of the previous fit, where known."""
         new = np.flatnonzero(positions >= 0)
         old = positions[new]
         k = factors.shape[1]
@@ -326,7 +326,7 @@ def draw_vectors(
     dtype: torch.dtype,
     generator: torch.Generator,
 ) -> Tensor:
-    """Random vectors, whose biases are zero."""
+    """Draw random vectors with biases of zero."""
     vectors = torch.empty(n, n_factors + has_biases, dtype=dtype)
     vectors.normal_(0, INITIAL_STD, generator=generator)
     if has_biases:
@@ -335,14 +335,14 @@ def draw_vectors(
 
 
 def mean_item_prior(fit: Fit, ratings: Ratings) -> MeanPrior:
-    """The prior of items that are shrunk toward the mean item."""
+    """Create the prior that shrinks items toward the mean item."""
     is_rated = torch.zeros(len(ratings.items), dtype=torch.bool, device=fit.device)
     is_rated[torch.tensor(ratings.indices, device=fit.device)] = True
     return MeanPrior(is_rated, fit.estimator.n_factors + 1, fit.dtype)
 
 
 def refuse_singular(fit: Fit, n_unknowns: int) -> None:
-    """Refuse a penalty of 0 where a user or item has too few ratings for it."""
+    """Raise an error if a penalty is 0 and a user or item has too few ratings."""
     params, ratings = fit.estimator, fit.training
     for name, value, side, positions in [
         ("lambda_u", params.lambda_u, "user", ratings.rows),

@@ -1,4 +1,4 @@
-"""Damped effects of users and items: the baseline of every other recommender."""
+"""Damped user and item effects, the baseline of every other recommender."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from .._fitting import Fit, Trainer
 from .._sklearn_compat import Interval, fit_method
 from .models import RidgeModel
 
-# The relative residual to which the effects are solved for.
+# Relative residual at which conjugate gradients stop
 _TOLERANCE = 1e-12
 
 
 class BaselineRegressor(BaseRecommender):
     r"""Damped user and item effects, the baseline of every other recommender.
 
-    A rating is predicted as the global mean plus an effect of the user and an effect of
+    The predicted rating is the global mean plus an effect of the user and an effect of
     the item. Effects of users and items with few ratings are shrunk toward zero [1]_.
 
     Parameters
     ----------
     lambda_u : float, default=5.0
-        Penalty on the squared effect of a user: the damping, in ratings.
+        Penalty on the squared effect of a user (damping, in units of ratings).
 
     lambda_v : float, default=5.0
         Penalty on the squared effect of an item.
@@ -55,7 +55,7 @@ class BaselineRegressor(BaseRecommender):
         one is the effect of the user.
 
     item_factors_ : ndarray of shape (n_items, 1)
-        Ones, by which the effects of users are multiplied.
+        Ones, which multiply the effects of the users.
 
     user_biases_ : ndarray of shape (n_users,)
         Zeros: the effects are factors.
@@ -64,7 +64,7 @@ class BaselineRegressor(BaseRecommender):
         Effects of the items.
 
     intercept_ : float
-        The global mean.
+        Global mean.
 
     loss_curve_ : list of float
         The objective at the solution.
@@ -80,7 +80,7 @@ class BaselineRegressor(BaseRecommender):
 
     See Also
     --------
-    BiasedMFRegressor : The same effects and factors of users and items.
+    BiasedMFRegressor : The same effects, plus factors of users and items.
 
     Notes
     -----
@@ -89,14 +89,14 @@ class BaselineRegressor(BaseRecommender):
     .. math:: \frac{1}{2} \sum_{(u, i)} w_{ui} (r_{ui} - \mu - b_u - c_i)^2
               + \frac{\lambda_U}{2} \sum_u b_u^2 + \frac{\lambda_V}{2} \sum_i c_i^2
 
-    The effects of users are eliminated, and those of items are solved for by conjugate
-    gradients to working precision. Given the other side, an effect is the sum of its
-    residuals divided by their number plus the penalty.
+    The effects of the users are eliminated, and the effects of the items are solved for
+    by conjugate gradients to working precision. Given the other side, an effect is the
+    sum of its residuals divided by their number plus the penalty.
 
-    `user_means_` and `item_means_`, which are predicted where only the user or only the
-    item is known, are the global mean plus the effect. A row of a matrix in `predict`
-    is a user who is known by that row alone. `score` of a matrix without y predicts
-    each rating from the others in its row, exactly.
+    `user_means_` and `item_means_` are the global mean plus the effect. They are the
+    predictions if only the user or only the item is known. In `predict`, each row of a
+    matrix is a new user described by that row alone. `score` of a matrix without y
+    predicts each rating from the other ratings in its row, exactly.
 
     References
     ----------
@@ -165,7 +165,7 @@ array} of shape (n_users, n_items)
         Raises
         ------
         TypeError, ValueError
-            If the ratings or parameters are not what they should be; see the message.
+            If the ratings or parameters are invalid; see the message.
         """
         fit = Fit(self, X, y, sample_weight)
         return fit.run(BaselineTrainer(fit))
@@ -175,7 +175,7 @@ array} of shape (n_users, n_items)
 
 
 class BaselineTrainer(Trainer):
-    """Solves for the effects in a single step.
+    """Trainer that solves for the effects in a single step.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ class BaselineTrainer(Trainer):
         weights = self.ratings.weights
         W.data = np.ones(W.nnz) if weights is None else weights.copy()
         R.data = (R.data - self.mean) * W.data
-        # b = (R 1 - W c) / D, put into W'1 c + W' b + lambda_v c = R'1.
+        # Substitute b = (R 1 - W c) / D into W'1 c + W' b + lambda_v c = R'1.
         D = W.sum(axis=1) + lambda_u
         diagonal = W.sum(axis=0) + lambda_v
         system = LinearOperator(

@@ -20,31 +20,32 @@ from .bayesian_trainer import GibbsTrainer
 class BayesianMFRegressor(BaseRecommender):
     r"""Bayesian matrix factorization by Gibbs sampling.
 
-    A rating is predicted as the global mean, the bias of the user, the bias of the item
-    and the product of their factors, averaged over samples from the posterior of all
-    of these and of their priors [1]_. There is no penalty to choose, and `predict`
-    knows how uncertain it is.
+    The predicted rating is the sum of the global mean, the bias of the user, the bias
+    of the item, and the dot product of their latent factors. The prediction is averaged
+    over posterior samples of these parameters and of their priors [1]_. There is no
+    penalty to choose, and `predict` can return standard deviations.
 
     Parameters
     ----------
     n_factors : int, default=10
-        The number of factors k. More are more accurate where ratings are many: on
-        MovieLens 1M 24 are, on MovieLens 100K they are not.
+        Number of latent factors k. Larger values help on large data sets: 24 are more
+        accurate on MovieLens 1M, but not on MovieLens 100K.
 
     implicit : bool, default=False
-        Whether to draw a vector to a mean that depends on who has rated what, whatever
-        the ratings, as SVD++ does for users [2]_. More accurate, and slower to fit.
+        Whether to use implicit feedback: the vectors are shrunk toward a mean that
+        depends on who has rated what, whatever the ratings, as in SVD++ for users [2]_. More accurate, and slower to fit.
 
     max_iter : int, default=500
-        Sweeps: in each, all vectors and their priors are drawn once.
+        Number of Gibbs sweeps. Each sweep draws all vectors and their priors once.
 
     burn_in : int, default=20
-        Sweeps before the first sample that is kept.
+        Number of sweeps before the first kept sample.
 
     thinning : int, default=2
-        From then on the first of so many sweeps is kept. More samples are more
-        accurate; size and time of a prediction are proportional to their number. The
-        vectors of 10,000 users and items with 10 factors take 100 MB by default.
+        Number of sweeps per kept sample: after `burn_in`, the first of every `thinning`
+        sweeps is kept. More samples are more accurate. The memory and time of a
+        prediction are proportional to the number of samples. By default, the vectors of
+        10,000 users and items with 10 factors take 100 MB.
 
     clip : bool, default=True
         Whether to keep predictions inside the range of the training ratings.
@@ -57,7 +58,7 @@ class BayesianMFRegressor(BaseRecommender):
         Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
-        Determines all draws. An int gives the same model in each call, bit for bit
+        Source of randomness for all draws. An int gives reproducible fits, bit for bit
         with the same number of threads.
 
     verbose : bool or int, default=False
@@ -67,38 +68,42 @@ class BayesianMFRegressor(BaseRecommender):
     Attributes
     ----------
     user_factors_ : ndarray of shape (n_users, n_samples * n_factors)
+        Factors of the users: what `transform` returns for the users in `fit`.
         The factors of all samples side by side, divided by the number of samples, so
         that the product with `item_factors_` is the mean of the samples' products.
 
     item_factors_ : ndarray of shape (n_items, n_samples * n_factors)
-        The factors of all samples side by side.
+        Factors of the items in all samples, side by side.
 
-    user_biases_, item_biases_ : ndarray of shape (n_users,) and (n_items,)
-        The mean biases.
+    user_biases_ : ndarray of shape (n_users,)
+        Biases of the users.
+
+    item_biases_ : ndarray of shape (n_items,)
+        Biases of the items.
 
     user_bias_samples_ : ndarray of shape (n_users, n_samples)
-        The bias of each user in each sample.
+        Bias of each user in each sample.
 
     item_bias_samples_ : ndarray of shape (n_items, n_samples)
-        The same of the items.
+        Bias of each item in each sample.
 
     user_prior_means_ : ndarray of shape (n_samples, n_factors + 1)
-        The prior mean of a user's factors and bias in each sample.
+        Prior mean of a user's factors and bias in each sample.
 
     user_prior_precisions_ : ndarray of shape (n_samples, n_factors + 1, n_factors + 1)
-        The precision matrix of that prior.
+        Precision matrix of that prior.
 
     user_links_ : ndarray of shape (n_samples, n_items, n_factors + 1) or None
-        What each rated item adds to the prior mean; None without `implicit`.
+        Contribution of each rated item to the prior mean; None without `implicit`.
 
     noise_variances_ : ndarray of shape (n_samples,)
-        The variance of a rating around its prediction in each sample.
+        Variance of a rating around its prediction in each sample.
 
-    intercept_, global_mean_ : float
-        The mean rating.
+    intercept_ : float
+        Global mean.
 
     rating_std_ : float
-        The standard deviation of the ratings.
+        Standard deviation of the ratings.
 
     loss_curve_ : list of float
         The mean squared error of the training ratings in each sweep. It fluctuates
@@ -115,40 +120,42 @@ class BayesianMFRegressor(BaseRecommender):
 
     See Also
     --------
-    BiasedMFRegressor : One estimate instead of samples; smaller, and faster to predict.
+    BiasedMFRegressor : One estimate instead of samples; smaller, and predicts faster.
 
     Notes
     -----
-    With the vectors :math:`u = (p_u, b_u)` and :math:`v = (q_i, c_i)` the model is
+    With the vectors :math:`u = (p_u, b_u)` and :math:`v = (q_i, c_i)`, the model is
 
     .. math:: r_{ui} \sim N(\mu + b_u + c_i + p_u^T q_i, \; \sigma^2 / w_{ui}), \quad
               u \sim N(m_U, \Lambda_U^{-1}), \quad v \sim N(m_V, \Lambda_V^{-1})
 
-    with the weight w of each rating. Means and precision matrices have the
-    normal-Wishart prior of [1]_ (:math:`\beta_0 = 2`, :math:`W_0` the identity and as
-    many degrees of freedom as entries), :math:`\sigma^{-2}` a gamma prior of shape and
-    rate 1, all on the scale of ratings whose standard deviation is 1. Biases share the
-    covariance of the factors.
+    with the weight w of each rating. The means and precision matrices have the
+    normal-Wishart prior of [1]_ (:math:`\beta_0 = 2`, :math:`W_0` the identity, degrees
+    of freedom equal to the number of entries of a vector). :math:`\sigma^{-2}` has a
+    gamma prior with shape 1 and rate 1. These priors apply to ratings scaled to a
+    standard deviation of 1. Biases and factors have a joint covariance. `user_biases_`
+    and `item_biases_` are means over the samples.
 
-    With `implicit`, the mean of a user who has rated the items N(u) becomes
+    With `implicit`, the prior mean of a user who has rated the items N(u) becomes
 
     .. math:: m_U + |N(u)|^{-1/2} \sum_{j \in N(u)} y_j, \quad
               y_j \sim N(0, \Lambda_Y^{-1})
 
-    and that of an item likewise depends on who has rated it. The y are drawn by
-    injecting noise into a ridge regression [3]_, their precision matrices have a
+    The prior mean of an item likewise depends on its raters. The y are drawn by
+    injecting noise into a ridge regression [3]_. Their precision matrices have a
     Wishart prior.
 
-    All rows of a half step are drawn together, or as many as fit in memory: their
+    All rows of a half step are drawn together, or as many as fit in memory. Their
     precision matrices are one product of the sparse ratings with the products of the
-    others' entries. The time of a sweep is proportional to the number of ratings times
-    that of factors squared.
+    entries of the other side's vectors. The time of a sweep is proportional to the
+    number of ratings times the square of the number of factors.
 
-    A row of a matrix in `predict` is a user who is known by that row alone. In each
-    sample, the mean of the user's vector given the row and the sample's items and
-    priors is taken; the standard deviation has that distribution's width in it.
-    `score` of a matrix without y predicts each rating from the others in its row,
-    exactly: with `implicit` the rating leaves the features of its user, too.
+    In `predict`, each row of a matrix is a new user described by that row alone. For
+    each sample, the user's vector is its conditional mean, given the row and the items
+    and priors of the sample. The standard deviation includes the spread of this
+    conditional distribution. `score` of a matrix without y predicts each rating from
+    the other ratings in its row, exactly: with `implicit` the rating is removed from
+    the features of its user, too.
 
     References
     ----------
@@ -170,15 +177,18 @@ class BayesianMFRegressor(BaseRecommender):
     >>> model = BayesianMFRegressor(n_factors=5, max_iter=60, random_state=0)
     >>> model.fit(R[:250])
     BayesianMFRegressor(...)
+    >>> round(model.score(R[250:]), 1)
+    0.6
     >>> mean, std = model.predict(R[250:], return_std=True)
-    >>> mean.shape, std.shape
-    ((50, 100), (50, 100))
+    >>> mean[0, :3].round(1), std[0, :3].round(1)
+    (array([4.1, 3.7, 4.1]), array([0.7, 0.6, 0.7]))
     """
 
     _divergence_remedy = "Use dtype='float64', or smaller weights"
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseRecommender._parameter_constraints,
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
         "n_factors": [Interval(Integral, 1, None, closed="left")],
         "implicit": ["boolean"],
         "burn_in": [Interval(Integral, 0, None, closed="left")],
@@ -214,7 +224,7 @@ class BayesianMFRegressor(BaseRecommender):
     def fit(self, X: Any, y: Any = None, *, sample_weight: Any = None) -> Self:
         """Fit the model to ratings.
 
-        An interrupt keeps the samples so far, or the last state if there is none.
+        An interrupted fit keeps its samples, or the last state if there is no sample.
 
         Parameters
         ----------
@@ -227,9 +237,9 @@ array} of shape (n_users, n_items)
             Ratings of the pairs. With a matrix, further ratings of it or None.
 
         sample_weight : array-like or sparse, default=None
-            The precision of each rating relative to the noise, of shape (n_ratings,);
-            beside a matrix sparse with its entries, or of shape (n_users,). A rating of
-            weight 0 is as good as absent.
+            Precision of each rating relative to the noise, of shape (n_ratings,); with
+            a matrix, sparse with its entries or of shape (n_users,). Ratings of weight
+            0 are ignored.
 
         Returns
         -------
@@ -238,12 +248,12 @@ array} of shape (n_users, n_items)
         Raises
         ------
         TypeError, ValueError
-            If the ratings or parameters are not what they should be; see the message.
+            If the ratings or parameters are invalid; see the message.
 
         Warns
         -----
         ConvergenceWarning
-            If a draw failed, as weights of very different sizes may cause.
+            If a draw failed. Weights of very different sizes may cause this.
         """
         if self.burn_in >= self.max_iter:
             raise ValueError(
@@ -264,36 +274,38 @@ array} of shape (n_users, n_items)
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
-        """Predict ratings: their means over the samples.
+        """Predict ratings as means over the samples.
 
         Parameters
         ----------
         X : {array-like, DataFrame} of shape (n_ratings, 2) or {sparse matrix, sparse \
 array} of shape (n_rows, n_items)
-            User and item ids; or rows of ratings, one column for each of `items_`. A
-            row is a user who is known by the ratings stored in it and by nothing else,
-            also if the same user was in `fit`.
+            User and item ids; or rows of ratings, with one column for each of `items_`.
+            Each row is a new user described by its stored ratings alone, even if the
+            same user was in `fit`.
 
         return_std : bool, default=False
-            Whether to return standard deviations, too.
+            Whether to return standard deviations as well.
 
         Returns
         -------
         ratings : ndarray of shape (n_ratings,) or (n_rows, n_items)
-            A pair with an unseen user gets the item's mean, one with an unseen item
-            the user's mean (both drawn to the global mean where ratings are few), and
-            one with neither seen the global mean. The same holds for a row without
-            ratings, and for an item without ratings.
+            Predicted ratings. A pair with an unseen user gets the item's mean, and a
+            pair with an unseen item gets the user's mean. Both means are shrunk toward
+            the global mean if ratings are few. A pair with an unseen user and an unseen
+            item gets the global mean. A row without ratings counts as an unseen user,
+            and an item without ratings counts as an unseen item.
 
         std : ndarray of the same shape
-            Only with `return_std`: the standard deviation of the rating that the user
-            would give, of what is not known about the vectors and of the noise.
-            Clipping does not change it. Where a mean is predicted it is `rating_std_`.
+            Standard deviations, only with `return_std`: predictive standard deviation
+            of the user's rating, including the uncertainty of the vectors and the
+            noise. Clipping does not change it. It is `rating_std_` where the prediction
+            is a mean because the user or the item is unseen.
 
         Raises
         ------
         ValueError
-            If X has another number of columns, or if the dense result of a matrix
+            If the number of columns of X is wrong, or if the dense result of a matrix
             would not fit in memory.
         """
         ratings = super().predict(X)

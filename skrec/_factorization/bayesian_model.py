@@ -1,4 +1,4 @@
-"""A fitted Bayesian factorization: samples of its vectors."""
+"""Fitted Bayesian matrix factorization, which consists of posterior samples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .models import FactorModel, FactorState
 
 
 class BayesianModel(FactorModel):
-    """The samples side by side: their product is the mean of the predictions."""
+    """Samples side by side, whose product is the mean of the predictions."""
 
     def __init__(self, fitted, device):
         super().__init__(fitted, device)
@@ -71,7 +71,7 @@ class BayesianModel(FactorModel):
                 sums += centers
                 squares += centers.square()
                 inner += half.square().sum(1).cpu()
-            # The variance of the means, and the mean of the variances.
+            # Variance of the conditional means, plus mean of the conditional variances
             between = squares / n_samples - (sums / n_samples).square()
             variance = between.clamp(min=0) + inner / n_samples
             std[at] = np.sqrt(variance.numpy() + self.fitted.noise_variances_.mean())
@@ -81,7 +81,7 @@ class BayesianModel(FactorModel):
         return self._double(rows.data - self.fitted.intercept_)
 
     def _problem(self, s: int, pattern, ratings) -> dict[str, Any]:
-        """What a sample says of the users in some rows; see `condition`."""
+        """Return the arguments of `condition` for the users in some rows and sample s."""
         fitted = self.fitted
         factors = np.split(fitted.item_factors_, self.n_samples, axis=1)[s]
         vectors = self._double(np.column_stack([factors, np.ones(len(factors))]))

@@ -1,4 +1,4 @@
-"""How the samples of a Bayesian factorization are drawn."""
+"""Trainer of Bayesian matrix factorization, which collects posterior samples."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from .._fitting import Fit, Trainer
 
 
 class Sample(NamedTuple):
-    """A state of the chain, on the scale of the ratings.
+    """State of the Markov chain, on the scale of the ratings.
 
     Attributes
     ----------
     users, items : ndarray of shape (n_users, k + 1) and (n_items, k + 1)
-        The vectors, each a bias behind its factors. Only those of users, and biases of
-        items, are on the scale of the ratings, so that products are.
+        Vectors: factors followed by the bias. The vectors of the users and the biases
+        of the items are on the scale of the ratings; the factors of the items are not.
+        Products are therefore on the scale of the ratings.
 
     mean : ndarray of shape (k + 1,)
-        The prior mean of the users' vectors.
+        Prior mean of the users' vectors.
 
     precision : ndarray of shape (k + 1, k + 1)
-        The precision matrix of that prior.
+        Precision matrix of that prior.
 
     links : ndarray of shape (n_items, k + 1) or None
-        The contribution of each rated item to the prior mean.
+        Contribution of each rated item to the prior mean.
 
     noise_variance : float
-        The variance of the ratings' noise.
+        Variance of the noise of the ratings.
     """
 
     users: np.ndarray
@@ -42,7 +43,7 @@ class Sample(NamedTuple):
 
     @classmethod
     def take(cls, sampler: GibbsSampler, scale: float) -> Sample:
-        """Copy the state of a sampler of ratings that were divided by `scale`."""
+        """Copy the state of a sampler whose ratings were divided by `scale`."""
         users, items = sampler.users, sampler.items
         item_vectors = items.vectors.cpu().numpy().copy()
         item_vectors[:, -1] *= scale
@@ -56,18 +57,18 @@ class Sample(NamedTuple):
         )
 
     def at_zero(self) -> Sample:
-        """The same with vectors of zeros, which predict the mean."""
+        """Return the sample with vectors of zeros, which predict the mean."""
         users, items = np.zeros_like(self.users), np.zeros_like(self.items)
         return self._replace(users=users, items=items)
 
 
 class GibbsTrainer(Trainer):
-    """Runs the sampler of a `BayesianMFRegressor` and collects samples.
+    """Trainer that runs the sampler and collects samples.
 
     Parameters
     ----------
     fit : Fit
-        The fit.
+        Fit of a `BayesianMFRegressor`.
     """
 
     may_settle = must_settle = False
@@ -77,7 +78,7 @@ class GibbsTrainer(Trainer):
         self.n_epochs = params.max_iter
         self.intercept = fit.known.global_mean_
         self.rating_std = _std(fit.ratings, self.intercept)
-        # The sampler's priors are meant for ratings of a standard deviation of 1.
+        # The priors of the sampler assume ratings with a standard deviation of 1.
         self.scale = self.rating_std or 1.0
         self.sampler = GibbsSampler(
             *fit.tensors(fit.ratings, self.intercept, self.scale),
@@ -118,7 +119,7 @@ class GibbsTrainer(Trainer):
         return {
             "intercept_": self.intercept,
             "rating_std_": self.rating_std,
-            # The product of all samples side by side is the mean of their products.
+            # Dividing makes the product of all samples the mean of their products.
             "user_factors_": users[:, :, :-1].reshape(len(users), -1) / len(samples),
             "item_factors_": items[:, :, :-1].reshape(len(items), -1),
             "user_bias_samples_": user_biases,
@@ -133,6 +134,6 @@ class GibbsTrainer(Trainer):
 
 
 def _std(ratings: Ratings, mean: float) -> float:
-    """The weighted standard deviation of the ratings."""
+    """Return the weighted standard deviation of the ratings."""
     squares = (ratings.values - mean) ** 2
     return float(np.sqrt(np.average(squares, weights=ratings.weights)))

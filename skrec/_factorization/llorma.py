@@ -19,37 +19,39 @@ from .llorma_trainer import LLORMATrainer
 class LLORMARegressor(BaseRecommender):
     r"""Local low-rank matrix approximation (LLORMA).
 
-    The ratings near each of some anchors, which are pairs of a user and an item, get a
-    matrix factorization with biases of their own; a rating is predicted as the mean of
-    these local models, weighted by how near its user and item are [1]_.
+    Anchors are user-item pairs chosen at random from the ratings. The ratings near each
+    anchor are fitted by a local model: a matrix factorization with biases. The
+    predicted rating is the mean of the local models, weighted by the proximity of user
+    and item to the anchors [1]_.
 
     Parameters
     ----------
     n_models : int, default=50
-        The number q of anchors and of local models.
+        Number q of anchors, which is the number of local models.
 
     n_factors : int, default=15
-        The number of factors k of each model, and of the preliminary one.
+        Number of latent factors k of each local model and of the preliminary model.
 
     lambda_u : float, default=40.0
-        The penalty on the squared length of a user's vector in the preliminary model,
-        on the scale of half the sum of squared errors.
+        Penalty on the squared norm of a user's vector in the preliminary model, on the
+        scale of half the sum of squared errors.
 
     lambda_v : float, default=5.0
-        The same for the distance of an item's vector from the mean item.
+        Penalty on the squared distance of an item's vector from the mean item.
 
     local_penalty : float, default=0.2
-        What the penalties of the local models are, as a part of the former. Their
-        ratings count less than 1 each, and errors of single models average out.
+        Factor that scales `lambda_u` and `lambda_v` for the local models. In a local
+        model each rating has a weight below 1, and the errors of single models average
+        out.
 
     bandwidth : float, default=2.0
-        h, the angle in radians beyond which nothing is near an anchor.
+        Kernel bandwidth h: the angle in radians at which the kernel becomes 0.
 
     fit_intercept : bool, default=True
         Whether to subtract the global mean from the ratings.
 
     max_iter : int, default=50
-        The largest number of iterations for each model.
+        Maximum number of iterations for each model.
 
     tol : float, default=1e-3
         The decrease of a model's objective, as a part of it, that counts as an
@@ -78,8 +80,8 @@ class LLORMARegressor(BaseRecommender):
         Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
-        Determines anchors, initial factors and held-out ratings. An int gives the same
-        model in each call, bit for bit with the same number of threads.
+        Source of randomness for anchors, initial factors and held-out ratings. An int
+        gives reproducible fits, bit for bit with the same number of threads.
 
     verbose : bool or int, default=False
         Whether to print the objective after each iteration. For progress bars set a
@@ -88,26 +90,32 @@ class LLORMARegressor(BaseRecommender):
     Attributes
     ----------
     anchor_users_, anchor_items_ : ndarray of shape (n_models,)
-        The ids of the anchors.
+        User and item ids of the anchors.
 
-    user_factors_, item_factors_ : ndarray of shape (n_users or n_items, n_factors)
-        The factors of the preliminary model, whose angles are the distances.
+    user_factors_ : ndarray of shape (n_users, n_factors)
+        Factors of the users: what `transform` returns for the users in `fit`.
 
-    user_biases_, item_biases_ : ndarray of shape (n_users,) and (n_items,)
-        Its biases.
+    item_factors_ : ndarray of shape (n_items, n_factors)
+        Factors of the items.
+
+    user_biases_ : ndarray of shape (n_users,)
+        Biases of the users.
+
+    item_biases_ : ndarray of shape (n_items,)
+        Biases of the items.
 
     local_user_factors_ : ndarray of shape (n_models, n_users, n_factors + 1)
-        The users' vectors in the local models, each a bias behind its factors.
+        Vectors of the users in the local models: factors followed by the bias.
 
     local_item_factors_ : ndarray of shape (n_models, n_items, n_factors + 1)
-        The same of the items.
+        Vectors of the items in the local models: factors followed by the bias.
 
     user_kernels_, item_kernels_ : ndarray of shape (n_models, n_users or n_items)
-        How near each is to the anchors, from 0 to 1. Zeros for a model that was not
-        fitted because the training ended before.
+        Kernels between users or items and the anchors, from 0 (far) to 1 (near). Zeros
+        for a model that was not fitted because training ended early.
 
     intercept_ : float
-        The global mean, or 0 without `fit_intercept`.
+        Global mean, or 0 without `fit_intercept`.
 
     loss_curve_ : list of float
         Objective after each iteration.
@@ -124,16 +132,19 @@ class LLORMARegressor(BaseRecommender):
 
     See Also
     --------
-    BiasedMFRegressor : One model for all ratings; the preliminary one here.
+    BiasedMFRegressor : One model for all ratings, used here as preliminary model.
 
     Notes
     -----
-    With the kernel of a user (and of an item likewise) near anchor t
+    A preliminary `BiasedMFRegressor` is fitted first. `user_factors_`, `item_factors_`,
+    `user_biases_` and `item_biases_` belong to it. Distances to the anchors are angles
+    between its factors x: the kernel between a user (or, likewise, an item) and anchor
+    t is
 
     .. math:: K_t(u) = \max\left(0, 1 - \frac{1}{h^2}
               \arccos^2 \frac{x_u^T x_{u_t}}{\|x_u\| \|x_{u_t}\|}\right)
 
-    of the factors x of the preliminary model, local model t minimises
+    Local model t minimizes
 
     .. math:: \frac{1}{2} \sum_{(u, i)} K_t(u) K_t(i) w_{ui}
               (r_{ui} - \mu - b_u - c_i - u_u^T v_i)^2
@@ -141,18 +152,20 @@ class LLORMARegressor(BaseRecommender):
               + \frac{\lambda_V}{2} \sum_i K_t(i)
               \left((c_i - \bar{c})^2 + \|v_i - \bar{v}\|^2\right)
 
-    by the alternation of `BiasedMFRegressor`, from random factors and the preliminary
-    model's biases on; its vectors are its own, w is the weight of each rating, and the
-    penalties are scaled by `local_penalty`. The mean by
-    K_t(u) K_t(i) of what the models predict is the prediction, and where no model has
-    a weight it is the preliminary model's. The paper has no biases, and its penalties
-    do not depend on the kernels; that they do keeps a user's vector apart from how near
-    that user is. Each epoch of a callback is one model.
+    by the alternation of `BiasedMFRegressor`. The initial factors are random, and the
+    initial biases are those of the preliminary model. Each local model has its own
+    vectors, w is the weight of each rating, and the penalties are scaled by
+    `local_penalty`. The prediction is the mean of the local predictions, weighted by
+    K_t(u) K_t(i). If all weights are 0, it is the prediction of the preliminary model.
 
-    A row of a matrix in `predict` is a user who is known by that row alone: the
-    preliminary ridge regression gives its kernels, weighted ones its local vectors.
-    `score` of a matrix without y predicts each rating from the others in its row,
-    exactly, kernels included.
+    Unlike here, the paper has no biases, and its penalties do not depend on the
+    kernels. The dependence makes a user's vector independent of the user's own proximity
+    to the anchor. Each epoch of a callback is one model.
+
+    In `predict`, each row of a matrix is a new user described by that row alone. The
+    ridge regression of the preliminary model gives the kernels, and weighted ridge
+    regressions give the local vectors. `score` of a matrix without y predicts each
+    rating from the other ratings in its row, exactly, including the kernels.
 
     References
     ----------
@@ -165,11 +178,11 @@ class LLORMARegressor(BaseRecommender):
     >>> from skrec import LLORMARegressor
     >>> from skrec.datasets import make_ratings
     >>> R = make_ratings(n_users=300, n_items=100, random_state=0).R
-    >>> model = LLORMARegressor(n_models=5, n_factors=3, random_state=0).fit(R[:250])
-    >>> model.predict(R[250:]).shape
-    (50, 100)
-    >>> model.user_kernels_.shape
-    (5, 250)
+    >>> model = LLORMARegressor(n_models=10, n_factors=5, random_state=0).fit(R[:250])
+    >>> round(model.score(R[250:]), 1)
+    0.5
+    >>> model.anchor_items_[:5]
+    array([52, 62, 29,  1,  8])
     """
 
     _divergence_remedy = DIVERGENCE_REMEDY
@@ -249,7 +262,7 @@ array} of shape (n_users, n_items)
         Raises
         ------
         TypeError, ValueError
-            If the ratings or parameters are not what they should be; see the message.
+            If the ratings or parameters are invalid; see the message.
 
         Warns
         -----

@@ -1,4 +1,4 @@
-"""A fitted LLORMA: local models around anchors, blended by kernels."""
+"""Fitted LLORMA model: local models around anchors, blended by kernels."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from .alternation import products
 from .llorma_trainer import LocalModels, average, kernel
 from .models import FactorState, RidgeModel
 
-# The weight of a rating whose item is not near, too small to matter.
+# Negligible weight of a rating whose item is not near the anchor
 _NOT_NEAR = 1e-12
 
 
 class LocalState(NamedTuple):
-    """What is known of users.
+    """Vectors and kernels of users.
 
     Attributes
     ----------
     vectors : Tensor of shape (n_users, k + 1)
-        Their factors and biases in the preliminary model.
+        Factors and biases in the preliminary model.
 
     kernels : Tensor of shape (n_users, n_models)
-        The kernels between them and the anchors.
+        Kernels between the users and the anchors.
 
     local : Tensor of shape (n_users, n_models, k + 1)
-        Their factors and biases in the local models.
+        Factors and biases in the local models.
     """
 
     vectors: Tensor
@@ -39,9 +39,9 @@ class LocalState(NamedTuple):
 
 
 class LLORMAModel(RidgeModel):
-    """The mean of local models; the preliminary model where none is near."""
+    """Mean of the local models, or the preliminary model where none is near."""
 
-    # Three sums and the predictions of a local model.
+    # Arrays in `scores`: three sums and the predictions of a local model
     width = 4
 
     def __init__(self, fitted, device):
@@ -104,7 +104,7 @@ class LLORMAModel(RidgeModel):
             solutions = self._solve_local(t, rows, leave_one_out=True)
             left_out = solutions.left_out.cpu()
             offset = self.local_items[t].cpu()[rows.indices, -1]
-            # NaN where no other rating of the row is near: its vector is zero then.
+            # NaN if no other rating of the row is near; the vector is then zero.
             total += near * (left_out.nan_to_num() + offset)
             weight += near
         return average(total, weight, fallback).numpy() + self.fitted.intercept_
@@ -121,14 +121,14 @@ class LLORMAModel(RidgeModel):
         )
 
     def _kernels_of(self, factors: Tensor, models=slice(None)) -> Tensor:
-        """The kernels between users and anchors, of shape (n_users, n_models)."""
+        """Return the kernels between users and anchors, (n_users, n_models)."""
         anchors = self.tensor(self.fitted._anchor_factors[models]).to(factors)
         is_fitted = (self.fitted.user_kernels_[models] > 0).any(axis=1)
         kernels = kernel(factors, anchors, self.fitted._bandwidth)
         return kernels * torch.as_tensor(is_fitted).to(factors)
 
     def _solve_local(self, t, rows, leave_one_out=False):
-        """Vectors of new users in a local model: ridge regressions, by item kernels."""
+        """Solve for new users in local model t: ridge regressions with kernel weights."""
         items = self.local_items[t].double()
         weights = self.item_kernels[t].double()
         indices = self.tensor(rows.indices)
@@ -140,14 +140,14 @@ class LLORMAModel(RidgeModel):
             targets - items[indices, -1],
             design,
             positive_penalty(self.fitted._local_lambda_u, design),
-            # An item that is not near has a weight of nothing, but may be left out.
+            # An item that is not near has negligible weight, but can be left out.
             weights=weights[indices].clamp(min=_NOT_NEAR),
             intercept=False,
             leave_one_out=leave_one_out,
         )
 
     def _leave_out_preliminary(self, rows) -> Tensor:
-        """Each rating's user in the preliminary model without it, of (nnz, k + 1)."""
+        """Return each rating's preliminary user vector without it, (nnz, k + 1)."""
         targets = self.tensor(rows.data - self.offsets(rows))
         design = self.tensor(self.design())
         size = design.shape[1]
@@ -161,7 +161,7 @@ class LLORMAModel(RidgeModel):
             prior_precision=positive_penalty(self.fitted._lambda_u, design) * eye,
             rating_precisions=torch.ones_like(targets),
         )
-        # A left-out rating moves its user by its error times inv(A) z.
+        # Leaving a rating out moves its user's vector by the error times inv(A) z.
         inverse = torch.cholesky_inverse(cholesky)
         moves = torch.stack(
             [sddmm(pattern, inverse[:, a].contiguous(), design) for a in range(size)], 1

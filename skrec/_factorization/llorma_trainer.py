@@ -1,4 +1,4 @@
-"""How the local models of LLORMA are fitted, one after the other."""
+"""Trainer of LLORMA, which fits the local models one after the other."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from .priors import Prior
 
 
 class LocalModels(NamedTuple):
-    """Local models, as far as they have been fitted.
+    """Local models; those that are not yet fitted are zeros.
 
     Attributes
     ----------
     users, items : Tensor of shape (n_models, n_users or n_items, k + 1)
-        The vectors, each a bias behind its factors.
+        Vectors: factors followed by the bias.
 
     user_kernels, item_kernels : Tensor of shape (n_models, n_users or n_items)
-        The kernel between each user or item and the anchor; 0 means not near.
+        Kernel between each user or item and the anchor; 0 means not near.
     """
 
     users: Tensor
@@ -40,18 +40,18 @@ class LocalModels(NamedTuple):
     item_kernels: Tensor
 
     def add(self, t: int, pattern: Pattern, total: Tensor, weight: Tensor) -> None:
-        """Add the weighted predictions of model t, and its weights, to sums."""
+        """Add the weighted predictions and the weights of model t to the sums."""
         near = self.weights(t, pattern)
         total.addcmul_(near, products(pattern, self.users[t], self.items[t], True))
         weight.add_(near)
 
     def weights(self, t: int, pattern: Pattern) -> Tensor:
-        """The product of the kernels of user and item at each entry."""
+        """Return the product of the kernels of user and item at each entry."""
         return self.user_kernels[t][pattern.row] * self.item_kernels[t][pattern.col]
 
 
 class LLORMATrainer(Trainer):
-    """Fits the preliminary model first, then one local model in each step.
+    """Trainer that fits the preliminary model, then one local model in each step.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class LLORMATrainer(Trainer):
         return blends
 
     def step(self, epoch, keep):
-        """Fit a model; return half the weighted squared errors of all so far."""
+        """Fit a model; return half the weighted squared errors of the blend so far."""
         pattern, ratings, weights = self.data
         if epoch == 0:
             self._improve(self.preliminary.alternation, keep)
@@ -139,7 +139,7 @@ class LLORMATrainer(Trainer):
         }
 
     def _draw_anchors(self, fit: Fit) -> np.ndarray:
-        """Positions of the users and items of random ratings, (n_models, 2)."""
+        """Return positions of the users and items of random ratings, (n_models, 2)."""
         ratings, n_models = fit.training, self.params.n_models
         replace = n_models > ratings.n_ratings
         drawn = fit.random_state.choice(ratings.n_ratings, n_models, replace=replace)
@@ -151,8 +151,8 @@ class LLORMATrainer(Trainer):
     def _fit_local(self, t: int) -> None:
         """Fit model t to the ratings near its anchor.
 
-        Its factors start at random: models that all start from the preliminary one make
-        similar errors, and averaging them gains less.
+        The initial factors are random. Models that all start from the preliminary model
+        make similar errors, so averaging them gains less.
         """
         params, local, fit = self.params, self.local, self.context
         user_kernel, item_kernel = (
@@ -170,7 +170,7 @@ class LLORMATrainer(Trainer):
         part = fit.training.select((near > 0).cpu().numpy())
         pattern, values, weights = fit.tensors(part, self.intercept)
         near = near[near > 0]
-        # What is far from the anchor counts little, and so does its penalty.
+        # Far from the anchor both the ratings and the penalties have small weights.
         alternation = Alternation(
             pattern,
             values,
@@ -200,7 +200,7 @@ class LLORMATrainer(Trainer):
 
 
 def kernel(vectors: Tensor, anchors: Tensor, bandwidth: float) -> Tensor:
-    """Epanechnikov kernel of the angles to the anchors, (n_vectors, n_anchors)."""
+    """Return the Epanechnikov kernel of the angles, (n_vectors, n_anchors)."""
     directions, to = (
         torch.nn.functional.normalize(v, dim=1) for v in (vectors, anchors)
     )
@@ -209,5 +209,5 @@ def kernel(vectors: Tensor, anchors: Tensor, bandwidth: float) -> Tensor:
 
 
 def average(total: Tensor, weight: Tensor, fallback: Tensor) -> Tensor:
-    """Weighted means, and the fallback where nothing has a weight."""
+    """Return weighted means, or the fallback where the total weight is 0."""
     return torch.where(weight > 0, total / weight, fallback)

@@ -22,28 +22,28 @@ from .models import RidgeModel
 class PMFRegressor(BaseRecommender):
     r"""Probabilistic matrix factorization (PMF) by alternating least squares.
 
-    A rating is predicted as the product of a user's and an item's factors, added to
-    the global mean. The maximum a posteriori estimate of [1]_ is found by solving for
-    all users at once, then for all items, and so on.
+    The predicted rating is the global mean plus the dot product of the latent factors
+    of user and item. The maximum a posteriori estimate of [1]_ is computed by solving
+    for all users at once, then for all items, in alternation.
 
     Parameters
     ----------
     n_factors : int, default=10
-        The number of factors k. With this kind of solution few are most accurate.
+        Number of latent factors k. With this solver, small values are most accurate.
 
     lambda_u : float, default=10.0
-        The penalty on the squared length of a user's vector, on the scale of half the
-        sum of squared errors.
+        Penalty on the squared norm of a user's vector, on the scale of half the sum of
+        squared errors.
 
     lambda_v : float, default=10.0
-        The same for an item's vector.
+        Penalty on the squared norm of an item's vector, on the same scale.
 
     fit_intercept : bool, default=True
         Whether to subtract the global mean from the ratings.
 
     max_iter : int, default=50
-        The largest number of iterations, in each of which all users and then all items
-        are solved for.
+        Maximum number of iterations. Each iteration solves for all users, then for all
+        items.
 
     tol : float, default=1e-4
         Minimum relative decrease of the objective, or minimum increase of the
@@ -60,8 +60,8 @@ class PMFRegressor(BaseRecommender):
         Number of iterations without improvement after which to stop.
 
     warm_start : bool, default=False
-        Start from the factors of the last fit, if there was one. Users and items are
-        matched by id; new ones start at random.
+        Whether to start from the factors of the previous fit, if there is one. Users
+        and items are matched by id. New users and items are initialized at random.
 
     clip : bool, default=True
         Whether to keep predictions inside the range of the training ratings.
@@ -74,8 +74,8 @@ class PMFRegressor(BaseRecommender):
         Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
-        Determines initial factors and held-out ratings. An int gives the same model in
-        each call, bit for bit with the same number of threads.
+        Source of randomness for initial factors and held-out ratings. An int gives
+        reproducible fits, bit for bit with the same number of threads.
 
     verbose : bool or int, default=False
         Whether to print the objective after each iteration. For progress bars set a
@@ -83,14 +83,20 @@ class PMFRegressor(BaseRecommender):
 
     Attributes
     ----------
-    user_factors_, item_factors_ : ndarray of shape (n_users or n_items, n_factors)
-        The factors.
+    user_factors_ : ndarray of shape (n_users, n_factors)
+        Factors of the users: what `transform` returns for the users in `fit`.
 
-    user_biases_, item_biases_ : ndarray of shape (n_users,) and (n_items,)
-        Zeros, for this model has none.
+    item_factors_ : ndarray of shape (n_items, n_factors)
+        Factors of the items.
+
+    user_biases_ : ndarray of shape (n_users,)
+        Zeros: the model has no biases.
+
+    item_biases_ : ndarray of shape (n_items,)
+        Zeros: the model has no biases.
 
     intercept_ : float
-        The global mean, or 0 without `fit_intercept`.
+        Global mean, or 0 without `fit_intercept`.
 
     loss_curve_ : list of float
         Objective after each iteration.
@@ -107,24 +113,24 @@ class PMFRegressor(BaseRecommender):
 
     See Also
     --------
-    BiasedMFRegressor : The same with biases; usually more accurate.
-    ConvMFRegressor : The same with a prior on the items from their texts.
+    BiasedMFRegressor : The same model with biases; usually more accurate.
+    ConvMFRegressor : The same model with a prior on the items from their texts.
 
     Notes
     -----
-    The objective, with the weight w of each rating, is
+    With the weight w of each rating, the objective is
 
     .. math:: \frac{1}{2} \sum_{(u, i)} w_{ui} (r_{ui} - \mu - u_u^T v_i)^2
               + \frac{\lambda_U}{2} \sum_u \|u_u\|^2
               + \frac{\lambda_V}{2} \sum_i \|v_i\|^2
 
-    Each half step solves ridge regressions by conjugate gradients, whose products are
-    evaluated at the ratings only: time and memory of an iteration are proportional to
-    the number of ratings times that of factors.
+    Each half step solves ridge regressions by conjugate gradients. The matrix products
+    are evaluated at the ratings only, so the time and memory of an iteration are
+    proportional to the number of ratings times the number of factors.
 
-    A row of a matrix in `predict` is a user who is known by that row alone, with the
-    solution of that user's ridge regression. `score` of a matrix without y predicts
-    each rating from the others in its row, exactly.
+    In `predict`, each row of a matrix is a new user described by that row alone, whose
+    vector is the solution of a ridge regression. `score` of a matrix without y predicts
+    each rating from the other ratings in its row, exactly.
 
     References
     ----------
@@ -137,8 +143,8 @@ class PMFRegressor(BaseRecommender):
     >>> from skrec.datasets import make_ratings
     >>> R = make_ratings(n_users=300, n_items=100, random_state=0).R
     >>> model = PMFRegressor(n_factors=5, random_state=0).fit(R[:250])
-    >>> model.predict(R[250:]).shape
-    (50, 100)
+    >>> round(model.score(R[250:]), 1)
+    0.3
     """
 
     _divergence_remedy = DIVERGENCE_REMEDY
@@ -210,12 +216,12 @@ array} of shape (n_users, n_items)
         Raises
         ------
         TypeError, ValueError
-            If the ratings or parameters are not what they should be; see the message.
+            If the ratings or parameters are invalid; see the message.
 
         Warns
         -----
         ConvergenceWarning
-            If the objective had not settled in `max_iter` iterations.
+            If the objective did not converge within `max_iter` iterations.
         """
         fit = Fit(self, X, y, sample_weight)
         return fit.run(AlternationTrainer(fit, has_biases=False))
@@ -227,28 +233,28 @@ array} of shape (n_users, n_items)
 class BiasedMFRegressor(BaseRecommender):
     r"""Matrix factorization with biases, by alternating least squares.
 
-    A rating is predicted as the global mean, the bias of the user, the bias of the item
-    and the product of their factors [1]_. All users are solved for at once, then all
-    items, and so on.
+    The predicted rating is the sum of the global mean, the bias of the user, the bias
+    of the item, and the dot product of their latent factors [1]_. The solver computes
+    all users at once, then all items, in alternation.
 
     Parameters
     ----------
     n_factors : int, default=15
-        The number of factors k. With this kind of solution few are most accurate.
+        Number of latent factors k. With this solver, small values are most accurate.
 
     lambda_u : float, default=40.0
-        The penalty on the squared length of a user's vector, on the scale of half the
-        sum of squared errors.
+        Penalty on the squared norm of a user's vector, on the scale of half the sum of
+        squared errors.
 
     lambda_v : float, default=5.0
-        The same for the distance of an item's vector from the mean item.
+        Penalty on the squared distance of an item's vector from the mean item.
 
     fit_intercept : bool, default=True
         Whether to subtract the global mean from the ratings.
 
     max_iter : int, default=200
-        The largest number of iterations, in each of which all users and then all items
-        are solved for.
+        Maximum number of iterations. Each iteration solves for all users, then for all
+        items.
 
     tol : float, default=1e-4
         Minimum relative decrease of the objective, or minimum increase of the
@@ -265,8 +271,8 @@ class BiasedMFRegressor(BaseRecommender):
         Number of iterations without improvement after which to stop.
 
     warm_start : bool, default=False
-        Start from the factors of the last fit, if there was one. Users and items are
-        matched by id; new ones start at random.
+        Whether to start from the factors of the previous fit, if there is one. Users
+        and items are matched by id. New users and items are initialized at random.
 
     clip : bool, default=True
         Whether to keep predictions inside the range of the training ratings.
@@ -279,8 +285,8 @@ class BiasedMFRegressor(BaseRecommender):
         Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
-        Determines initial factors and held-out ratings. An int gives the same model in
-        each call, bit for bit with the same number of threads.
+        Source of randomness for initial factors and held-out ratings. An int gives
+        reproducible fits, bit for bit with the same number of threads.
 
     verbose : bool or int, default=False
         Whether to print the objective after each iteration. For progress bars set a
@@ -288,14 +294,20 @@ class BiasedMFRegressor(BaseRecommender):
 
     Attributes
     ----------
-    user_factors_, item_factors_ : ndarray of shape (n_users or n_items, n_factors)
-        The factors.
+    user_factors_ : ndarray of shape (n_users, n_factors)
+        Factors of the users: what `transform` returns for the users in `fit`.
 
-    user_biases_, item_biases_ : ndarray of shape (n_users,) and (n_items,)
-        The biases b and c.
+    item_factors_ : ndarray of shape (n_items, n_factors)
+        Factors of the items.
+
+    user_biases_ : ndarray of shape (n_users,)
+        Biases of the users.
+
+    item_biases_ : ndarray of shape (n_items,)
+        Biases of the items.
 
     intercept_ : float
-        The global mean, or 0 without `fit_intercept`.
+        Global mean, or 0 without `fit_intercept`.
 
     loss_curve_ : list of float
         Objective after each iteration.
@@ -312,12 +324,12 @@ class BiasedMFRegressor(BaseRecommender):
 
     See Also
     --------
-    PMFRegressor : The same without biases.
-    ConvMFRegressor : The same with a prior on the items from their texts.
+    PMFRegressor : The same model without biases.
+    ConvMFRegressor : The same model with a prior on the items from their texts.
 
     Notes
     -----
-    The objective, with the weight w of each rating, is
+    With the weight w of each rating, the objective is
 
     .. math:: \frac{1}{2} \sum_{(u, i)} w_{ui}
               (r_{ui} - \mu - b_u - c_i - u_u^T v_i)^2
@@ -325,12 +337,16 @@ class BiasedMFRegressor(BaseRecommender):
               + \frac{\lambda_V}{2}
               \sum_i \left((c_i - \bar{c})^2 + \|v_i - \bar{v}\|^2\right)
 
-    Items are drawn to the mean item, which is the mean of the vectors at hand, so that
-    one of few ratings is taken for what most items are. On the ratings of MovieLens 1M
-    that is better than to draw them to zero, most of all where ratings are few.
+    The user biases b are `user_biases_`, and the item biases c are `item_biases_`.
 
-    A bias is the last entry of a vector whose counterpart is 1, so that biases are
-    solved for together with the factors. All else is as in `PMFRegressor`.
+    Items are shrunk toward the mean item, which is the mean of the current item
+    vectors. An item with few ratings is therefore treated like an average item. On
+    MovieLens 1M this shrinkage is more accurate than shrinkage toward zero, especially
+    if ratings are few.
+
+    A bias is the last entry of a vector, and its counterpart in the other vector is 1.
+    Biases are therefore solved for together with the factors. Everything else is as in
+    `PMFRegressor`.
 
     References
     ----------
@@ -341,11 +357,12 @@ class BiasedMFRegressor(BaseRecommender):
     Examples
     --------
     >>> from skrec import BiasedMFRegressor
-    >>> model = BiasedMFRegressor(n_factors=2, random_state=0)
-    >>> model.fit([["ann", "up"], ["ann", "alien"], ["bob", "up"]], [5, 2, 4])
+    >>> X = [["ann", "up"], ["ann", "alien"], ["bob", "up"], ["bob", "heat"]]
+    >>> model = BiasedMFRegressor(n_factors=1, lambda_u=2, lambda_v=2, random_state=0)
+    >>> model.fit(X, [5, 3, 4, 2])
     BiasedMFRegressor(...)
-    >>> model.predict([["bob", "alien"], ["eve", "up"]]).shape
-    (2,)
+    >>> model.predict([["ann", "heat"], ["bob", "alien"], ["eve", "up"]]).round(1)
+    array([3.2, 2.9, 3.8])
     """
 
     _divergence_remedy = DIVERGENCE_REMEDY
@@ -417,12 +434,12 @@ array} of shape (n_users, n_items)
         Raises
         ------
         TypeError, ValueError
-            If the ratings or parameters are not what they should be; see the message.
+            If the ratings or parameters are invalid; see the message.
 
         Warns
         -----
         ConvergenceWarning
-            If the objective had not settled in `max_iter` iterations.
+            If the objective did not converge within `max_iter` iterations.
         """
         fit = Fit(self, X, y, sample_weight)
         prior = mean_item_prior(fit, fit.training)

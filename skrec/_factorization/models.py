@@ -1,4 +1,4 @@
-"""Fitted models that end as factors and biases of users and items."""
+"""Fitted models that consist of factors and biases of users and items."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .._prediction import Model
 
 
 class FactorState(NamedTuple):
-    """What a factor model knows of users.
+    """Factors and biases of users.
 
     Attributes
     ----------
     factors : Tensor of shape (n_users, n_factors)
-        Their factors.
+        Factors of the users.
 
     biases : Tensor of shape (n_users,)
-        Their biases.
+        Biases of the users.
     """
 
     factors: Tensor
@@ -30,7 +30,7 @@ class FactorState(NamedTuple):
 
 
 class FactorModel(Model):
-    """Ratings as the product of factors, plus biases, in a link function."""
+    """Model of ratings: a link function of the product of factors, plus biases."""
 
     def __init__(self, fitted: Any, device: torch.device):
         super().__init__(fitted, device)
@@ -56,23 +56,23 @@ class FactorModel(Model):
         return self.link(self.all_sums(state).cpu()).numpy()
 
     def sums_at(self, state, pattern: Pattern) -> Tensor:
-        """Products and biases at the entries of a pattern, on the CPU."""
+        """Return products plus biases at the entries of a pattern, on the CPU."""
         sums = sddmm(pattern, state.factors, self.item_factors).cpu().double()
         sums += (state.biases[pattern.row] + self.item_biases[pattern.col]).cpu()
         return sums
 
     def all_sums(self, state) -> Tensor:
-        """Products, biases and intercept for all items, on the device."""
+        """Return products plus biases plus intercept of all items, on the device."""
         sums = torch.addmm(self.item_biases, state.factors, self.item_factors.T)
         sums += state.biases.unsqueeze(1) + self.fitted.intercept_
         return sums
 
 
 class RidgeModel(FactorModel):
-    """Factors where a new user is the ridge regression of the user's ratings.
+    """Factor model that folds in new users by ridge regression of their ratings.
 
-    The attributes `_lambda_u` and `_has_biases` say with which penalty, and whether a
-    bias is a part of the vector.
+    The attribute `_lambda_u` of the estimator is the penalty. `_has_biases` tells
+    whether the last entry of a vector is a bias.
     """
 
     def fold_in(self, rows):
@@ -89,12 +89,12 @@ class RidgeModel(FactorModel):
         return left_out.cpu().numpy() + offsets
 
     def offsets(self, rows) -> np.ndarray:
-        """The part of each rating that does not depend on the user's vector."""
+        """Return the part of each rating that is independent of the user's vector."""
         biases = self.fitted.item_biases_[rows.indices]
         return self.fitted.intercept_ + biases.astype(np.float64)
 
     def solve(self, rows, targets, leave_one_out=False) -> RowSolutions:
-        """Vectors of new users whose products are to be near the targets."""
+        """Solve for the vectors of new users by ridge regression on the targets."""
         design = self.tensor(self.design())
         return solve_rows(
             self.tensor(rows.indptr),
@@ -107,7 +107,7 @@ class RidgeModel(FactorModel):
         )
 
     def design(self) -> np.ndarray:
-        """What the vectors of users meet: factors of items, and 1 for a bias."""
+        """Return the design matrix: factors of the items, and a column of 1 for a bias."""
         factors = self.fitted.item_factors_.astype(np.float64)
         if not self.fitted._has_biases:
             return factors

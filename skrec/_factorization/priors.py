@@ -1,4 +1,4 @@
-"""Priors of the vectors of items, or of users: where their means come from."""
+"""Priors of the vectors of items or users, which differ in their means."""
 
 from __future__ import annotations
 
@@ -13,58 +13,58 @@ from .._core.sparse import Pattern, spmm
 
 
 class Prior:
-    """A prior with mean zero, and the interface of all priors.
+    """Prior with mean zero, and the interface of all priors.
 
-    A vector has the factors, followed by the bias where there are biases.
+    A vector consists of the factors, followed by the bias if the model has biases.
     """
 
-    # Whether the objective settles: not where `fit` takes stochastic steps.
+    # Whether the objective converges; it does not if `fit` takes stochastic steps.
     settles = True
 
     def parameters(self) -> list[Tensor]:
-        """All tensors that `fit` changes."""
+        """Return all tensors that `fit` changes."""
         return []
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """The optimizers that `fit` uses."""
+        """Return the optimizers that `fit` uses."""
         return []
 
     def generators(self) -> list[torch.Generator]:
-        """The generators of random numbers that `fit` uses."""
+        """Return the random number generators that `fit` uses."""
         return []
 
     def means(self) -> Tensor | None:
-        """The present means of shape (n, k), or None for zero."""
+        """Return the current means of shape (n, k), or None for zero means."""
         return None
 
     def fit(self, vectors: Tensor, penalties: Tensor) -> None:
-        """Improve the prior, given the vectors of shape (n, k) and their penalties."""
+        """Update the prior, given the vectors of shape (n, k) and their penalties."""
 
     def resume(self, vectors: Tensor, penalties: Tensor) -> None:
-        """Start from the vectors of an earlier fit."""
+        """Initialize the prior from the vectors of a previous fit."""
 
     def penalty(self) -> float:
-        """The penalty of the prior's own parameters in the objective."""
+        """Return the penalty on the prior's own parameters in the objective."""
         return 0.0
 
     def attributes(self) -> dict[str, Any]:
-        """The fitted attributes that belong to the prior."""
+        """Return the fitted attributes that belong to the prior."""
         return {}
 
 
 class MeanPrior(Prior):
-    """All vectors are shrunk toward their mean.
+    """Prior that shrinks all vectors toward their mean.
 
     Parameters
     ----------
     is_rated : Tensor of shape (n,), dtype bool
-        Which vectors count in the mean.
+        Mask of the vectors that are included in the mean.
 
     k : int
-        The length of a vector.
+        Length of a vector.
 
     dtype : torch.dtype
-        The precision.
+        Precision of the means.
     """
 
     def __init__(self, is_rated: Tensor, k: int, dtype: torch.dtype):
@@ -79,7 +79,7 @@ class MeanPrior(Prior):
 
     def fit(self, vectors, penalties):
         eps = torch.finfo(penalties.dtype).eps
-        rated = penalties.clamp(min=eps) * self.is_rated  # a penalty of 0 has no mean
+        rated = penalties.clamp(min=eps) * self.is_rated  # avoid 0 / 0
         self._means.copy_((rated @ vectors / rated.sum()).expand_as(self._means))
 
     def resume(self, vectors, penalties):
@@ -87,18 +87,18 @@ class MeanPrior(Prior):
 
 
 class ImplicitPrior(Prior):
-    """The mean of a user's vector is a sum over the items that the user has rated.
+    """Prior whose mean for a user is a sum over the items that the user has rated.
 
     Parameters
     ----------
     pattern : Pattern of shape (n_users, n_items)
-        Who has rated what.
+        Positions of the ratings.
 
     links : Tensor of shape (n_items, k)
-        The contribution of each item, which is changed in place.
+        Contribution of each item, changed in place.
 
     penalty : float
-        The penalty of the links, positive.
+        Penalty on the links. Must be positive.
     """
 
     def __init__(self, pattern: Pattern, links: Tensor, penalty: float):
@@ -112,7 +112,7 @@ class ImplicitPrior(Prior):
         return spmm(self.pattern, self.values, self.links)
 
     def fit(self, vectors, penalties):
-        # The ridge regression of the vectors on who has rated what.
+        # Ridge regression of the vectors on the pattern of ratings
         transposed, values = self.pattern.transposed, self.values[self.pattern.order]
         penalties = penalties.unsqueeze(1)
 

@@ -1,4 +1,4 @@
-"""SVD++: matrix factorization that knows who has rated what."""
+"""SVD++: matrix factorization with implicit feedback."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ from .priors import ImplicitPrior
 
 
 class SVDppRegressor(BaseRecommender):
-    r"""SVD++: matrix factorization that knows who has rated what.
+    r"""SVD++: matrix factorization with implicit feedback.
 
-    A rating is predicted as by `BiasedMFRegressor`, but the factors and the bias of a
-    user come with a sum of what the items that the user has rated add, whatever the
-    ratings [1]_. All is found by alternating least squares.
+    The prediction is that of `BiasedMFRegressor`, with implicit feedback: every item
+    that a user has rated contributes a link vector to the factors and the bias of the
+    user, whatever the rating [1]_. The solver is alternating least squares.
 
     Parameters
     ----------
     n_factors : int, default=15
-        The number of factors k. With this kind of solution few are most accurate.
+        Number of latent factors k. With this solver, small values are most accurate.
 
     lambda_u : float, default=40.0
-        The penalty on the squared length of a user's own vector, on the scale of half
-        the sum of squared errors.
+        Penalty on the squared norm of a user's own vector, on the scale of half the sum
+        of squared errors.
 
     lambda_v : float, default=5.0
-        The same for the distance of an item's vector from the mean item.
+        Penalty on the squared distance of an item's vector from the mean item.
 
     lambda_y : float, default=160.0
-        The same for what an item adds to those who have rated it. Positive.
+        Penalty on the squared norm of an item's link vector. Must be positive.
 
     fit_intercept : bool, default=True
         Whether to subtract the global mean from the ratings.
 
     max_iter : int, default=200
-        The largest number of iterations, in each of which all users, all items and all
-        links are solved for in turn.
+        Maximum number of iterations. Each iteration solves for all users, all items and
+        all links in turn.
 
     tol : float, default=1e-4
         Minimum relative decrease of the objective, or minimum increase of the
@@ -69,8 +69,8 @@ class SVDppRegressor(BaseRecommender):
         Number of iterations without improvement after which to stop.
 
     warm_start : bool, default=False
-        Start from the factors of the last fit, if there was one. Users and items are
-        matched by id; new ones start at random.
+        Whether to start from the factors of the previous fit, if there is one. Users
+        and items are matched by id. New users and items are initialized at random.
 
     clip : bool, default=True
         Whether to keep predictions inside the range of the training ratings.
@@ -83,8 +83,8 @@ class SVDppRegressor(BaseRecommender):
         Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
-        Determines initial factors and held-out ratings. An int gives the same model in
-        each call, bit for bit with the same number of threads.
+        Source of randomness for initial factors and held-out ratings. An int gives
+        reproducible fits, bit for bit with the same number of threads.
 
     verbose : bool or int, default=False
         Whether to print the objective after each iteration. For progress bars set a
@@ -96,20 +96,21 @@ class SVDppRegressor(BaseRecommender):
         Factors of the users: what `transform` returns for the users in `fit`.
 
     item_factors_ : ndarray of shape (n_items, n_factors)
-        The factors of the items.
+        Factors of the items.
 
     user_biases_ : ndarray of shape (n_users,)
-        The biases of the users, with what their items add.
+        Biases of the users.
 
     item_biases_ : ndarray of shape (n_items,)
-        The biases of the items.
+        Biases of the items.
 
     item_links_ : ndarray of shape (n_items, n_factors + 1)
-        What an item adds to the factors and the bias of those who have rated it,
-        before the division by the root of how many items they have rated.
+        Link vectors: contributions of the items to the factors and the bias of their
+        raters, before the division by the square root of the number of items that the
+        user has rated.
 
     intercept_ : float
-        The global mean, or 0 without `fit_intercept`.
+        Global mean, or 0 without `fit_intercept`.
 
     loss_curve_ : list of float
         Objective after each iteration.
@@ -126,20 +127,20 @@ class SVDppRegressor(BaseRecommender):
 
     See Also
     --------
-    BiasedMFRegressor : The same without who has rated what.
-    BayesianMFRegressor : Samples instead of one estimate; with ``implicit=True`` it
-        knows who has rated what as well, and is more accurate.
+    BiasedMFRegressor : The same model without implicit feedback.
+    BayesianMFRegressor : Posterior samples instead of one estimate. With
+        ``implicit=True`` it uses implicit feedback as well, and is more accurate.
 
     Notes
     -----
-    A rating is predicted as
+    The predicted rating is
 
     .. math:: \hat{r}_{ui} = \mu + b_u + c_i + q_i^T p_u + |N(u)|^{-1/2}
               \sum_{j \in N(u)} (z_j + q_i^T y_j)
 
-    where N(u) are the items that the user has rated. As [1]_ has it, but for z, what
-    having rated an item says of a user's bias. The objective, with the weight w of
-    each rating, is
+    where N(u) is the set of items that the user has rated. This is the model of [1]_
+    plus z, the contribution of the rated items to the user's bias. With the weight w of
+    each rating, the objective is
 
     .. math:: \frac{1}{2} \sum_{(u, i)} w_{ui} (r_{ui} - \hat{r}_{ui})^2
               + \frac{\lambda_U}{2} \sum_u (b_u^2 + \|p_u\|^2)
@@ -147,14 +148,17 @@ class SVDppRegressor(BaseRecommender):
               \sum_i \left((c_i - \bar{c})^2 + \|q_i - \bar{q}\|^2\right)
               + \frac{\lambda_Y}{2} \sum_j (z_j^2 + \|y_j\|^2)
 
-    It is written in terms of whole users, with what their items add. Then users are
-    ridge regressions that are drawn to these sums, items are as in
-    `BiasedMFRegressor`, and the links z and y are a ridge regression of the users on
-    who has rated what, solved by conjugate gradients. There is no step size to choose.
+    The solver works with whole user vectors, which include the contributions of the
+    rated items; `user_factors_` and `user_biases_` are these vectors. Each user is a
+    ridge regression that is shrunk toward the sum of these contributions. Items are
+    solved for as in `BiasedMFRegressor`. The links z and y are a ridge regression of
+    the users on the pattern of ratings, solved by conjugate gradients. There is no step
+    size to choose.
 
-    A row of a matrix in `predict` is a user who is known by that row alone, with the
-    solution of that user's ridge regression. `score` of a matrix without y predicts
-    each rating from the others in its row, exactly: the rating leaves the sums, too.
+    In `predict`, each row of a matrix is a new user described by that row alone, whose
+    vector is the solution of a ridge regression. `score` of a matrix without y predicts
+    each rating from the other ratings in its row, exactly: the
+    rating is removed from the sums, too.
 
     References
     ----------
@@ -168,8 +172,8 @@ class SVDppRegressor(BaseRecommender):
     >>> from skrec.datasets import make_ratings
     >>> R = make_ratings(n_users=300, n_items=100, random_state=0).R
     >>> model = SVDppRegressor(n_factors=5, random_state=0).fit(R[:250])
-    >>> model.predict(R[250:]).shape
-    (50, 100)
+    >>> round(model.score(R[250:]), 1)
+    0.3
     """
 
     _divergence_remedy = DIVERGENCE_REMEDY
@@ -244,12 +248,12 @@ array} of shape (n_users, n_items)
         Raises
         ------
         TypeError, ValueError
-            If the ratings or parameters are not what they should be; see the message.
+            If the ratings or parameters are invalid; see the message.
 
         Warns
         -----
         ConvergenceWarning
-            If the objective had not settled in `max_iter` iterations.
+            If the objective did not converge within `max_iter` iterations.
         """
         fit = Fit(self, X, y, sample_weight)
         links = _initial_links(fit)
@@ -266,7 +270,7 @@ array} of shape (n_users, n_items)
 
 
 class SVDppModel(RidgeModel):
-    """A new user is shrunk toward the sum of what the rated items contribute."""
+    """Ridge model that shrinks a new user toward the sum of the rated items' links."""
 
     def fold_in(self, rows):
         vectors = [condition(**problem).mean for problem, _ in self._problems(rows)]
@@ -280,7 +284,7 @@ class SVDppModel(RidgeModel):
         return torch.cat(predicted).cpu().numpy() + self.offsets(rows)
 
     def _problems(self, rows):
-        """The ridge regressions of new users, some at a time; see `condition`."""
+        """Yield the ridge regressions of new users in batches; see `condition`."""
         vectors = self.tensor(self.design())
         links = self.tensor(self.fitted.item_links_.astype(np.float64))
         targets = self.tensor(rows.data - self.offsets(rows))
@@ -299,7 +303,7 @@ class SVDppModel(RidgeModel):
 
 
 def _initial_links(fit: Fit) -> torch.Tensor:
-    """Zeros, or the links of the last fit where there are any."""
+    """Return the links of the previous fit for known items, and zeros otherwise."""
     ids, k = fit.ratings.items, fit.estimator.n_factors + 1
     links = torch.zeros(len(ids), k, dtype=fit.dtype)
     old = fit.previous

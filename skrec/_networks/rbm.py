@@ -112,6 +112,7 @@ class RBMRegressor(BaseRecommender):
         Biases c of the hidden units.
 
     user_factors_ : ndarray of shape (n_users, n_components)
+        Factors of the users: what `transform` returns for the users in `fit`.
         With ``kind="user"`` the hidden probabilities of the users, with ``kind="item"``
         their weights, flattened level by level.
 

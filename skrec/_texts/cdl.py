@@ -94,7 +94,7 @@ class CDLRegressor(TextFactorization):
         counting the bias unit.
 
     lambda_u : float, default=40.0
-        Penalty on the squared length of a user's vector, on the scale of half the sum
+        Penalty on the squared norm of a user's vector, on the scale of half the sum
         of squared errors.
 
     lambda_v : float, default=5.0

@@ -33,7 +33,7 @@ class ConvMFRegressor(TextFactorization):
         Number k of latent factors.
 
     lambda_u : float, default=40.0
-        Penalty on the squared length of a user's vector, on the scale of half the sum
+        Penalty on the squared norm of a user's vector, on the scale of half the sum
         of squared errors.
 
     lambda_v : float, default=5.0

@@ -129,7 +129,7 @@ class CTRRegressor(TextFactorization):
         Number k of latent factors and of topics.
 
     lambda_u : float, default=20.0
-        Penalty on the squared length of a user's vector, on the scale of half the sum
+        Penalty on the squared norm of a user's vector, on the scale of half the sum
         of squared errors.
 
     lambda_v : float, default=5.0

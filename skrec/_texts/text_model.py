@@ -51,7 +51,7 @@ class TextDistances:
         return (rows @ self.vectors) / (counts + PRIOR_RATINGS)[:, np.newaxis]
 
     def biases(self, rows: sp.csr_array, factors: np.ndarray) -> np.ndarray:
-        """Mean differences in ratings, given the factors of users, of shape (n_rows,)."""
+        """Mean differences as ratings, given users' factors, of shape (n_rows,)."""
         means = self.means(rows)
         return (means[:, :-1] * factors).sum(axis=1) + means[:, -1]
 
