@@ -33,7 +33,8 @@ class BayesianMFRegressor(BaseRecommender):
 
     implicit : bool, default=False
         Whether to use implicit feedback: the vectors are shrunk toward a mean that
-        depends on who has rated what, whatever the ratings, as in SVD++ for users [2]_. More accurate, and slower to fit.
+        depends on who has rated what, whatever the ratings, as in SVD++ for users [2]_.
+        More accurate, and slower to fit.
 
     max_iter : int, default=500
         Number of Gibbs sweeps. Each sweep draws all vectors and their priors once.

@@ -81,7 +81,7 @@ class BayesianModel(FactorModel):
         return self._double(rows.data - self.fitted.intercept_)
 
     def _problem(self, s: int, pattern, ratings) -> dict[str, Any]:
-        """Return the arguments of `condition` for the users in some rows and sample s."""
+        """Return the arguments of `condition` for users in some rows, sample s."""
         fitted = self.fitted
         factors = np.split(fitted.item_factors_, self.n_samples, axis=1)[s]
         vectors = self._double(np.column_stack([factors, np.ones(len(factors))]))

@@ -159,8 +159,8 @@ class LLORMARegressor(BaseRecommender):
     K_t(u) K_t(i). If all weights are 0, it is the prediction of the preliminary model.
 
     Unlike here, the paper has no biases, and its penalties do not depend on the
-    kernels. The dependence makes a user's vector independent of the user's own proximity
-    to the anchor. Each epoch of a callback is one model.
+    kernels. The dependence makes a user's vector independent of the user's own
+    proximity to the anchor. Each epoch of a callback is one model.
 
     In `predict`, each row of a matrix is a new user described by that row alone. The
     ridge regression of the preliminary model gives the kernels, and weighted ridge

@@ -128,7 +128,7 @@ class LLORMAModel(RidgeModel):
         return kernels * torch.as_tensor(is_fitted).to(factors)
 
     def _solve_local(self, t, rows, leave_one_out=False):
-        """Solve for new users in local model t: ridge regressions with kernel weights."""
+        """Solve for new users in local model t by weighted ridge regressions."""
         items = self.local_items[t].double()
         weights = self.item_kernels[t].double()
         indices = self.tensor(rows.indices)

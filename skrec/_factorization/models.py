@@ -107,7 +107,7 @@ class RidgeModel(FactorModel):
         )
 
     def design(self) -> np.ndarray:
-        """Return the design matrix: factors of the items, and a column of 1 for a bias."""
+        """Return the design matrix: item factors, and a column of 1 for a bias."""
         factors = self.fitted.item_factors_.astype(np.float64)
         if not self.fitted._has_biases:
             return factors
