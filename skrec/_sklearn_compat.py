@@ -30,6 +30,7 @@ __all__ = [
     "fit_method",
     "get_feature_names",
     "validate_params",
+    "validated",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,9 +39,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 N_WRAPPERS = 2
 
 
+def validated(fit: F) -> F:
+    """Decorate a `fit`: validate the parameters of its estimator first."""
+    decorated: F = _fit_context(prefer_skip_nested_validation=True)(fit)
+    return decorated
+
+
 def fit_method(fit: F) -> F:
-    """Decorate a `fit`: validate parameters, then run it with the callbacks."""
-    return with_callbacks(_fit_context(prefer_skip_nested_validation=True)(fit))
+    """Decorate the `fit` of a recommender: validate, then run it with callbacks."""
+    decorated: F = with_callbacks(validated(fit))
+    return decorated
 
 
 def begin_callbacks(estimator: Any, n_epochs: int) -> Any:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Iterable
 from numbers import Integral
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.utils.validation import check_is_fitted
 
 from ._data.texts import ItemTexts, check_texts
 from ._data.word_vectors import WordVectors, load_word_vectors
-from ._sklearn_compat import Interval, RealNotInt, StrOptions
+from ._sklearn_compat import Interval, RealNotInt, StrOptions, validated
 
 __all__ = ["ItemTexts", "SequenceVectorizer", "WordVectors", "load_word_vectors"]
 
@@ -23,14 +23,6 @@ _DOCUMENT_FREQUENCY = [
     Interval(RealNotInt, 0, 1, closed="both"),
     Interval(Integral, 1, None, closed="left"),
 ]
-
-_Fit = TypeVar("_Fit", bound=Callable[..., Any])
-
-
-def _validated(fit: _Fit) -> _Fit:
-    """Let scikit-learn validate the parameters before `fit`, keeping its type."""
-    decorated: _Fit = _fit_context(prefer_skip_nested_validation=True)(fit)
-    return decorated
 
 
 # No set_output: the columns are positions in a text, not named features.
@@ -168,7 +160,7 @@ class SequenceVectorizer(  # type: ignore[call-arg]
         self.token_pattern = token_pattern
         self.tokenizer = tokenizer
 
-    @_validated
+    @validated
     def fit(self, X: Iterable[Any], y: None = None) -> Self:
         """Learn the vocabulary.
 
@@ -196,7 +188,7 @@ class SequenceVectorizer(  # type: ignore[call-arg]
         self._learn(X)
         return self
 
-    @_validated
+    @validated
     def fit_transform(self, X: Iterable[Any], y: None = None) -> NDArray[np.int32]:
         """Learn the vocabulary and convert the same texts, splitting each text once.
 

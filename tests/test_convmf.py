@@ -71,7 +71,7 @@ def cold_error(pairs, texts):
     return np.array(errors)
 
 
-def test_texts_tell_ratings_of_items_that_nobody_has_rated(pairs, texts):
+def test_texts_predict_ratings_of_cold_start_items(pairs, texts):
     with_texts, without = cold_error(pairs, texts)
     assert with_texts < without - 0.1
 

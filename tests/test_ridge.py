@@ -29,7 +29,7 @@ def problem(rng):
 
 
 def solve_one(Z, r):
-    """Ridge regression with an unpenalised intercept, by the normal equations."""
+    """Ridge regression with an unpenalized intercept, by the normal equations."""
     A = np.column_stack([Z, np.ones(len(Z))])
     penalty = np.diag([PENALTY] * K + [0.0])
     return np.linalg.solve(A.T @ A + penalty, A.T @ r)

@@ -304,7 +304,7 @@ def test_nested_cross_validation(pairs):
 
 
 def test_a_search_over_users_with_ratings_to_be_predicted(R):
-    """Beside a matrix, y has what is asked about the users of the test fold."""
+    """With a matrix, y has the ratings of the users in the test fold to predict."""
     is_asked = np.arange(R.nnz) % 4 == 0
     given, asked = R.copy(), R.copy()
     given.data, asked.data = (

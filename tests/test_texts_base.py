@@ -77,7 +77,7 @@ def cold_error(cls, pairs, texts):
             for m in (model, baseline)]  # fmt: skip
 
 
-def test_texts_tell_ratings_of_items_that_nobody_has_rated(bag_cls, pairs, texts):
+def test_texts_predict_ratings_of_cold_start_items(bag_cls, pairs, texts):
     with_texts, without = cold_error(bag_cls, pairs, texts)
     assert with_texts < without - 0.1
 

@@ -8,7 +8,7 @@ from skrec._core.sparse import Pattern
 from skrec._core.topics import (
     improve_proportions,
     log_likelihood,
-    maximise_on_simplex,
+    maximize_on_simplex,
 )
 
 K = 3
@@ -73,7 +73,7 @@ def test_the_maximum_on_the_simplex_has_equal_slopes(rng, dtype, penalty):
     counts = torch.tensor(rng.gamma(0.5, 10, (50, 6)) + 1e-3, dtype=dtype)
     vectors = torch.tensor(rng.normal(0, 1, (50, 6)), dtype=dtype)
     weights = torch.full((50,), penalty, dtype=dtype)
-    t = maximise_on_simplex(counts, vectors, weights)
+    t = maximize_on_simplex(counts, vectors, weights)
     assert t.min() >= 0
     np.testing.assert_allclose(t.sum(1), 1, atol=1e-5)
     terms = counts / t, weights[:, None] * (t - vectors)
@@ -85,7 +85,7 @@ def test_the_maximum_on_the_simplex_has_equal_slopes(rng, dtype, penalty):
 def test_a_topic_that_no_word_speaks_for_may_vanish_and_come_back():
     counts = torch.tensor([[3.0, 0.0]])
     penalty = torch.tensor([10.0])
-    gone = maximise_on_simplex(counts, torch.tensor([[1.0, -1.0]]), penalty)
+    gone = maximize_on_simplex(counts, torch.tensor([[1.0, -1.0]]), penalty)
     assert gone.tolist() == [[1.0, 0.0]]
-    back = maximise_on_simplex(counts, torch.tensor([[0.0, 1.0]]), penalty)
+    back = maximize_on_simplex(counts, torch.tensor([[0.0, 1.0]]), penalty)
     assert back[0, 1] > 0.5

@@ -78,10 +78,10 @@ def improve_proportions(
     """
     ratios = counts / sddmm(pattern, proportions, topics)
     expected = proportions * spmm(pattern, ratios, topics)  # (3)
-    return maximise_on_simplex(expected, vectors, penalty)
+    return maximize_on_simplex(expected, vectors, penalty)
 
 
-def maximise_on_simplex(counts: Tensor, vectors: Tensor, penalty: Tensor) -> Tensor:
+def maximize_on_simplex(counts: Tensor, vectors: Tensor, penalty: Tensor) -> Tensor:
     r"""Maximize a penalized multinomial log-likelihood over the simplex.
 
     The objective is (4). With the multiplier m of the constraint that t sums to 1, each

@@ -36,23 +36,25 @@ class BaselineRegressor(BaseRecommender):
         Whether to keep predictions inside the range of the training ratings.
 
     device : str or torch.device, default="auto"
-        Device to predict on: "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where
-        there is one. The effects are solved for on the CPU.
+        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" uses a GPU if
+        there is one. A fitted model falls back to the CPU if the device is missing.
+        The fit always runs on the CPU.
 
     dtype : {"float32", "float64"}, default="float64"
         Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
-        Ignored: the solution is unique. Present for consistency.
+        Ignored, because the solution is unique. Present for API consistency.
 
     verbose : bool or int, default=False
-        Whether to print the objective.
+        Whether to print the objective after each iteration. For progress bars set a
+        callback: ``set_callbacks(sklearn.callback.ProgressBar())``.
 
     Attributes
     ----------
     user_factors_ : ndarray of shape (n_users, 1)
         Factors of the users: what `transform` returns for the users in `fit`. The only
-        one is the effect of the user.
+        factor is the effect of the user.
 
     item_factors_ : ndarray of shape (n_items, 1)
         Ones, which multiply the effects of the users.
@@ -67,15 +69,15 @@ class BaselineRegressor(BaseRecommender):
         Global mean.
 
     loss_curve_ : list of float
-        The objective at the solution.
+        Objective at the solution.
 
     validation_scores_ : list of float
-        Empty.
+        Always empty: the estimator has no early stopping.
 
-    users_, items_, user_means_, item_means_, global_mean_, rating_range_ : see guide
+    users_, items_, user_means_, item_means_, global_mean_, rating_range_
         Common to all recommenders, see :ref:`shared-attributes`.
 
-    n_iter_, n_features_in_, feature_names_in_, device_ : see guide
+    n_iter_, n_features_in_, feature_names_in_, device_
         Common to all recommenders, see :ref:`shared-attributes`.
 
     See Also
@@ -165,7 +167,7 @@ array} of shape (n_users, n_items)
         Raises
         ------
         TypeError, ValueError
-            If the ratings or parameters are invalid; see the message.
+            If an argument or a parameter is invalid; see the message.
         """
         fit = Fit(self, X, y, sample_weight)
         return fit.run(BaselineTrainer(fit))

@@ -28,8 +28,8 @@ class BayesianMFRegressor(BaseRecommender):
     Parameters
     ----------
     n_factors : int, default=10
-        Number of latent factors k. Larger values help on large data sets: 24 are more
-        accurate on MovieLens 1M, but not on MovieLens 100K.
+        Number of latent factors k. Larger values help on large data sets: 24 factors
+        are more accurate on MovieLens 1M, but not on MovieLens 100K.
 
     implicit : bool, default=False
         Whether to use implicit feedback: the vectors are shrunk toward a mean that
@@ -52,15 +52,16 @@ class BayesianMFRegressor(BaseRecommender):
         Whether to keep predictions inside the range of the training ratings.
 
     device : str or torch.device, default="auto"
-        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where
-        there is one. A fitted model falls back to the CPU where the device is missing.
+        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" uses a GPU if
+        there is one. A fitted model falls back to the CPU if the device is missing.
 
     dtype : {"float32", "float64"}, default="float32"
         Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
-        Source of randomness for all draws. An int gives reproducible fits, bit for bit
-        with the same number of threads.
+        Source of all random numbers, such as initial parameters, batches, samples and
+        held-out ratings. An int gives reproducible fits, bit for bit with the same
+        number of threads.
 
     verbose : bool or int, default=False
         Whether to print the objective after each iteration. For progress bars set a
@@ -69,9 +70,9 @@ class BayesianMFRegressor(BaseRecommender):
     Attributes
     ----------
     user_factors_ : ndarray of shape (n_users, n_samples * n_factors)
-        Factors of the users: what `transform` returns for the users in `fit`.
-        The factors of all samples side by side, divided by the number of samples, so
-        that the product with `item_factors_` is the mean of the samples' products.
+        Factors of the users: what `transform` returns for the users in `fit`. They are
+        the factors in all samples, side by side, divided by the number of samples. The
+        product with `item_factors_` is therefore the mean of the samples' products.
 
     item_factors_ : ndarray of shape (n_items, n_samples * n_factors)
         Factors of the items in all samples, side by side.
@@ -107,16 +108,16 @@ class BayesianMFRegressor(BaseRecommender):
         Standard deviation of the ratings.
 
     loss_curve_ : list of float
-        The mean squared error of the training ratings in each sweep. It fluctuates
-        around a constant when the chain has converged.
+        Mean squared error of the training ratings in each sweep. It fluctuates around a
+        constant when the chain has converged.
 
     validation_scores_ : list of float
-        Empty.
+        Always empty: the estimator has no early stopping.
 
-    users_, items_, user_means_, item_means_, global_mean_, rating_range_ : see guide
+    users_, items_, user_means_, item_means_, global_mean_, rating_range_
         Common to all recommenders, see :ref:`shared-attributes`.
 
-    n_iter_, n_features_in_, feature_names_in_, device_ : see guide
+    n_iter_, n_features_in_, feature_names_in_, device_
         Common to all recommenders, see :ref:`shared-attributes`.
 
     See Also
@@ -142,9 +143,9 @@ class BayesianMFRegressor(BaseRecommender):
     .. math:: m_U + |N(u)|^{-1/2} \sum_{j \in N(u)} y_j, \quad
               y_j \sim N(0, \Lambda_Y^{-1})
 
-    The prior mean of an item likewise depends on its raters. The y are drawn by
-    injecting noise into a ridge regression [3]_. Their precision matrices have a
-    Wishart prior.
+    The prior mean of an item likewise depends on its raters. The y are drawn by a ridge
+    regression with perturbed targets [3]_. Their precision matrices have a Wishart
+    prior.
 
     All rows of a half step are drawn together, or as many as fit in memory. Their
     precision matrices are one product of the sparse ratings with the products of the
@@ -181,8 +182,8 @@ class BayesianMFRegressor(BaseRecommender):
     >>> round(model.score(R[250:]), 1)
     0.6
     >>> mean, std = model.predict(R[250:], return_std=True)
-    >>> mean[0, :3].round(1), std[0, :3].round(1)
-    (array([4.1, 3.7, 4.1]), array([0.7, 0.6, 0.7]))
+    >>> mean[0, 6:9].round(1), std[0, 6:9].round(1)
+    (array([3.6, 3.7, 5. ]), array([0.8, 0.8, 0.7]))
     """
 
     _divergence_remedy = "Use dtype='float64', or smaller weights"
@@ -225,7 +226,8 @@ class BayesianMFRegressor(BaseRecommender):
     def fit(self, X: Any, y: Any = None, *, sample_weight: Any = None) -> Self:
         """Fit the model to ratings.
 
-        An interrupted fit keeps its samples, or the last state if there is no sample.
+        An interrupted fit keeps its samples, or the last state if there is no sample. If
+        the first sweep is interrupted, the model remains as it was.
 
         Parameters
         ----------
@@ -238,9 +240,9 @@ array} of shape (n_users, n_items)
             Ratings of the pairs. With a matrix, further ratings of it or None.
 
         sample_weight : array-like or sparse, default=None
-            Precision of each rating relative to the noise, of shape (n_ratings,); with
-            a matrix, sparse with its entries or of shape (n_users,). Ratings of weight
-            0 are ignored.
+            Relative precision of each rating, of shape (n_ratings,); with a matrix,
+            sparse with its entries or of shape (n_users,). Ratings of weight 0 are
+            ignored.
 
         Returns
         -------
@@ -249,12 +251,13 @@ array} of shape (n_users, n_items)
         Raises
         ------
         TypeError, ValueError
-            If the ratings or parameters are invalid; see the message.
+            If an argument or a parameter is invalid; see the message.
 
         Warns
         -----
         ConvergenceWarning
-            If a draw failed. Weights of very different sizes may cause this.
+            If the objective became infinite because a draw failed. Weights of very
+            different sizes may cause this.
         """
         if self.burn_in >= self.max_iter:
             raise ValueError(

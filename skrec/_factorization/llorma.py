@@ -30,7 +30,7 @@ class LLORMARegressor(BaseRecommender):
         Number q of anchors, which is the number of local models.
 
     n_factors : int, default=15
-        Number of latent factors k of each local model and of the preliminary model.
+        Number of latent factors k, in each local model and in the preliminary model.
 
     lambda_u : float, default=40.0
         Penalty on the squared norm of a user's vector in the preliminary model, on the
@@ -51,37 +51,37 @@ class LLORMARegressor(BaseRecommender):
         Whether to subtract the global mean from the ratings.
 
     max_iter : int, default=50
-        Maximum number of iterations for each model.
+        Maximum number of iterations in each model.
 
     tol : float, default=1e-3
-        The decrease of a model's objective, as a part of it, that counts as an
-        improvement of that model; and the increase of the validation score that counts
-        as one of all.
+        Minimum relative decrease of the objective of a model, or minimum increase of
+        the validation score of all models, that counts as an improvement.
 
     early_stopping : bool, default=False
-        Hold out ratings, stop when their score has not improved for
-        `n_iter_no_change` local models, and keep the best number of them.
+        Whether to hold out ratings, to stop when their score has not improved for
+        `n_iter_no_change` local models, and to keep the best number of local models.
 
     validation_fraction : float, default=0.1
         Fraction of the ratings that is held out with `early_stopping`.
 
     n_iter_no_change : int, default=2
-        Iterations without improvement after which a model is finished, and models
-        without improvement after which to stop.
+        Number of iterations without improvement after which to finish a model, and
+        number of models without improvement after which to stop.
 
     clip : bool, default=True
         Whether to keep predictions inside the range of the training ratings.
 
     device : str or torch.device, default="auto"
-        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where
-        there is one. A fitted model falls back to the CPU where the device is missing.
+        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" uses a GPU if
+        there is one. A fitted model falls back to the CPU if the device is missing.
 
     dtype : {"float32", "float64"}, default="float32"
         Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
-        Source of randomness for anchors, initial factors and held-out ratings. An int
-        gives reproducible fits, bit for bit with the same number of threads.
+        Source of all random numbers, such as initial parameters, batches, samples and
+        held-out ratings. An int gives reproducible fits, bit for bit with the same
+        number of threads.
 
     verbose : bool or int, default=False
         Whether to print the objective after each iteration. For progress bars set a
@@ -118,16 +118,16 @@ class LLORMARegressor(BaseRecommender):
         Global mean, or 0 without `fit_intercept`.
 
     loss_curve_ : list of float
-        Objective after each iteration.
+        Half the weighted sum of squared errors after each model, beginning with the
+        preliminary one.
 
     validation_scores_ : list of float
-        R² of the held-out ratings after each iteration; empty without
-        `early_stopping`.
+        R² of the held-out ratings after each model; empty without `early_stopping`.
 
-    users_, items_, user_means_, item_means_, global_mean_, rating_range_ : see guide
+    users_, items_, user_means_, item_means_, global_mean_, rating_range_
         Common to all recommenders, see :ref:`shared-attributes`.
 
-    n_iter_, n_features_in_, feature_names_in_, device_ : see guide
+    n_iter_, n_features_in_, feature_names_in_, device_
         Common to all recommenders, see :ref:`shared-attributes`.
 
     See Also
@@ -160,7 +160,8 @@ class LLORMARegressor(BaseRecommender):
 
     Unlike here, the paper has no biases, and its penalties do not depend on the
     kernels. The dependence makes a user's vector independent of the user's own
-    proximity to the anchor. Each epoch of a callback is one model.
+    proximity to the anchor. Each epoch of a callback is one model, and `n_iter_` is the
+    number of fitted models, including the preliminary one.
 
     In `predict`, each row of a matrix is a new user described by that row alone. The
     ridge regression of the preliminary model gives the kernels, and weighted ridge
@@ -262,12 +263,12 @@ array} of shape (n_users, n_items)
         Raises
         ------
         TypeError, ValueError
-            If the ratings or parameters are invalid; see the message.
+            If an argument or a parameter is invalid; see the message.
 
         Warns
         -----
         ConvergenceWarning
-            If the errors became infinite.
+            If the objective became infinite.
         """
         fit = Fit(self, X, y, sample_weight)
         return fit.run(LLORMATrainer(fit))

@@ -67,15 +67,16 @@ class PMFRegressor(BaseRecommender):
         Whether to keep predictions inside the range of the training ratings.
 
     device : str or torch.device, default="auto"
-        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where
-        there is one. A fitted model falls back to the CPU where the device is missing.
+        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" uses a GPU if
+        there is one. A fitted model falls back to the CPU if the device is missing.
 
     dtype : {"float32", "float64"}, default="float32"
         Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
-        Source of randomness for initial factors and held-out ratings. An int gives
-        reproducible fits, bit for bit with the same number of threads.
+        Source of all random numbers, such as initial parameters, batches, samples and
+        held-out ratings. An int gives reproducible fits, bit for bit with the same
+        number of threads.
 
     verbose : bool or int, default=False
         Whether to print the objective after each iteration. For progress bars set a
@@ -105,10 +106,10 @@ class PMFRegressor(BaseRecommender):
         R² of the held-out ratings after each iteration; empty without
         `early_stopping`.
 
-    users_, items_, user_means_, item_means_, global_mean_, rating_range_ : see guide
+    users_, items_, user_means_, item_means_, global_mean_, rating_range_
         Common to all recommenders, see :ref:`shared-attributes`.
 
-    n_iter_, n_features_in_, feature_names_in_, device_ : see guide
+    n_iter_, n_features_in_, feature_names_in_, device_
         Common to all recommenders, see :ref:`shared-attributes`.
 
     See Also
@@ -216,12 +217,13 @@ array} of shape (n_users, n_items)
         Raises
         ------
         TypeError, ValueError
-            If the ratings or parameters are invalid; see the message.
+            If an argument or a parameter is invalid; see the message.
 
         Warns
         -----
         ConvergenceWarning
-            If the objective did not converge within `max_iter` iterations.
+            If the objective became infinite, or did not converge within `max_iter`
+            iterations.
         """
         fit = Fit(self, X, y, sample_weight)
         return fit.run(AlternationTrainer(fit, has_biases=False))
@@ -278,15 +280,16 @@ class BiasedMFRegressor(BaseRecommender):
         Whether to keep predictions inside the range of the training ratings.
 
     device : str or torch.device, default="auto"
-        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where
-        there is one. A fitted model falls back to the CPU where the device is missing.
+        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" uses a GPU if
+        there is one. A fitted model falls back to the CPU if the device is missing.
 
     dtype : {"float32", "float64"}, default="float32"
         Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
-        Source of randomness for initial factors and held-out ratings. An int gives
-        reproducible fits, bit for bit with the same number of threads.
+        Source of all random numbers, such as initial parameters, batches, samples and
+        held-out ratings. An int gives reproducible fits, bit for bit with the same
+        number of threads.
 
     verbose : bool or int, default=False
         Whether to print the objective after each iteration. For progress bars set a
@@ -316,10 +319,10 @@ class BiasedMFRegressor(BaseRecommender):
         R² of the held-out ratings after each iteration; empty without
         `early_stopping`.
 
-    users_, items_, user_means_, item_means_, global_mean_, rating_range_ : see guide
+    users_, items_, user_means_, item_means_, global_mean_, rating_range_
         Common to all recommenders, see :ref:`shared-attributes`.
 
-    n_iter_, n_features_in_, feature_names_in_, device_ : see guide
+    n_iter_, n_features_in_, feature_names_in_, device_
         Common to all recommenders, see :ref:`shared-attributes`.
 
     See Also
@@ -434,12 +437,13 @@ array} of shape (n_users, n_items)
         Raises
         ------
         TypeError, ValueError
-            If the ratings or parameters are invalid; see the message.
+            If an argument or a parameter is invalid; see the message.
 
         Warns
         -----
         ConvergenceWarning
-            If the objective did not converge within `max_iter` iterations.
+            If the objective became infinite, or did not converge within `max_iter`
+            iterations.
         """
         fit = Fit(self, X, y, sample_weight)
         prior = mean_item_prior(fit, fit.training)

@@ -76,15 +76,16 @@ class SVDppRegressor(BaseRecommender):
         Whether to keep predictions inside the range of the training ratings.
 
     device : str or torch.device, default="auto"
-        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where
-        there is one. A fitted model falls back to the CPU where the device is missing.
+        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" uses a GPU if
+        there is one. A fitted model falls back to the CPU if the device is missing.
 
     dtype : {"float32", "float64"}, default="float32"
         Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
-        Source of randomness for initial factors and held-out ratings. An int gives
-        reproducible fits, bit for bit with the same number of threads.
+        Source of all random numbers, such as initial parameters, batches, samples and
+        held-out ratings. An int gives reproducible fits, bit for bit with the same
+        number of threads.
 
     verbose : bool or int, default=False
         Whether to print the objective after each iteration. For progress bars set a
@@ -119,10 +120,10 @@ class SVDppRegressor(BaseRecommender):
         R² of the held-out ratings after each iteration; empty without
         `early_stopping`.
 
-    users_, items_, user_means_, item_means_, global_mean_, rating_range_ : see guide
+    users_, items_, user_means_, item_means_, global_mean_, rating_range_
         Common to all recommenders, see :ref:`shared-attributes`.
 
-    n_iter_, n_features_in_, feature_names_in_, device_ : see guide
+    n_iter_, n_features_in_, feature_names_in_, device_
         Common to all recommenders, see :ref:`shared-attributes`.
 
     See Also
@@ -157,8 +158,8 @@ class SVDppRegressor(BaseRecommender):
 
     In `predict`, each row of a matrix is a new user described by that row alone, whose
     vector is the solution of a ridge regression. `score` of a matrix without y predicts
-    each rating from the other ratings in its row, exactly: the
-    rating is removed from the sums, too.
+    each rating from the other ratings in its row, exactly: the rating is removed from
+    the sums, too.
 
     References
     ----------
@@ -248,12 +249,13 @@ array} of shape (n_users, n_items)
         Raises
         ------
         TypeError, ValueError
-            If the ratings or parameters are invalid; see the message.
+            If an argument or a parameter is invalid; see the message.
 
         Warns
         -----
         ConvergenceWarning
-            If the objective did not converge within `max_iter` iterations.
+            If the objective became infinite, or did not converge within `max_iter`
+            iterations.
         """
         fit = Fit(self, X, y, sample_weight)
         links = _initial_links(fit)

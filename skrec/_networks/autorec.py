@@ -90,7 +90,7 @@ class AutoRecRegressor(BaseRecommender):
         ratings are drawn again in each epoch. The remaining ratings are scaled up.
 
     dropout : float, default=0.0
-        Probability that a hidden unit is dropped, in [0, 1).
+        Probability that a hidden unit is dropped in training, in [0, 1).
 
     text_components : int, default=50
         Number of components to which each text is reduced. Ignored without texts.
@@ -114,15 +114,16 @@ class AutoRecRegressor(BaseRecommender):
         Whether to keep predictions inside the range of the training ratings.
 
     device : str or torch.device, default="auto"
-        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where
-        there is one. A fitted model falls back to the CPU where the device is missing.
+        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" uses a GPU if
+        there is one. A fitted model falls back to the CPU if the device is missing.
 
     dtype : {"float32", "float64"}, default="float32"
         Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
-        Source of randomness for initial weights, batches, dropout and held-out ratings.
-        An int gives reproducible fits, bit for bit with the same number of threads.
+        Source of all random numbers, such as initial parameters, batches, samples and
+        held-out ratings. An int gives reproducible fits, bit for bit with the same
+        number of threads.
 
     verbose : bool or int, default=False
         Whether to print the objective after each iteration. For progress bars set a
@@ -131,7 +132,9 @@ class AutoRecRegressor(BaseRecommender):
     Attributes
     ----------
     user_factors_ : ndarray of shape (n_users, n_components)
-        Factors of the users: what `transform` returns for the users in `fit`.
+        Factors of the users: what `transform` returns for the users in `fit`. They are
+        the rows of the decoder weights W with ``kind="item"``, or the codes of the
+        users with ``kind="user"``.
 
     item_factors_ : ndarray of shape (n_items, n_components)
         Codes of the items with ``kind="item"``, or their rows of the decoder weights W
@@ -158,16 +161,16 @@ class AutoRecRegressor(BaseRecommender):
         Weights of the text components in the first hidden layer.
 
     loss_curve_ : list of float
-        Objective after each iteration.
+        Objective in each epoch, evaluated before each step.
 
     validation_scores_ : list of float
         R² of the held-out ratings after each iteration; empty without
         `early_stopping`.
 
-    users_, items_, user_means_, item_means_, global_mean_, rating_range_ : see guide
+    users_, items_, user_means_, item_means_, global_mean_, rating_range_
         Common to all recommenders, see :ref:`shared-attributes`.
 
-    n_iter_, n_features_in_, feature_names_in_, device_ : see guide
+    n_iter_, n_features_in_, feature_names_in_, device_
         Common to all recommenders, see :ref:`shared-attributes`.
 
     See Also
@@ -224,8 +227,11 @@ class AutoRecRegressor(BaseRecommender):
     >>> model = AutoRecRegressor(hidden_layer_sizes=20, alpha=10, random_state=0)
     >>> round(model.fit(R[:250]).score(R[250:]), 1)
     0.3
-    >>> model.recommend(R[250:251], n_items=2)["item"].tolist()
-    [70, 44]
+    >>> model.recommend(R[250:251], n_items=3).round(1)
+       user  item  rating
+    0     0    70     4.3
+    1     0    44     4.3
+    2     0     8     4.2
 
     Samples can also be single ratings, given as user-item pairs:
 
@@ -344,9 +350,10 @@ array} of shape (n_users, n_items)
             with its entries or of shape (n_users,). Ratings of weight 0 are ignored.
 
         item_texts : mapping, Series, ItemTexts or sequence, default=None
-            Texts by item id; with a matrix, also one text for each column. Requires
-            ``kind="item"``. For cross-validation, use :class:`skrec.text.ItemTexts`,
-            which is not split.
+            Texts by item id; with a matrix, also one text for each column. Items may
+            have no text, or a text and no ratings. For cross-validation, use
+            :class:`skrec.text.ItemTexts`: scikit-learn splits other sized objects with
+            as many entries as there are samples. Texts require ``kind="item"``.
 
         Returns
         -------
@@ -355,13 +362,13 @@ array} of shape (n_users, n_items)
         Raises
         ------
         TypeError, ValueError
-            If the ratings or parameters are invalid; see the message.
+            If an argument or a parameter is invalid; see the message.
 
         Warns
         -----
         ConvergenceWarning
-            If the loss became infinite, or did not converge within `max_iter` epochs
-            with a step size that does not decrease.
+            If the objective became infinite, or did not converge within `max_iter`
+            iterations with a constant step size.
         """
         sizes = self._check_parameters(item_texts)
         fit = Fit(self, X, y, sample_weight, item_texts)

@@ -56,7 +56,8 @@ class RBMRegressor(BaseRecommender):
         Initial step size of the optimizer.
 
     max_iter : int, default=40
-        Maximum number of epochs.
+        Maximum number of epochs. With a decreasing step size, all epochs are run unless
+        `early_stopping` ends the fit.
 
     tol : float, default=1e-5
         Minimum relative decrease of the objective, or minimum increase of the
@@ -77,18 +78,20 @@ class RBMRegressor(BaseRecommender):
         units are matched by id.
 
     clip : bool, default=True
-        Whether to keep predictions inside the range of the training ratings.
+        Whether to keep predictions inside the range of the training ratings. It has no
+        effect here: expected ratings are always inside this range.
 
     device : str or torch.device, default="auto"
-        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where
-        there is one. A fitted model falls back to the CPU where the device is missing.
+        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" uses a GPU if
+        there is one. A fitted model falls back to the CPU if the device is missing.
 
     dtype : {"float32", "float64"}, default="float32"
         Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
-        Source of randomness for initial weights, batches, samples and held-out ratings.
-        An int gives reproducible fits, bit for bit with the same number of threads.
+        Source of all random numbers, such as initial parameters, batches, samples and
+        held-out ratings. An int gives reproducible fits, bit for bit with the same
+        number of threads.
 
     verbose : bool or int, default=False
         Whether to print the objective after each iteration. For progress bars set a
@@ -112,22 +115,22 @@ class RBMRegressor(BaseRecommender):
         Biases c of the hidden units.
 
     user_factors_ : ndarray of shape (n_users, n_components)
-        Factors of the users: what `transform` returns for the users in `fit`.
-        With ``kind="user"`` the hidden probabilities of the users, with ``kind="item"``
-        their weights, flattened level by level.
+        Factors of the users: what `transform` returns for the users in `fit`. They are
+        the weights of the users, flattened level by level, with ``kind="item"``, or the
+        hidden probabilities of the users with ``kind="user"``.
 
     loss_curve_ : list of float
-        The weighted sum of -log p(v | h) in each epoch, with h drawn given v. It is not
-        what contrastive divergence minimizes, but goes with it.
+        Weighted sum of -log p(v | h) in each epoch, with h drawn given v. Contrastive
+        divergence does not minimize this sum, but usually decreases it.
 
     validation_scores_ : list of float
         R² of the held-out ratings after each iteration; empty without
         `early_stopping`.
 
-    users_, items_, user_means_, item_means_, global_mean_, rating_range_ : see guide
+    users_, items_, user_means_, item_means_, global_mean_, rating_range_
         Common to all recommenders, see :ref:`shared-attributes`.
 
-    n_iter_, n_features_in_, feature_names_in_, device_ : see guide
+    n_iter_, n_features_in_, feature_names_in_, device_
         Common to all recommenders, see :ref:`shared-attributes`.
 
     See Also
@@ -273,13 +276,13 @@ array} of shape (n_users, n_items)
         Raises
         ------
         TypeError, ValueError
-            If the ratings or parameters are invalid; see the message.
+            If an argument or a parameter is invalid; see the message.
 
         Warns
         -----
         ConvergenceWarning
-            If the weights became infinite, or the loss did not converge within
-            `max_iter` epochs with a step size that does not decrease.
+            If the objective became infinite, or did not converge within `max_iter`
+            iterations with a constant step size.
         """
         fit = Fit(self, X, y, sample_weight)
         return fit.run(RBMTrainer(fit))

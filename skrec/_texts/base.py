@@ -122,15 +122,15 @@ array} of shape (n_users, n_items)
         Raises
         ------
         TypeError, ValueError
-            If the ratings, texts or parameters are invalid; see the message.
+            If an argument or a parameter is invalid; see the message.
 
         Warns
         -----
         UserWarning
             If there are no texts.
         ConvergenceWarning
-            If the objective became infinite. For objectives that converge, also if
-            the objective did not converge within `max_iter` iterations.
+            If the objective became infinite, or did not converge within `max_iter`
+            iterations. The latter is not checked if a network is trained.
         """
         self._check_parameters()
         fit = Fit(self, X, y, sample_weight, item_texts)

@@ -90,12 +90,12 @@ class CDLRegressor(TextFactorization):
     Parameters
     ----------
     n_factors : int, default=15
-        Number k of latent factors, and of hidden units in the middle layer, not
-        counting the bias unit.
+        Number of latent factors k, which is also the number of hidden units in the
+        middle layer, not counting the bias unit.
 
     lambda_u : float, default=40.0
-        Penalty on the squared norm of a user's vector, on the scale of half the sum
-        of squared errors.
+        Penalty on the squared norm of a user's vector, on the scale of half the sum of
+        squared errors.
 
     lambda_v : float, default=5.0
         Penalty on the squared distance of an item's vector from the code of its text,
@@ -141,8 +141,8 @@ class CDLRegressor(TextFactorization):
         their row.
 
     memory : str or object with the joblib.Memory interface, default=None
-        Cache of what the vectorizer makes of the texts: a folder or a memory object. A
-        search over other parameters then computes it once.
+        Cache for the output of the vectorizer: a folder or a memory object. A search
+        over other parameters then vectorizes the texts only once.
 
     max_iter : int, default=40
         Maximum number of iterations. Each iteration solves for all users and all items
@@ -171,15 +171,16 @@ class CDLRegressor(TextFactorization):
         Whether to keep predictions inside the range of the training ratings.
 
     device : str or torch.device, default="auto"
-        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where
-        there is one. A fitted model falls back to the CPU where the device is missing.
+        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" uses a GPU if
+        there is one. A fitted model falls back to the CPU if the device is missing.
 
     dtype : {"float32", "float64"}, default="float32"
         Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
-        Source of randomness for initial weights, batches, dropout and held-out ratings.
-        An int gives reproducible fits, bit for bit with the same number of threads.
+        Source of all random numbers, such as initial parameters, batches, samples and
+        held-out ratings. An int gives reproducible fits, bit for bit with the same
+        number of threads.
 
     verbose : bool or int, default=False
         Whether to print the objective after each iteration. For progress bars set a
@@ -225,10 +226,10 @@ class CDLRegressor(TextFactorization):
         R² of the held-out ratings after each iteration; empty without
         `early_stopping`.
 
-    users_, items_, user_means_, item_means_, global_mean_, rating_range_ : see guide
+    users_, items_, user_means_, item_means_, global_mean_, rating_range_
         Common to all recommenders, see :ref:`shared-attributes`.
 
-    n_iter_, n_features_in_, feature_names_in_, device_ : see guide
+    n_iter_, n_features_in_, feature_names_in_, device_
         Common to all recommenders, see :ref:`shared-attributes`.
 
     See Also

@@ -30,11 +30,11 @@ class ConvMFRegressor(TextFactorization):
     Parameters
     ----------
     n_factors : int, default=15
-        Number k of latent factors.
+        Number of latent factors k.
 
     lambda_u : float, default=40.0
-        Penalty on the squared norm of a user's vector, on the scale of half the sum
-        of squared errors.
+        Penalty on the squared norm of a user's vector, on the scale of half the sum of
+        squared errors.
 
     lambda_v : float, default=5.0
         Penalty on the squared distance of an item's vector from the network's output
@@ -65,7 +65,7 @@ class ConvMFRegressor(TextFactorization):
         Number of hidden units between the filters and the output.
 
     dropout : float, default=0.0
-        Probability that one of these hidden units is dropped in training, in [0, 1).
+        Probability that a hidden unit is dropped in training, in [0, 1).
 
     word_dropout : float, default=0.7
         Probability that a word is dropped from the texts in a training step, in [0, 1)
@@ -89,8 +89,8 @@ class ConvMFRegressor(TextFactorization):
         :class:`skrec.text.SequenceVectorizer`.
 
     memory : str or object with the joblib.Memory interface, default=None
-        Cache of what the vectorizer makes of the texts: a folder or a memory object. A
-        search over other parameters then computes it once.
+        Cache for the output of the vectorizer: a folder or a memory object. A search
+        over other parameters then vectorizes the texts only once.
 
     word_vectors : path, mapping, pair or KeyedVectors, default=None
         Pre-trained word vectors to initialize the network (ConvMF+), in any form that
@@ -128,15 +128,16 @@ class ConvMFRegressor(TextFactorization):
         Whether to keep predictions inside the range of the training ratings.
 
     device : str or torch.device, default="auto"
-        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where
-        there is one. A fitted model falls back to the CPU where the device is missing.
+        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" uses a GPU if
+        there is one. A fitted model falls back to the CPU if the device is missing.
 
     dtype : {"float32", "float64"}, default="float32"
         Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
-        Source of randomness for initial weights, batches, dropout and held-out ratings.
-        An int gives reproducible fits, bit for bit with the same number of threads.
+        Source of all random numbers, such as initial parameters, batches, samples and
+        held-out ratings. An int gives reproducible fits, bit for bit with the same
+        number of threads.
 
     verbose : bool or int, default=False
         Whether to print the objective after each iteration. For progress bars set a
@@ -182,10 +183,10 @@ class ConvMFRegressor(TextFactorization):
         R² of the held-out ratings after each iteration; empty without
         `early_stopping`.
 
-    users_, items_, user_means_, item_means_, global_mean_, rating_range_ : see guide
+    users_, items_, user_means_, item_means_, global_mean_, rating_range_
         Common to all recommenders, see :ref:`shared-attributes`.
 
-    n_iter_, n_features_in_, feature_names_in_, device_ : see guide
+    n_iter_, n_features_in_, feature_names_in_, device_
         Common to all recommenders, see :ref:`shared-attributes`.
 
     See Also

@@ -126,11 +126,11 @@ class CTRRegressor(TextFactorization):
     Parameters
     ----------
     n_factors : int, default=10
-        Number k of latent factors and of topics.
+        Number of latent factors k, which is also the number of topics.
 
     lambda_u : float, default=20.0
-        Penalty on the squared norm of a user's vector, on the scale of half the sum
-        of squared errors.
+        Penalty on the squared norm of a user's vector, on the scale of half the sum of
+        squared errors.
 
     lambda_v : float, default=5.0
         Penalty on the squared distance of an item's vector from the topic proportions
@@ -159,12 +159,12 @@ class CTRRegressor(TextFactorization):
         texts.
 
     memory : str or object with the joblib.Memory interface, default=None
-        Cache of what the vectorizer makes of the texts: a folder or a memory object. A
-        search over other parameters then computes it once.
+        Cache for the output of the vectorizer: a folder or a memory object. A search
+        over other parameters then vectorizes the texts only once.
 
     max_iter : int, default=200
-        Maximum number of iterations. Each iteration solves for all users and then for
-        all items.
+        Maximum number of iterations. Each iteration solves for all users, then for all
+        items.
 
     tol : float, default=1e-4
         Minimum relative decrease of the objective, or minimum increase of the
@@ -189,16 +189,17 @@ class CTRRegressor(TextFactorization):
         Whether to keep predictions inside the range of the training ratings.
 
     device : str or torch.device, default="auto"
-        "cpu", "cuda", "cuda:0", ...; "auto" takes a GPU where there is one. A fitted
-        model falls back to the CPU where the device is missing. Topics are found on
-        the CPU.
+        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" uses a GPU if
+        there is one. A fitted model falls back to the CPU if the device is missing.
+        The topic model is always fitted on the CPU.
 
     dtype : {"float32", "float64"}, default="float32"
         Precision of the parameters.
 
     random_state : int, RandomState instance or None, default=None
-        Source of randomness for topics, initial factors and held-out ratings. An int
-        gives reproducible fits, bit for bit with the same number of threads.
+        Source of all random numbers, such as initial parameters, batches, samples and
+        held-out ratings. An int gives reproducible fits, bit for bit with the same
+        number of threads.
 
     verbose : bool or int, default=False
         Whether to print the objective after each iteration. For progress bars set a
@@ -244,10 +245,10 @@ class CTRRegressor(TextFactorization):
         R² of the held-out ratings after each iteration; empty without
         `early_stopping`.
 
-    users_, items_, user_means_, item_means_, global_mean_, rating_range_ : see guide
+    users_, items_, user_means_, item_means_, global_mean_, rating_range_
         Common to all recommenders, see :ref:`shared-attributes`.
 
-    n_iter_, n_features_in_, feature_names_in_, device_ : see guide
+    n_iter_, n_features_in_, feature_names_in_, device_
         Common to all recommenders, see :ref:`shared-attributes`.
 
     See Also
