@@ -226,8 +226,8 @@ class BayesianMFRegressor(BaseRecommender):
     def fit(self, X: Any, y: Any = None, *, sample_weight: Any = None) -> Self:
         """Fit the model to ratings.
 
-        An interrupted fit keeps its samples, or the last state if there is no sample. The
-        model remains as it was if the first sweep is interrupted.
+        An interrupted fit keeps its samples, or the last state if there is no sample.
+        The model remains as it was if the first sweep is interrupted.
 
         Parameters
         ----------
