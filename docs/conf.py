@@ -16,3 +16,4 @@ autosummary_generate = True
 numpydoc_show_class_members = False
 exclude_patterns = ["_build"]
 html_theme = "furo"
+autodoc_typehints = "none"  # the docstrings say more than the annotations

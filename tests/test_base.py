@@ -8,15 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from helpers import (
-    RECOMMENDERS,
-    Interrupt,
-    StopAfter,
-    fit,
-    name_of,
-    small,
-    split,
-)
+from helpers import MODELS, Interrupt, StopAfter, fit, name_of, split
 from sklearn.base import clone
 from sklearn.callback import ProgressBar
 from sklearn.exceptions import ConvergenceWarning
@@ -33,7 +25,6 @@ from skrec import (
 )
 from skrec.text import SequenceVectorizer
 
-MODELS = [*RECOMMENDERS, small(BayesianMFRegressor, implicit=True)]
 ITERATIVE = [m for m in MODELS if "max_iter" in m.get_params()]
 pytestmark = [
     # A few iterations are enough to compare models.
@@ -144,7 +135,7 @@ def test_a_weight_per_row_applies_to_each_rating_of_the_row(recommender, R):
 
 
 @each(MODELS)
-def test_a_large_weight_draws_the_prediction_to_its_rating(recommender, pairs):
+def test_a_large_weight_pulls_the_prediction_toward_its_rating(recommender, pairs):
     X, y = pairs
     heavy = np.ones(len(y))
     heavy[5] = 1e4
@@ -152,7 +143,7 @@ def test_a_large_weight_draws_the_prediction_to_its_rating(recommender, pairs):
         abs(fit(clone(recommender), X, y, sample_weight=w).predict(X[[5]])[0] - y[5])
         for w in (None, heavy)
     ]
-    limit = 0.1 if isinstance(recommender, AutoRecRegressor) else 0.02
+    limit = by_class(recommender, {AutoRecRegressor: 0.1, object: 0.02})
     assert errors[1] < min(errors[0], limit)
 
 
@@ -482,26 +473,25 @@ def test_warm_start_refuses_other_numbers_of_factors(recommender, R):
 
 
 @each(MODELS)
-@pytest.mark.parametrize(
-    ("params", "match"),
-    [
-        ({"device": "abacus"}, "names no device"),
-        ({"dtype": "float16"}, "'dtype' parameter"),
-        ({"max_iter": 0}, "'max_iter' parameter"),
-        ({"validation_fraction": 1.0}, "'validation_fraction' parameter"),
-    ],
-    ids=str,
-)
-def test_bad_parameters_are_refused(recommender, R, params, match):
-    if not set(params) <= set(recommender.get_params()):
-        pytest.skip("the estimator does not have this parameter")
-    with pytest.raises(ValueError, match=match):
-        fit(clone(recommender).set_params(**params), R)
+def test_bad_parameters_are_refused(recommender, R):
+    bad = {
+        "dtype": "float16",
+        "max_iter": 0,
+        "validation_fraction": 1.0,
+        "n_factors": 0,
+    }
+    for name in sorted(set(bad) & set(recommender.get_params())):
+        with pytest.raises(ValueError, match=f"'{name}' parameter"):
+            fit(clone(recommender).set_params(**{name: bad[name]}), R)
+    with pytest.raises(ValueError, match="device='abacus' names no device"):
+        fit(clone(recommender).set_params(device="abacus"), R)
 
 
 @each(MODELS)
 def test_clone_and_repr_keep_the_parameters(recommender):
     model = clone(recommender).set_params(clip=False, random_state=7)
+    if "hidden_layer_sizes" in model.get_params():
+        model.set_params(hidden_layer_sizes=[7])
     a, b = clone(model).get_params(deep=False), model.get_params(deep=False)
     a.pop("vectorizer", None), b.pop("vectorizer", None)
     assert a == b
@@ -589,6 +579,7 @@ def test_a_gpu_fits_what_the_cpu_fits(recommender, R, pairs):
         assert model.device_ == device
         errors.append(root_mean_squared_error(y[is_test], model.predict(X[is_test])))
         assert all(np.isfinite(v).all() for v in outputs(model, R, pairs).values())
-    assert errors[0] == pytest.approx(errors[1], abs=0.02)
+    tolerance = by_class(recommender, {RBMRegressor: 0.05, object: 0.02})
+    assert errors[0] == pytest.approx(errors[1], abs=tolerance)
     on_gpu, on_cpu = (model.set_params(device=d).predict(R) for d in ("cuda", "cpu"))
-    np.testing.assert_allclose(on_gpu, on_cpu, atol=1e-4)
+    np.testing.assert_allclose(on_gpu, on_cpu, atol=1e-3)

@@ -1,4 +1,4 @@
-"""What scikit-learn's tools make of the estimators, compared with loops by hand."""
+"""scikit-learn's tools on the estimators, compared with loops by hand."""
 
 import os
 from pathlib import Path
@@ -7,10 +7,13 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import left_out, small
+import torch
+from helpers import MODELS as ALL_MODELS
+from helpers import fit, left_out, name_of, small
 from scipy.stats import loguniform
 from sklearn import config_context, metrics
 from sklearn.base import clone
+from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.metrics import root_mean_squared_error
 from sklearn.model_selection import (
@@ -30,7 +33,14 @@ from sklearn.model_selection import (
     validation_curve,
 )
 
-from skrec import AutoRecRegressor, BiasedMFRegressor, PMFRegressor
+from skrec import (
+    AutoRecRegressor,
+    BaselineRegressor,
+    BayesianMFRegressor,
+    BiasedMFRegressor,
+    PMFRegressor,
+    RBMRegressor,
+)
 from skrec.metrics import make_rating_scorer, neg_root_mean_squared_error_scorer
 from skrec.model_selection import ratings_to_samples
 
@@ -84,7 +94,7 @@ def test_cross_val_score_of_pairs(model, pairs, cv, group):
 
 
 @pytest.mark.parametrize("side", ["user", "item"])
-def test_unseen_groups_are_predicted_by_the_means_of_the_other_side(pairs, side):
+def test_unseen_users_or_items_are_predicted_by_means(pairs, side):
     X, y = pairs
     column = ["user", "item"].index(side)
     other = 1 - column
@@ -118,7 +128,7 @@ def test_time_series_split_trains_on_the_past_of_movielens():
     assert found.min() > neg_rmse(y, y.mean()) - 0.05
 
 
-def test_kfold_over_users_scores_users_who_were_not_there(R):
+def test_kfold_over_users_scores_unseen_users(R):
     cv, model = KFold(4), small(BiasedMFRegressor)
     found = cross_val_score(model, R, cv=cv)
     train, test = next(cv.split(R))
@@ -169,6 +179,15 @@ def test_parallel_jobs_give_the_same_scores(model, pairs, backend):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+def n_threads(_):
+    return torch.get_num_threads()
+
+
+def test_workers_share_the_cores():
+    found = joblib.Parallel(n_jobs=2)(joblib.delayed(n_threads)(i) for i in range(2))
+    assert sum(found) <= max(2, joblib.cpu_count())
+
+
 # Curves
 
 
@@ -206,6 +225,37 @@ def test_validation_curve(pairs):
 
 
 # Searches
+
+# Two values of a parameter that clearly differ, by class.
+GRIDS = {
+    AutoRecRegressor: {"alpha": [1.0, 1e5]},
+    RBMRegressor: {"alpha": [1.0, 1e4]},
+    BayesianMFRegressor: {"n_factors": [3, 1]},
+    BaselineRegressor: {"lambda_v": [5.0, 1e4]},
+    object: {"lambda_u": [2.0, 1e4]},
+}
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("form", ["matrix", "pairs"])
+@pytest.mark.parametrize("model", ALL_MODELS, ids=name_of)
+def test_grid_search_over_users_or_ratings(model, R, pairs, form, n_jobs):
+    X, y = (R, None) if form == "matrix" else pairs
+    grid = next(grid for cls, grid in GRIDS.items() if isinstance(model, cls))
+    cv = KFold(2, shuffle=True, random_state=0)
+    search = fit(GridSearchCV(model, grid, cv=cv, n_jobs=n_jobs), X, y)
+    expected = np.empty((2, 2))
+    for i, params in enumerate(ParameterGrid(grid)):
+        for j, (train, test) in enumerate(cv.split(X)):
+            parts = [(X[k], None if y is None else y[k]) for k in (train, test)]
+            fitted = fit(clone(model).set_params(**params), *parts[0])
+            expected[i, j] = fitted.score(*parts[1])
+    found = [search.cv_results_[f"split{j}_test_score"] for j in range(2)]
+    np.testing.assert_allclose(np.transpose(found), expected, rtol=1e-5)
+    assert abs(expected[0] - expected[1]).min() > 1e-4
+    assert search.best_index_ == expected.mean(axis=1).argmax()
+    assert search.best_estimator_.recommend([0], n_items=3).shape == (3, 3)
+
 
 GRID = {"lambda_u": [1.0, 1e4], "lambda_v": [1.0, 1e4]}
 
@@ -322,6 +372,29 @@ def test_a_search_over_users_with_ratings_to_be_predicted(R):
     found = search.cv_results_["split0_test_score"][0]
     assert found == pytest.approx(expected, abs=1e-6)
     assert search.best_params_ == {"lambda_u": 1.0}
+
+
+# Callbacks
+
+
+@each_model
+def test_scoring_monitor_scores_every_epoch(model, pairs):
+    monitor = ScoringMonitor(scoring="r2")
+    fitted = clone(model).set_callbacks(monitor).fit(*pairs)
+    log = monitor.get_logs(select="most_recent").data_as_pandas
+    scores = log.loc[log["task_name"] == "epoch", "r2"]
+    assert len(scores) == fitted.n_iter_
+    assert scores.iloc[-1] == pytest.approx(fitted.score(*pairs))
+
+
+@each_model
+@pytest.mark.parametrize("search", [GridSearchCV, HalvingGridSearchCV])
+def test_the_progress_bar_shows_fits_within_a_search(model, R, capsys, search):
+    grid = search(model, {"max_iter": [2, 3]}, cv=2)
+    grid.set_callbacks(ProgressBar(max_propagation_depth=None)).fit(R)
+    out = capsys.readouterr().out
+    assert search.__name__ in out
+    assert f"{type(model).__name__} - fit" in out
 
 
 # Weights

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
-from ._base import get_data_home, validated
+from ._base import get_data_home, validated_parameters
 
 
 @overload
@@ -33,7 +33,7 @@ def load_amazon(
 ) -> Bunch: ...
 
 
-@validated(
+@validated_parameters(
     {
         "category": [str],
         "data_home": [str, os.PathLike, None],

@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def validated(
+def validated_parameters(
     parameter_constraints: dict[str, list[Any]],
 ) -> Callable[[_Function], _Function]:
     """Let scikit-learn validate the parameters of a function, keeping its type."""
@@ -42,7 +42,7 @@ def validated(
     return decorator
 
 
-@validated({"data_home": [str, os.PathLike, None]})
+@validated_parameters({"data_home": [str, os.PathLike, None]})
 def get_data_home(data_home: str | os.PathLike[str] | None = None) -> str:
     """Return the path of the folder where data sets are cached.
 
@@ -90,7 +90,7 @@ def get_data_home(data_home: str | os.PathLike[str] | None = None) -> str:
     return path
 
 
-@validated({"data_home": [str, os.PathLike, None]})
+@validated_parameters({"data_home": [str, os.PathLike, None]})
 def clear_data_home(data_home: str | os.PathLike[str] | None = None) -> None:
     """Delete the data sets that the fetchers have cached.
 

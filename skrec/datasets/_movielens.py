@@ -21,7 +21,7 @@ from ._base import (
     get_data_home,
     make_writable,
     published_md5,
-    validated,
+    validated_parameters,
     verify_archive,
 )
 from ._movielens_archives import (
@@ -97,7 +97,7 @@ def fetch_movielens(
 ) -> Bunch: ...
 
 
-@validated(
+@validated_parameters(
     {
         "version": [StrOptions(set(ARCHIVES))],
         "data_home": [str, os.PathLike, None],

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
-from ._base import get_data_home, validated
+from ._base import get_data_home, validated_parameters
 
 _CHUNK = 1_000_000  # lines parsed at a time, to bound the memory of the parser
 _TYPES = {"user": "int32", "item": "int32", "rating": "int8", "date": "datetime64[s]"}
@@ -27,7 +27,9 @@ def load_netflix(
 ) -> Bunch: ...
 
 
-@validated({"data_home": [str, os.PathLike, None], "return_X_y": ["boolean"]})
+@validated_parameters(
+    {"data_home": [str, os.PathLike, None], "return_X_y": ["boolean"]}
+)
 def load_netflix(
     *, data_home: str | os.PathLike[str] | None = None, return_X_y: bool = False
 ) -> Bunch | tuple[pd.DataFrame, pd.Series]:

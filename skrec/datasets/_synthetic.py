@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Bunch, check_random_state
 
 from .._sklearn_compat import Interval
-from ._base import validated
+from ._base import validated_parameters
 from ._synthetic_texts import draw_texts
 
 # Fractions of the range of levels. For 1 to 5 stars they give a mean of 3.5 and
@@ -20,7 +20,7 @@ _ITEM_SKEW = 1.6
 _BLOCK = 1 << 17  # ratings computed at a time, to bound the copies of their factors
 
 
-@validated(
+@validated_parameters(
     {
         "n_users": [Interval(Integral, 1, None, closed="left")],
         "n_items": [Interval(Integral, 1, None, closed="left")],
