@@ -1,11 +1,11 @@
-"""Whether every estimator still computes the same bits, for work on their structure.
+"""Check that every estimator still computes the same bits after a refactoring.
 
     python tests/same_results.py record before.pkl     # before a change
     python tests/same_results.py compare before.pkl    # after it
 
-Fits every estimator in many configurations to small data and keeps what its methods
-return. Bits are the same only on one machine with one version of each dependency, so
-that records are not kept in the repository.
+Fits every estimator in many configurations to small data and records the results of its
+methods. Bits are reproducible only on one machine with one version of each dependency,
+so records are not part of the repository.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def outputs(cls, change, form, arguments):
     """What the methods of a fitted estimator return."""
     R = DATA.R.copy()
     if "item_texts" in arguments:
-        R = R[:, :46]  # the others are known by their texts alone
+        R = R[:, :46]  # the other items have only texts
         R = sp.csr_array((R.data, R.indices, R.indptr), shape=(80, 50))
     X, y = ratings_to_samples(R)
     if arguments.get("sample_weight"):

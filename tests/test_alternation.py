@@ -12,7 +12,7 @@ LAMBDA_U = 1.5
 
 
 class FixedPrior(Prior):
-    """Means that stay where they are."""
+    """Fixed means."""
 
     def __init__(self, means):
         self._means = means
@@ -23,7 +23,7 @@ class FixedPrior(Prior):
 
 @pytest.fixture(params=[(False, False), (True, False), (True, True)])
 def parts(request, rng):
-    """An alternation, with its ratings as arrays; with biases, weights and prior."""
+    """An alternation and its arguments; with and without biases and weights."""
     has_biases, is_weighted = request.param
     R = random_sparse(rng, (12, 9), 0.4)
     weights = rng.uniform(0.2, 2, R.nnz) if is_weighted else np.ones(R.nnz)
@@ -54,7 +54,7 @@ def predict(alternation):
     return U[:, :-1] @ V[:, :-1].T + U[:, -1:] + V[:, -1]
 
 
-def test_the_objective_is_that_of_the_dense_formula(parts):
+def test_the_objective_equals_the_dense_formula(parts):
     alternation, R, W, lambda_v, means = parts
     errors = W.toarray() * (R.toarray() - predict(alternation)) ** 2
     users, items = alternation.users.vectors.numpy(), alternation.items.vectors.numpy()
@@ -64,7 +64,7 @@ def test_the_objective_is_that_of_the_dense_formula(parts):
 
 
 def solve_row(others, ratings, weights, penalty, mean, has_biases):
-    """One vector by the normal equations."""
+    """Solve the normal equations of one vector."""
     if has_biases:
         ratings = ratings - others[:, -1]
         others = np.column_stack([others[:, :-1], np.ones(len(others))])

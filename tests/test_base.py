@@ -335,6 +335,7 @@ def test_callbacks_get_a_model_that_predicts_in_every_epoch(recommender, pairs):
 
 @each(MODELS)
 def test_the_progress_bar_shows_the_fit(recommender, R, capsys):
+    pytest.importorskip("rich", reason="progress bars need the extra `progress`")
     fit(clone(recommender).set_callbacks(ProgressBar()), R)
     assert f"{type(recommender).__name__} - fit" in capsys.readouterr().out
 

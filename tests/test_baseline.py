@@ -7,11 +7,6 @@ from skrec import BaselineRegressor
 from skrec.model_selection import ratings_to_samples
 
 
-@pytest.fixture(scope="module")
-def pairs(R):
-    return ratings_to_samples(R)
-
-
 def effects(R, weights, lambda_u, lambda_v):
     """Effects by the dense normal equations."""
     W = R.copy()
@@ -47,14 +42,14 @@ def test_a_prediction_is_the_mean_plus_both_effects(R, pairs):
     np.testing.assert_allclose(model.predict(X), expected)
 
 
-def test_unseen_users_and_items_get_the_effect_that_is_known(R, pairs):
+def test_unseen_users_and_items_get_the_known_effect(R, pairs):
     model = BaselineRegressor(clip=False).fit(*pairs)
     mean, users, items = effects(R, np.ones(R.nnz), 5.0, 5.0)
     found = model.predict([[1000, 3], [2, 1000], [1000, 1000]])
     np.testing.assert_allclose(found, [mean + items[3], mean + users[2], mean])
 
 
-def test_the_objective_is_that_of_the_notes(R):
+def test_the_objective_equals_the_notes(R):
     model = BaselineRegressor(lambda_u=2.0, lambda_v=3.0, clip=False).fit(R)
     errors = R.data - model.predict(ratings_to_samples(R)[0])
     users, items = model.user_factors_, model.item_biases_

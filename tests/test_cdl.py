@@ -31,7 +31,7 @@ def network_of(model, texts):
 
 @pytest.mark.parametrize("fit_biases", [True, False])
 @pytest.mark.parametrize("hidden_layer_sizes", [(), (8,), (8, 6)])
-def test_the_objective_is_that_of_the_notes(data, fit_biases, hidden_layer_sizes):
+def test_the_objective_equals_the_notes(data, fit_biases, hidden_layer_sizes):
     model = fit_on(
         data, fit_biases=fit_biases, hidden_layer_sizes=hidden_layer_sizes,
         lambda_u=2.0, lambda_v=3.0, lambda_n=4.0, lambda_w=0.5, dtype="float64",
@@ -63,7 +63,7 @@ def test_the_network_learns_the_texts_and_the_items(data):
     assert correlation[0, 1] > 0.5
 
 
-def test_words_are_counts_of_rows_of_length_1(data):
+def test_default_bags_of_words_are_normalized_counts(data):
     model = fit_on(data, max_iter=1)
     bags = TfidfVectorizer(stop_words="english", max_df=0.5, use_idf=False)
     expected = bags.fit_transform(data.item_texts).toarray()

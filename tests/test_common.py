@@ -1,4 +1,4 @@
-"""scikit-learn's checks: on the estimators as they are, and on what reads any table."""
+"""scikit-learn's checks, on all estimators and on variants that accept any table."""
 
 import os
 import re
@@ -48,9 +48,9 @@ from skrec.text import SequenceVectorizer
 VECTORIZERS = [SequenceVectorizer()]
 
 pytestmark = [
-    # The data of the checks are not made for a model to settle on.
+    # The data of the checks do not let every model converge.
     pytest.mark.filterwarnings("ignore:.* stopped at max_iter"),
-    # The checks know no texts of items.
+    # The checks pass no item texts.
     pytest.mark.filterwarnings("ignore:There are no item_texts"),
 ]
 
@@ -62,12 +62,12 @@ def ids(estimator):
 each_recommender = pytest.mark.parametrize("recommender", RECOMMENDERS, ids=ids)
 
 
-# The estimators as they are, of which many checks ask what they must refuse: each
-# reason, and how its message begins.
+# Many checks pass input that the estimators must refuse. For each reason: how the
+# message of the error begins.
 
 COLUMNS = "X has another number of columns than the two of user-item pairs"
 REPEATED = "X repeats a user-item pair, which is refused"
-SPARSE = "a sparse X is a rating matrix, beside which a 1-D y is refused"
+SPARSE = "a sparse X is a rating matrix, with which a 1-D y is refused"
 MESSAGES = {
     COLUMNS: r"X has \d+ features, but user-item pairs have 2|"
     r"Found array with 1 feature\(s\) .* while a minimum of 2",
@@ -121,7 +121,7 @@ def expected_failures(estimator):
     if isinstance(estimator, SequenceVectorizer):
         return {}
     if isinstance(estimator, BaselineRegressor):
-        # It does not iterate, so that these pass without looking.
+        # It does not iterate, so these checks pass trivially.
         return {
             name: r for name, r in EXPECTED_FAILURES.items() if "n_iter" not in name
         }
@@ -129,9 +129,9 @@ def expected_failures(estimator):
 
 
 with warnings.catch_warnings():
-    # Texts are no table: most checks are for what reads one, as below.
+    # Most checks need a table as input; TabularVectorizer below runs them.
     warnings.simplefilter("ignore", SkipTestWarning)
-    # A check that is expected to fail and passes fails the test: the list shrinks.
+    # Strict: a check that unexpectedly passes must be removed from the list.
     each_check = parametrize_with_checks(
         RECOMMENDERS + VECTORIZERS,
         expected_failed_checks=expected_failures,
@@ -145,20 +145,20 @@ def test_scikit_learns_checks(estimator, check):
         check(estimator)
     except Exception as error:
         if check.func.__name__ in expected_failures(estimator):
-            # pytest takes longer over the traceback than over all else.
+            # Formatting the traceback would take pytest longer than the check.
             raise error.with_traceback(None) from None
         raise
 
 
 def chain(error):
-    """An error, and those that it was raised for or beside."""
+    """Yield an error and the errors that it was raised from."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 @each_recommender
-def test_the_expected_failures_are_of_the_kind_that_they_say(recommender):
+def test_expected_failures_have_the_documented_reason(recommender):
     seen, expected = set(), expected_failures(recommender)
     for estimator, check in estimator_checks_generator(recommender):
         name = check.func.__name__
@@ -173,11 +173,11 @@ def test_the_expected_failures_are_of_the_kind_that_they_say(recommender):
     assert seen == set(expected)
 
 
-# What reads any table of numbers, so that no check is left out.
+# Variants that accept any table of numbers, so that all checks run.
 
 
 class ReadsTables:
-    """Reads the rows of a table as user-item pairs, and averages those repeated."""
+    """Reads the rows of a table as user-item pairs and averages repeated pairs."""
 
     def fit(self, X, y=None, *, sample_weight=None, **params):
         pairs = self._read(X, reset=True)
@@ -190,7 +190,7 @@ class ReadsTables:
             pairs, where = np.unique(pairs.to_numpy(), axis=0, return_inverse=True)
             where = where.ravel()  # NumPy 2.0.0 gives it a second axis
             sample_weight = np.bincount(where, weights)
-            # Where no weight is left, any rating will do.
+            # Pairs of weight 0 are ignored, so any rating is fine.
             weights = np.where(sample_weight[where] > 0, weights, 1)
             y = np.bincount(where, weights * y) / np.bincount(where, weights)
         super().fit(pairs, y, sample_weight=sample_weight, **params)
@@ -215,7 +215,7 @@ class ReadsTables:
         table = check_array(X, accept_sparse="csr", dtype=float)
         _check_n_features(self, table, reset=reset)
         table = table.toarray() if sp.issparse(table) else table
-        # The column in the middle is the one that tells the target of the checks.
+        # The middle column determines the target of the checks.
         ids = table[:, (table.shape[1] - 1) // 2], table.mean(axis=1)
         pairs = np.rint(np.column_stack(ids)).clip(-(2**31), 2**31).astype(np.int64)
         index = X.index if isinstance(X, pd.DataFrame) else None
@@ -262,7 +262,7 @@ class TabularRBM(ReadsTables, RoundsRatings, RBMRegressor):
 
 
 class ReadsTablesAndTexts(ReadsTables):
-    """Has texts of some of the items."""
+    """Passes texts of some of the items."""
 
     def fit(self, X, y=None, *, sample_weight=None):
         texts = {i: f"number{i} {['even', 'odd'][i % 2]} x{i % 3}" for i in range(9)}
@@ -330,11 +330,11 @@ TABULAR = [
 
 
 @parametrize_with_checks([*TABULAR, TabularVectorizer(max_df=1.0)])
-def test_no_check_fails_on_a_table(estimator, check):
+def test_all_checks_pass_on_a_table(estimator, check):
     check(estimator)
 
 
-# What the generator leaves out
+# Checks that the generator does not yield
 
 
 @pytest.mark.parametrize("estimator", RECOMMENDERS + VECTORIZERS, ids=ids)
@@ -357,7 +357,7 @@ def test_every_parameter_is_validated(estimator):
     ids=lambda check: check.__name__,
 )
 @pytest.mark.parametrize("estimator", TABULAR, ids=ids)
-def test_further_checks_on_a_table(estimator, check):
+def test_additional_checks_pass_on_a_table(estimator, check):
     check(type(estimator).__name__, estimator)
 
 
@@ -365,8 +365,8 @@ def test_further_checks_on_a_table(estimator, check):
     parse_version(scipy.__version__) < parse_version("1.14"),
     reason="scikit-learn's array API support needs SciPy 1.14",
 )
-def test_nothing_changes_with_the_array_api_on():
-    """What the checks skip unless a variable is set before SciPy is imported."""
+def test_checks_pass_with_the_array_api_enabled():
+    """The checks skip this unless a variable is set before SciPy is imported."""
     code = (
         "import test_common as t; [t.estimator_checks.check_array_api_input("
         "type(e).__name__, e, 'numpy', expect_only_array_outputs=False) "
@@ -413,7 +413,7 @@ def test_factors_have_names(recommender, R):
 
 
 @each_recommender
-def test_tags_say_what_is_taken(recommender):
+def test_tags_describe_the_supported_input(recommender):
     tags = get_tags(recommender)
     assert tags.estimator_type == "regressor"
     assert tags.input_tags.sparse

@@ -1,23 +1,19 @@
-import joblib
 import numpy as np
 import pytest
 import torch
 from helpers import make_factorization as make
-from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.metrics import root_mean_squared_error
-from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
 
 from skrec import BiasedMFRegressor, ConvMFRegressor
 from skrec._core.ridge import solve_rows
 from skrec._fitting import Fit
 from skrec._texts.network_prior import read
 from skrec.datasets import make_ratings
-from skrec.model_selection import ratings_to_samples, samples_to_ratings
+from skrec.model_selection import ratings_to_samples
 from skrec.text import ItemTexts, SequenceVectorizer, WordVectors
 
 N_USERS, N_ITEMS = 200, 150
@@ -25,7 +21,7 @@ N_USERS, N_ITEMS = 200, 150
 
 @pytest.fixture(scope="module")
 def data():
-    """Ratings of which much can be told from the texts of the items."""
+    """Ratings that the texts of the items predict well."""
     return make_ratings(
         N_USERS, N_ITEMS, density=0.15, n_factors=2, noise=0.2, text_words=60,
         random_state=0,
@@ -60,31 +56,7 @@ def read_texts(model, texts):
     return read(model.text_weights_, sequences, torch.device("cpu"))
 
 
-def cold_error(pairs, texts):
-    """RMSE on items without any rating, and that of the users' means."""
-    X, y = pairs
-    train, test = next(GroupKFold(4).split(X, groups=X[:, 1]))
-    model = fit_on(X[train], texts, y[train])
-    baseline = BiasedMFRegressor(n_factors=3, random_state=0).fit(X[train], y[train])
-    errors = [root_mean_squared_error(y[test], m.predict(X[test]))
-              for m in (model, baseline)]  # fmt: skip
-    return np.array(errors)
-
-
-def test_texts_predict_ratings_of_cold_start_items(pairs, texts):
-    with_texts, without = cold_error(pairs, texts)
-    assert with_texts < without - 0.1
-
-
-def test_texts_of_other_items_tell_nothing(pairs, texts):
-    """Shuffled among the items, the same texts gain nothing."""
-    order = np.random.default_rng(0).permutation(N_ITEMS)
-    shuffled = {i: texts[j] for i, j in enumerate(order.tolist())}
-    with_texts, without = cold_error(pairs, shuffled)
-    assert with_texts > without - 0.02
-
-
-def test_a_cold_item_is_predicted_as_its_text_says(pairs, texts):
+def test_factors_of_a_cold_start_item_are_those_of_its_text(pairs, texts):
     X, y = pairs
     rated = X[:, 1] >= 5
     model = fit_on(X[rated], texts, y[rated])
@@ -98,8 +70,10 @@ def test_a_cold_item_is_predicted_as_its_text_says(pairs, texts):
 
 
 @pytest.mark.parametrize("fit_biases", [True, False])
-def test_an_item_of_the_text_alone_is_liked_beyond_it(pairs, texts, fit_biases):
-    """By as much as the items that the user has rated are, on average."""
+def test_cold_start_items_get_the_users_mean_difference_from_texts(
+    pairs, texts, fit_biases
+):
+    """Users rate items they chose higher than the texts alone predict."""
     X, y = pairs
     weights = np.tile([1, 2], len(X))[: len(X)]
     rated = X[:, 1] >= 5
@@ -122,24 +96,7 @@ def test_an_item_of_the_text_alone_is_liked_beyond_it(pairs, texts, fit_biases):
         assert table[0] == pytest.approx(plain + expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("fit_biases", [True, False])
-def test_leaving_out_a_rating_of_a_cold_item_is_exact(data, fit_biases):
-    R = data.R.tolil()
-    R[:, :20] = 0
-    known = R.tocsr()
-    known.eliminate_zeros()
-    model = fit_on(known, data.item_texts, fit_biases=fit_biases, dtype="float64")
-    rows = data.R[:8]
-    left_out = model._predictor().predict_left_out(rows)
-    for entry, (u, i) in enumerate(zip(*rows.nonzero(), strict=True)):
-        others = rows[[u]].copy()
-        others.data[others.indices == i] = 0
-        others.eliminate_zeros()
-        expected = model.predict(others)[0, i]
-        assert left_out[entry] == pytest.approx(expected, abs=1e-6)
-
-
-def test_an_item_without_text_is_drawn_to_the_mean_of_texts(data):
+def test_an_item_without_text_is_shrunk_toward_the_mean_of_texts(data):
     texts = list(data.item_texts)
     texts[3] = None
     model = fit_on(data.R, texts)
@@ -148,8 +105,8 @@ def test_an_item_without_text_is_drawn_to_the_mean_of_texts(data):
     assert np.ptp(others, axis=0).min() > 0.01
 
 
-def test_items_solve_for_their_texts_and_ratings(data):
-    """The last half step: a ridge regression with the prior of one fit before."""
+def test_item_factors_solve_a_ridge_regression_around_their_texts(data):
+    """The last half step, with the prior of one network epoch before."""
     model = fit_on(
         data.R, data.item_texts, max_iter=1, cnn_epochs=1, learning_rate_init=1e-12,
         fit_biases=False, dtype="float64",
@@ -167,7 +124,7 @@ def test_items_solve_for_their_texts_and_ratings(data):
     np.testing.assert_allclose(model.item_factors_, expected.coef, atol=1e-4)
 
 
-def test_the_network_learns_the_items(model):
+def test_text_factors_correlate_with_item_factors(model):
     rated = model.item_factors_, model.text_factors_
     correlation = np.corrcoef(rated[0].ravel(), rated[1].ravel())[0, 1]
     assert correlation > 0.5
@@ -197,7 +154,7 @@ def test_item_weights_change_the_fit(data, model):
     assert abs(weighted.item_factors_ - model.item_factors_).max() > 1e-3
 
 
-def test_word_vectors_are_where_the_words_start(data):
+def test_word_vectors_initialize_the_words(data):
     vectorizer = SequenceVectorizer().fit(data.item_texts)
     words = list(vectorizer.vocabulary_)[:10]
     vectors = np.random.default_rng(0).normal(0, 3, (10, 5)).astype(np.float32)
@@ -217,7 +174,9 @@ def test_word_vectors_are_where_the_words_start(data):
 
 
 @pytest.mark.parametrize("fit_biases", [True, False])
-def test_extend_items_predicts_as_if_they_had_been_there(pairs, texts, fit_biases):
+def test_extend_items_gives_new_items_the_factors_of_their_texts(
+    pairs, texts, fit_biases
+):
     X, y = pairs
     rated = X[:, 1] >= 5
     known = {i: text for i, text in texts.items() if i >= 5}
@@ -232,7 +191,7 @@ def test_extend_items_predicts_as_if_they_had_been_there(pairs, texts, fit_biase
     assert set(model.recommend([0], n_items=N_ITEMS)["item"]) > set(range(5))
 
 
-def test_the_fitted_network_reads_texts_as_in_fit(model, data):
+def test_the_fitted_network_reads_texts_like_fit(model, data):
     outputs = read_texts(model, data.item_texts)
     np.testing.assert_allclose(outputs[:, :3], model.text_factors_, atol=1e-5)
 
@@ -257,7 +216,7 @@ def test_extend_items_adds_columns_after_a_fit_on_a_matrix(data):
         ({"up": "a text"}, TypeError, "strings"),
     ],
 )
-def test_bad_further_items_are_refused(model, item_texts, error, match):
+def test_bad_items_to_extend_by_are_refused(model, item_texts, error, match):
     with pytest.raises(error, match=match):
         model.extend_items(item_texts)
 
@@ -332,24 +291,12 @@ def test_a_vectorizer_of_another_kind_is_refused(data, vectorizer, match):
 
 
 @pytest.mark.parametrize("vectors", [{"nope": np.ones(3)}, {"zero": np.zeros(3)}])
-def test_word_vectors_that_say_nothing_are_refused(data, vectors):
+def test_word_vectors_of_no_word_are_refused(data, vectors):
     with pytest.raises(ValueError, match="none of the words in the texts, or zeros"):
         fit_on(data.R, data.item_texts, word_vectors=vectors)
 
 
-def test_a_text_without_a_known_word_is_none(pairs, texts):
-    X, y = pairs
-    rated = X[:, 1] != 3
-    silent = fit_on(X[rated], texts | {3: "the of and"}, y[rated])
-    mean = np.delete(silent.text_factors_, 3, axis=0).mean(axis=0)
-    np.testing.assert_allclose(silent.text_factors_[3], mean, atol=1e-6)
-    expected = silent.user_means_[0]
-    assert silent.predict([[0, 3]])[0] == pytest.approx(expected)
-    with pytest.raises(ValueError, match="text of item 999 has no word"):
-        silent.extend_items({999: "zzz the"})
-
-
-def test_short_texts(data):
+def test_texts_shorter_than_a_window_work(data):
     titles = [f"Movie{j} Two{j}" for j in range(N_ITEMS)]
     model = fit_on(data.R, titles, max_iter=2)
     model.extend_items({N_ITEMS: "movie1", N_ITEMS + 1: "movie2 two3"})
@@ -361,30 +308,3 @@ def test_a_network_that_diverges_keeps_finite_weights(data):
         model = fit_on(data.R, data.item_texts, learning_rate_init=1e38)
     assert all(np.isfinite(w).all() for w in model.text_weights_.values())
     assert np.isfinite(model.predict(data.R)).all()
-
-
-def test_an_extended_model_is_a_model_like_any_other(pairs, texts, tmp_path):
-    X, y = pairs
-    rated = X[:, 1] >= 5
-    known = {i: text for i, text in texts.items() if i >= 5}
-    model = fit_on(X[rated], known, y[rated], warm_start=True)
-    model.extend_items({0: texts[0]}).extend_items({i: texts[i] for i in (2, 1)})
-    joblib.dump(model, tmp_path / "model")
-    copy = joblib.load(tmp_path / "model", mmap_mode="r")
-    np.testing.assert_array_equal(copy.predict(X[:50]), model.predict(X[:50]))
-    copy.extend_items({3: texts[3], 4: texts[4]})
-    R = samples_to_ratings(X, y, items=copy.items_)[0]
-    assert copy.score(R) > 0.2
-    assert copy.transform(R).shape == (N_USERS, 3)
-    assert copy.fit(X, y, item_texts=texts).predict(X).shape == y.shape
-
-
-def test_texts_are_routed_unasked(pairs, texts):
-    X, y = pairs
-    pipeline = make_pipeline(FunctionTransformer(), make(ConvMFRegressor, max_iter=2))
-    with config_context(enable_metadata_routing=True):
-        search = GridSearchCV(pipeline, {"convmfregressor__lambda_u": [1.0, 1e4]}, cv=2)
-        search.fit(X, y, item_texts=ItemTexts(texts))
-    best = search.best_estimator_[-1]
-    assert best.text_factors_.any()
-    assert best.lambda_u == 1.0

@@ -19,7 +19,7 @@ def fit_on(data, texts=None, **params):
     return model.fit(data.R, item_texts=texts or data.item_texts)
 
 
-def test_items_are_drawn_to_what_the_topic_model_makes_of_their_texts(data):
+def test_text_factors_are_topic_proportions_without_refinement(data):
     model = fit_on(data, refine=False, dtype="float64")
     words = CountVectorizer(max_features=8000, max_df=0.5, stop_words="english")
     counts = words.fit_transform(data.item_texts)
@@ -32,7 +32,7 @@ def test_items_are_drawn_to_what_the_topic_model_makes_of_their_texts(data):
 
 @pytest.mark.parametrize("fit_biases", [True, False])
 @pytest.mark.parametrize("refine", [True, False])
-def test_the_objective_is_that_of_the_notes_and_falls(data, fit_biases, refine):
+def test_the_objective_equals_the_notes_and_decreases(data, fit_biases, refine):
     model = fit_on(data, fit_biases=fit_biases, refine=refine, dtype="float64")
     U, V = model.user_factors_, model.item_factors_
     sums = U @ V.T + model.intercept_
@@ -51,7 +51,7 @@ def test_the_objective_is_that_of_the_notes_and_falls(data, fit_biases, refine):
     assert np.diff(model.loss_curve_).max() < 0
 
 
-def test_refined_proportions_are_nearer_to_the_items(data):
+def test_refined_proportions_are_closer_to_item_factors(data):
     texts = [" ".join(text.split()[:8]) for text in data.item_texts[:-1]] + [None]
     plain, refined = (fit_on(data, texts, refine=refine) for refine in (False, True))
     distances = [
@@ -76,7 +76,7 @@ def test_items_without_ratings_keep_the_proportions_of_the_topic_model(data):
     assert abs(model.text_factors_[3:] - found[3:]).max() > 1e-3
 
 
-def test_warm_start_goes_on_with_refined_proportions(data):
+def test_warm_start_continues_from_refined_proportions(data):
     model = fit_on(data, warm_start=True)
     before, proportions = model.loss_curve_[-1], model.text_factors_
     model.set_params(max_iter=1, tol=1e9, n_iter_no_change=1)
@@ -86,7 +86,7 @@ def test_warm_start_goes_on_with_refined_proportions(data):
     np.testing.assert_allclose(model.text_factors_, proportions, atol=0.05)
 
 
-def test_the_mean_bias_is_that_of_the_rated_items(data):
+def test_text_biases_are_the_mean_item_bias(data):
     model = fit_on(data, fit_biases=True)
     expected = np.full(40, model.item_biases_.mean())
     np.testing.assert_allclose(model.text_biases_, expected, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""Downloads, the cache and its folder, against a small server on this machine."""
+"""Downloads and the cache, with a small server on this machine."""
 
 import hashlib
 import io
@@ -27,7 +27,7 @@ EXPECTED_TARGET = [4.0, 0.5, 3.5, 5.0] * 500
 
 
 def make_archive(name=NAME):
-    """A file in the format of the newer sets, large enough to be cut in two."""
+    """Make an archive in the newer format, large enough to interrupt its transfer."""
     rng = np.random.RandomState(0)
     ratings = "".join(
         f"{user},{user % 7 + 1},{rating},{rng.randint(10**9)}\n"
@@ -44,7 +44,7 @@ def make_archive(name=NAME):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serve ``server.files``, with the faults that a test has asked for."""
+    """Serve ``server.files`` with the faults that a test requests."""
 
     def do_GET(self):
         server, name, range_ = self.server, self.path[1:], self.headers.get("Range")
@@ -254,7 +254,7 @@ def interrupted_copy(source, target, length):
     raise KeyboardInterrupt
 
 
-def test_interrupt_leaves_no_file_but_a_part_to_resume(server, tmp_path, monkeypatch):
+def test_interrupt_leaves_only_a_part_to_resume(server, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(_base.shutil, "copyfileobj", interrupted_copy)
         with pytest.raises(KeyboardInterrupt):
@@ -290,7 +290,7 @@ def test_unreachable_server_says_what_to_do(server, tmp_path, monkeypatch):
     assert f"save it as {str(tmp_path / (NAME + '.zip'))!r}" in message
 
 
-def test_calls_at_once_do_not_disturb_each_other(server, tmp_path):
+def test_concurrent_calls_do_not_interfere(server, tmp_path):
     server.cuts = [1000, 2000]
     with ThreadPoolExecutor(4) as pool:
         datasets = list(pool.map(lambda _: fetch(tmp_path), range(4)))
@@ -321,7 +321,7 @@ def test_damaged_archive_put_there_by_hand_is_refused_and_kept(tmp_path):
     assert files_in(tmp_path) == {"ml-1m.zip"}
 
 
-def test_filled_cache_is_only_read(server, tmp_path, monkeypatch):
+def test_a_filled_cache_is_never_written(server, tmp_path, monkeypatch):
     fetch(tmp_path)
 
     def refuse(*args, **kwargs):

@@ -34,7 +34,7 @@ def home(request, tmp_path):
     return tmp_path
 
 
-def test_ratings_and_descriptions_are_those_of_the_files(home):
+def test_ratings_and_descriptions_equal_the_files(home):
     videos = load_amazon("Video", data_home=home)
     assert videos.data.to_numpy().tolist() == [["A1", "B2"], ["A2", "B1"]]
     assert videos.target.tolist() == [5.0, 1.0]  # the latest of two ratings

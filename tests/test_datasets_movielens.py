@@ -1,4 +1,4 @@
-"""The official MovieLens formats, from archives put into the data folder by hand."""
+"""The official MovieLens formats, read from archives in the data folder."""
 
 import os
 import zipfile
@@ -12,7 +12,7 @@ from sklearn.model_selection import cross_validate
 
 from skrec.datasets import _movielens, _movielens_archives, fetch_movielens
 
-# In every format the same three ratings, the last one in half stars where allowed.
+# The same three ratings in every format, the last in half stars if allowed.
 WHOLE = [(1, 10, 5, 978300760), (300, 2, 3, 978302109), (1, 70000, 1, 978301968)]
 HALF = [*WHOLE[:2], (1, 70000, 0.5, 978301968)]
 
@@ -46,7 +46,7 @@ def archive_100k():
 
 
 def archive_dat(folder, ratings, encoding):
-    # U+0085 ends a line for str.splitlines, but it is a byte of Windows' code page.
+    # str.splitlines splits at U+0085, which is a character of a Windows code page.
     items = [
         (10, "Star Wars: Episode IV (1977)", "Action|Sci-Fi"),
         (2, "Les Misérables\x85 :: Part 2 (1995)", "Drama"),
@@ -105,7 +105,7 @@ CASES = {
 
 @pytest.fixture
 def fetch(tmp_path, monkeypatch):
-    """Fetch a version from files that are first packed into its archive."""
+    """Pack files into the archive of a version and fetch it."""
 
     def fetch(version, files, **options):
         archive = _movielens.ARCHIVES[version]._replace(md5=None)
@@ -223,7 +223,7 @@ def test_other_versions_have_no_splits(fetch):
 
 
 @pytest.mark.parametrize("column", ["text", "plot"])
-def test_texts_that_are_in_the_cache_already_are_kept(fetch, tmp_path, column):
+def test_texts_already_in_the_cache_are_kept(fetch, tmp_path, column):
     (tmp_path / "ml-1m").mkdir()
     texts = pd.DataFrame(
         {"item": [10, 2], "title": ["a", "b"], "year": ["1977", "V"]}

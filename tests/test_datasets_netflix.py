@@ -33,7 +33,7 @@ def home(request, tmp_path):
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 100])
-def test_ratings_and_titles_are_those_of_the_files(home, monkeypatch, chunk):
+def test_ratings_and_titles_equal_the_files(home, monkeypatch, chunk):
     monkeypatch.setattr(_netflix, "_CHUNK", chunk)
     netflix = load_netflix(data_home=home)
     expected = [(u, i, s, d) for i, rows in RATINGS.items() for u, s, d in rows]

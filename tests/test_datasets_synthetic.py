@@ -28,7 +28,7 @@ SIZES = [
 
 
 def gini(counts):
-    """0 where all counts are equal, near 1 where one has everything."""
+    """Gini coefficient: 0 if all counts are equal, near 1 if one has everything."""
     shares = np.cumsum(np.sort(counts)) / np.sum(counts)
     return 1 - 2 * np.mean(shares) + 1 / len(counts)
 
@@ -97,8 +97,8 @@ def test_random_state_instance_is_advanced():
     assert first.item_texts != second.item_texts
 
 
-def test_global_random_numbers_are_left_alone():
-    # The generator that NPY002 warns of is the one to be left alone.
+def test_global_random_state_does_not_change():
+    # The generator that NPY002 forbids is the one that must not change.
     before = np.random.get_state()  # noqa: NPY002
     make_ratings(random_state=0)
     after = np.random.get_state()  # noqa: NPY002
@@ -153,7 +153,7 @@ def test_items_are_drawn_in_proportion_to_weights_up_to_certainty(count):
     counts = np.full(n_users, count)
     cells = _synthetic._draw_by_weight(counts, weights, rng)
     drawn = np.bincount(cells % 20, minlength=20) / n_users
-    # An item across a border is sometimes drawn twice, which counts once.
+    # An item at the border of two strata may be drawn twice, which counts once.
     assert np.all(drawn <= shares + 0.015)
     assert np.all(drawn >= 0.75 * shares - 0.015)
     complete = _synthetic._complete(cells, counts, 20, rng)
@@ -179,7 +179,7 @@ def test_allocation_is_exact_and_within_bounds(total, skew):
     assert counts.sum() == total
     assert counts.min() >= (total >= 10)
     assert counts.max() <= 5
-    # Nearly proportional: only rounding may prefer the smaller of two weights.
+    # Nearly proportional: only rounding may favor the smaller of two weights.
     assert np.all(np.diff(counts[np.argsort(weights)]) >= -1)
 
 
@@ -205,7 +205,7 @@ def test_without_noise_ratings_are_rounded_expectations():
     assert np.array_equal(dataset.R.data, rounded)
 
 
-def test_noise_has_the_asked_deviation():
+def test_noise_has_the_requested_deviation():
     levels = np.linspace(0, 16, 1601)
     dataset = make_ratings(noise=0.5, levels=levels, random_state=0)
     inside = np.abs(dataset.R_expected.data - 8) < 5
@@ -231,14 +231,14 @@ def cross_validated_r2(texts, factors):
 
 
 @pytest.mark.parametrize("n_factors", [2, 10])
-def test_texts_tell_the_factors(n_factors):
+def test_texts_predict_the_factors(n_factors):
     dataset = make_ratings(n_items=200, n_factors=n_factors, random_state=0)
     assert cross_validated_r2(dataset.item_texts, dataset.item_factors) > 0.4
     shuffled = np.random.RandomState(0).permutation(dataset.item_factors)
     assert cross_validated_r2(dataset.item_texts, shuffled) < 0.05
 
 
-def test_texts_are_words_that_tokenisers_keep():
+def test_texts_are_words_that_tokenizers_keep():
     texts = make_ratings(text_words=40, random_state=0).item_texts
     assert all(isinstance(text, str) for text in texts)
     tokenize = TfidfVectorizer(stop_words="english").build_analyzer()
@@ -269,7 +269,7 @@ def test_memory_grows_with_the_ratings_not_with_the_cells():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert dataset.R.nnz == n_ratings
-    # A tenth of one byte a cell.
+    # A tenth of a byte per cell.
     assert peak < 40_000**2 / 10
 
 

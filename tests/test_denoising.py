@@ -26,7 +26,7 @@ def bags(rng):
 
 
 def dense(network, X):
-    """Codes and reconstructions by dense products."""
+    """Codes and reconstructions, computed with dense products."""
     layers = [w.detach().numpy() for w in network.layers]
     biases = [b.detach().numpy() for b in network.biases]
     hidden, codes = X.toarray(), None
@@ -38,7 +38,7 @@ def dense(network, X):
     return codes, hidden @ decoder.T + network.decoder_bias.detach().numpy()
 
 
-def test_codes_and_errors_are_those_of_dense_products(network, bags):
+def test_codes_and_errors_equal_dense_products(network, bags):
     X, tensors = bags
     order = torch.tensor([3, 0, 1, 2, 7, 6, 5, 4])
     codes, reconstructed = dense(network, X)
@@ -52,7 +52,7 @@ def test_codes_and_errors_are_those_of_dense_products(network, bags):
         assert error.item() == pytest.approx(errors[batch.texts].sum())
 
 
-def test_the_gradients_are_those_of_a_dense_network(network, bags):
+def test_gradients_equal_a_dense_network(network, bags):
     X, tensors = bags
     (batch,) = cut_bags(*tensors, torch.arange(8), 8)
     network.squared_error(batch, network(batch)).backward()
@@ -68,7 +68,7 @@ def test_the_gradients_are_those_of_a_dense_network(network, bags):
         torch.testing.assert_close(grad, parameter.grad)
 
 
-def test_what_corrupts_changes_what_the_network_sees(network, bags):
+def test_corruption_changes_the_input_of_the_network(network, bags):
     X, tensors = bags
     (batch,) = cut_bags(*tensors, torch.arange(8), 8)
     expected = dense(network, X * 0)[0]

@@ -9,7 +9,7 @@ from skrec._core.device import (
 )
 
 
-def test_auto_takes_a_gpu_only_where_there_is_one(monkeypatch):
+def test_auto_selects_a_gpu_if_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve_device("auto") == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -25,7 +25,7 @@ def test_auto_takes_a_gpu_only_where_there_is_one(monkeypatch):
         ("meta", "run on 'cpu' and 'cuda' only"),
     ],
 )
-def test_a_device_that_is_not_there_is_refused(monkeypatch, device, match):
+def test_a_missing_device_is_refused(monkeypatch, device, match):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match=match):
         resolve_device(device)
@@ -39,7 +39,7 @@ def test_a_fitted_model_falls_back_to_the_cpu(monkeypatch):
         inference_device("gpu")
 
 
-def test_generators_leave_the_global_one_alone():
+def test_generators_do_not_touch_the_global_generator():
     state = torch.get_rng_state()
     first, second = make_generator(3), make_generator(3)
     assert torch.rand(5, generator=first).equal(torch.rand(5, generator=second))

@@ -100,7 +100,7 @@ def test_what_classes_share_is_worded_identically(name):
     common = Counter(d for cls, d in described.items() if cls not in exceptions)
     assert len(common) == 1
     different = {cls for cls, text in described.items() if text not in common}
-    assert different == exceptions  # an exception that is not needed any more fails
+    assert different == exceptions  # unneeded exceptions fail, too
 
 
 def test_exceptions_are_about_documented_entries():

@@ -1,4 +1,4 @@
-"""What a fit leaves behind: when it is refused, interrupted, continued or resumed."""
+"""The state after a fit that is refused, interrupted, continued or resumed."""
 
 import inspect
 
@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import RECOMMENDERS, TEXT_CLASSES, Interrupt, name_of, small
+from helpers import RECOMMENDERS, TEXT_CLASSES, Interrupt, fit, name_of, small
 from sklearn.base import clone
-from sklearn.callback import ProgressBar
 
 from skrec import (
     AutoRecRegressor,
@@ -23,18 +22,11 @@ from skrec._factorization import alternation
 from skrec._fitting import Fit
 from skrec.datasets import make_ratings
 
-TEXTS = make_ratings(80, 50, random_state=0).item_texts
-
 pytestmark = [pytest.mark.filterwarnings("ignore:.* stopped at max_iter")]
 
 
 def each(models):
     return pytest.mark.parametrize("recommender", models, ids=name_of)
-
-
-def fit(model, X, y=None):
-    texts = {"item_texts": TEXTS} if isinstance(model, TEXT_CLASSES) else {}
-    return model.fit(X, y, **texts)
 
 
 def frame(user, item):
@@ -43,7 +35,7 @@ def frame(user, item):
 
 
 @each([m for m in RECOMMENDERS if not isinstance(m, TEXT_CLASSES)])
-def test_a_refused_refit_leaves_the_model_whole(recommender):
+def test_a_refused_refit_leaves_the_model_unchanged(recommender):
     X = frame("user", "item")
     model = clone(recommender).fit(X, [1.0, 2.0, 3.0, 4.0])
     before, state = model.predict(X), dict(vars(model))
@@ -53,7 +45,7 @@ def test_a_refused_refit_leaves_the_model_whole(recommender):
     np.testing.assert_array_equal(model.predict(X), before)
 
 
-def test_a_refusal_by_the_trainer_leaves_the_names_of_the_columns():
+def test_a_refusal_by_the_trainer_leaves_the_column_names():
     X = frame("user", "item")
     model = small(RBMRegressor).fit(X, [1, 2, 3, 4])
     many = pd.DataFrame({"u": np.arange(200), "i": np.arange(200)})
@@ -64,7 +56,7 @@ def test_a_refusal_by_the_trainer_leaves_the_names_of_the_columns():
 
 
 @each(RECOMMENDERS)
-def test_an_interrupt_in_the_first_epoch_leaves_the_model_whole(
+def test_an_interrupt_in_the_first_epoch_leaves_the_model_unchanged(
     recommender, R, monkeypatch
 ):
     model = fit(clone(recommender), R)
@@ -125,11 +117,11 @@ def test_a_refit_replaces_all_attributes_at_once(R):
     expected, predictor = model.predict(R), model._predictor()
     model.fit(R[:60])
     assert len(model.users_) == 60
-    # What was being predicted with before goes on with all of the old attributes.
+    # A predictor that is in use keeps all of the old attributes.
     np.testing.assert_array_equal(predictor.predict_rows(R), expected)
 
 
-def test_names_of_columns_do_not_outlive_a_fit_without_names():
+def test_a_fit_without_column_names_removes_them():
     model = small(PMFRegressor).fit(frame("user", "item"), [1, 2, 3, 4])
     model.fit(frame("user", "item").to_numpy(), [1, 2, 3, 4])
     assert not hasattr(model, "feature_names_in_")
@@ -139,7 +131,7 @@ def test_names_of_columns_do_not_outlive_a_fit_without_names():
 
 
 class Recorder:
-    """Runs a fit up to an epoch, and hands over its trainer."""
+    """Captures the trainers of fits, without running them."""
 
     def __init__(self, monkeypatch):
         self.trainers = []
@@ -166,9 +158,7 @@ def steps(trainer, epochs):
         small(BayesianMFRegressor, implicit=True),
     ]
 )
-def test_a_trainer_goes_on_from_a_state_as_if_it_had_never_stopped(
-    recommender, R, monkeypatch
-):
+def test_a_trainer_resumes_exactly_from_a_saved_state(recommender, R, monkeypatch):
     recorder = Recorder(monkeypatch)
     whole = recorder.trainer(recommender, R)
     first = steps(whole, range(3))
@@ -186,7 +176,7 @@ def test_a_trainer_goes_on_from_a_state_as_if_it_had_never_stopped(
 
 
 @pytest.mark.parametrize("cls", [BiasedMFRegressor, SVDppRegressor])
-def test_a_warm_start_on_the_same_ratings_is_at_its_end(cls):
+def test_a_warm_start_on_the_same_ratings_stops_at_once(cls):
     R = make_ratings(n_users=300, n_items=100, random_state=0).R
     model = cls(n_factors=3, random_state=0, warm_start=True).fit(R)
     assert model.n_iter_ > 10
@@ -198,7 +188,7 @@ def test_a_warm_start_on_the_same_ratings_is_at_its_end(cls):
 
 @pytest.mark.parametrize("kind", ["item", "user"])
 @pytest.mark.parametrize("cls", [AutoRecRegressor, RBMRegressor])
-def test_a_warm_start_names_the_ids_that_do_not_match(cls, kind):
+def test_a_warm_start_refuses_ids_of_another_type(cls, kind):
     y = [1.0, 2.0, 3.0, 4.0]
     model = small(cls, kind=kind, warm_start=True)
     model.fit([[1, 1], [1, 2], [2, 1], [2, 2]], y)
@@ -217,12 +207,6 @@ def test_ratings_are_counted_only_where_a_penalty_is_zero(R, monkeypatch):
     fit_.estimator.set_params(lambda_u=0)
     with pytest.raises(AssertionError, match="sorted all ratings"):
         alternation.refuse_singular(fit_, 2)
-
-
-def test_callbacks_see_every_epoch_of_a_fit(R, capsys):
-    pytest.importorskip("rich", reason="progress bars need the extra `progress`")
-    small(PMFRegressor).set_callbacks(ProgressBar()).fit(R)
-    assert "PMFRegressor" in capsys.readouterr().out
 
 
 @each(RECOMMENDERS)

@@ -27,7 +27,7 @@ def positive_definite(rng, k=K):
 
 @pytest.fixture
 def problem(rng):
-    """Rows as `condition` takes them, in arrays."""
+    """Arguments of `condition` as arrays."""
     R = random_sparse(rng, (12, 9), 0.4)
     return R, {
         "ratings": R.data,
@@ -48,7 +48,7 @@ def dense_posterior(items, ratings, noise, prior, vectors, precision):
     return np.linalg.solve(A, precision @ prior + Z.T @ (noise * ratings)), A
 
 
-def test_rows_have_the_posterior_of_the_dense_formula(problem):
+def test_row_posteriors_equal_the_dense_formula(problem):
     R, arrays = problem
     posterior = condition(to_pattern(R), **tensors(arrays))
     for u in range(R.shape[0]):
@@ -65,7 +65,7 @@ def test_rows_have_the_posterior_of_the_dense_formula(problem):
         np.testing.assert_allclose(posterior.cholesky[u] @ posterior.cholesky[u].T, A)
 
 
-def test_a_singular_row_is_nan_and_leaves_the_others_alone(problem):
+def test_a_singular_row_is_nan_without_affecting_other_rows(problem):
     R, arrays = problem
     arrays["rating_precisions"][: R.indptr[1]] = -1e3
     mean = condition(to_pattern(R), **tensors(arrays)).mean
@@ -76,7 +76,7 @@ def test_a_singular_row_is_nan_and_leaves_the_others_alone(problem):
 def test_draws_have_the_posterior_covariance(problem):
     R, arrays = problem
     posterior = condition(to_pattern(R), **tensors(arrays))
-    # Each unit vector becomes a column of a root of the covariance.
+    # The draws of unit vectors are the columns of a root of the covariance.
     roots = [
         posterior.draw(unit.expand(len(R.indptr) - 1, -1)) - posterior.mean
         for unit in torch.eye(K, dtype=torch.float64)
@@ -86,7 +86,7 @@ def test_draws_have_the_posterior_covariance(problem):
     torch.testing.assert_close(root @ root.mT, torch.linalg.inv(precision))
 
 
-def test_parts_are_all_rows_in_turn(problem, monkeypatch):
+def test_parts_cover_all_rows_in_order(problem, monkeypatch):
     R, arrays = problem
     whole = condition(to_pattern(R), **tensors(arrays))
     monkeypatch.setattr("skrec._core.chunks.CHUNK", 5 * K**2)
@@ -100,7 +100,7 @@ def test_parts_are_all_rows_in_turn(problem, monkeypatch):
 
 
 @pytest.mark.parametrize("implicit", [False, True])
-def test_leaving_out_is_as_without_the_rating(problem, rng, implicit):
+def test_leaving_out_equals_conditioning_without_the_rating(problem, rng, implicit):
     R, arrays = problem
     links = rng.standard_normal((9, K)) if implicit else np.zeros((9, K))
     mean = arrays["prior"][0]
@@ -142,7 +142,7 @@ def test_implicit_means_divide_by_the_root_of_the_count(problem, rng):
     )
 
 
-def test_wishart_draws_have_its_mean_and_spread(rng):
+def test_wishart_draws_have_the_mean_and_variance_of_the_distribution(rng):
     scale, df = np.linalg.inv(positive_definite(rng)), 7.5
     draws = np.stack(
         [draw_wishart(df, np.linalg.inv(scale), rng) for _ in range(5_000)]
@@ -152,7 +152,7 @@ def test_wishart_draws_have_its_mean_and_spread(rng):
     np.testing.assert_allclose(draws.var(axis=0), variance, rtol=0.15)
 
 
-def test_the_prior_is_drawn_around_where_the_vectors_come_from(rng):
+def test_drawn_priors_recover_the_distribution_of_many_vectors(rng):
     mean, precision = rng.standard_normal(K), positive_definite(rng)
     vectors = rng.multivariate_normal(mean, np.linalg.inv(precision), size=50_000)
     drawn = draw_normal_wishart(torch.tensor(vectors), rng)
@@ -160,7 +160,7 @@ def test_the_prior_is_drawn_around_where_the_vectors_come_from(rng):
     np.testing.assert_allclose(drawn[1], precision, rtol=0.05, atol=0.05)
 
 
-def test_prior_means_are_as_uncertain_as_few_vectors_leave_them(rng):
+def test_drawn_prior_means_have_the_uncertainty_of_few_vectors(rng):
     vectors = torch.tensor(rng.standard_normal((6, K)))
     draws = [draw_normal_wishart(vectors, rng) for _ in range(3_000)]
     means = np.stack([mean for mean, _ in draws])
@@ -185,10 +185,10 @@ def make_side(rng):
     return side, F
 
 
-def test_links_have_the_posterior_of_the_dense_formula(rng):
+def test_link_draws_have_the_posterior_of_the_dense_formula(rng):
     side, F = make_side(rng)
     P, Q = side.precision.numpy(), side.link_precision.numpy()
-    # The rows of the links one after the other are normal with this precision.
+    # The concatenated rows of the links are normal with this precision.
     A = np.kron(F.T @ F, P) + np.kron(np.eye(5), Q)
     target = F.T @ (side.vectors - side.mean).numpy() @ P
     mean, covariance = np.linalg.solve(A, target.ravel()), np.linalg.inv(A)
@@ -218,8 +218,8 @@ def test_conjugate_gradients_solve_each_column(rng):
         np.testing.assert_allclose(solution[:, column], expected, atol=1e-6)
 
 
-def test_the_chain_leaves_the_joint_distribution_as_it_is(rng):
-    """Drawing ratings and parameters in turn, each keeps its prior distribution."""
+def test_the_chain_preserves_the_joint_distribution(rng):
+    """Drawing ratings and parameters in turn preserves their prior distributions."""
     R = random_sparse(rng, (6, 5), 0.6)
     pattern, ratings = to_pattern(R), torch.tensor(R.data)
     weights = torch.tensor(rng.uniform(0.5, 2, R.nnz))
@@ -238,7 +238,7 @@ def test_the_chain_leaves_the_joint_distribution_as_it_is(rng):
         sampler.sweep()
         noise.append(float(sampler.rating_precision))
         vectors.append(torch.cat([users, items]).clone())
-    # An exponential distribution of mean 1, and standard normal ones.
+    # Exponential with mean 1, and standard normal.
     shares = [np.mean(np.array(noise) < -np.log(1 - p)) for p in (0.25, 0.5, 0.75)]
     np.testing.assert_allclose(shares, [0.25, 0.5, 0.75], atol=0.06)
     found = torch.stack(vectors)

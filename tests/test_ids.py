@@ -99,7 +99,7 @@ def as_objects(values):
 
 
 def frame_of(column):
-    """A DataFrame of a column of ids and one of strings."""
+    """A DataFrame with a column of ids and a column of strings."""
     return pd.DataFrame({"user": column, "item": ["x", "y"]})
 
 
@@ -113,7 +113,7 @@ def test_arrays_of_ids_become_one_plain_type(ids, dtype):
 
 
 @pytest.mark.parametrize(("dtype", "values"), PANDAS_DTYPES.items())
-def test_data_frames_may_have_another_type_in_each_column(dtype, values):
+def test_data_frame_columns_may_differ_in_type(dtype, values):
     users, items = check_pairs(frame_of(pd.Series(values, dtype=dtype)))
     assert users.tolist() == values
     assert items.tolist() == ["x", "y"]
@@ -157,14 +157,14 @@ def test_polars_nulls_and_nested_columns_are_refused():
 
 
 @pytest.mark.parametrize("row", [list, tuple])
-def test_rows_of_lists_keep_integers_beside_strings(row):
+def test_rows_of_lists_keep_integers_with_strings(row):
     users, items = check_pairs([row((3, "x")), row((1, "y"))])
     assert users.dtype == np.int64
     assert users.tolist() == [3, 1]
     assert items.tolist() == ["x", "y"]
 
 
-def test_columns_of_one_name_are_told_apart():
+def test_columns_with_equal_names_are_distinguished():
     users, items = check_pairs(pd.DataFrame([[1, 2], [3, 4]], columns=["id", "id"]))
     assert users.tolist() == [1, 3]
     assert items.tolist() == [2, 4]
@@ -250,7 +250,7 @@ def test_other_shapes_are_refused(X, message):
         check_pairs(X)
 
 
-# NumPy deprecates the class whose refusal is tested.
+# NumPy deprecates the class that is tested here.
 @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
 def test_np_matrix_is_refused():
     with pytest.raises(TypeError, match=r"np.matrix is not supported: use np.asarray"):
@@ -262,7 +262,7 @@ def test_sparse_pairs_are_refused():
         check_pairs(sp.csr_array((3, 2)))
 
 
-def test_masked_ids_are_refused_and_a_mask_of_nothing_is_not():
+def test_only_masked_arrays_with_masked_entries_are_refused():
     X = np.ma.array([[1, 2], [3, 4]], mask=[[0, 1], [0, 0]])
     with pytest.raises(ValueError, match="X is a masked array with masked entries"):
         check_pairs(X)
@@ -304,7 +304,7 @@ def test_masked_ids_are_named_in_the_refusal():
 
 
 @pytest.mark.parametrize("dtype", ["int64", "uint64", "float64"])
-def test_row_numbers_may_be_of_any_type_of_number(dtype):
+def test_row_numbers_may_have_any_numeric_type(dtype):
     check_matrix_ids(np.array([0, 7], dtype), "user")
 
 
@@ -317,7 +317,7 @@ def test_row_numbers_may_be_of_any_type_of_number(dtype):
         ([True, False], "user", "row numbers, .* got numbers from False to True"),
     ],
 )
-def test_ids_that_are_no_row_numbers_are_refused(ids, what, message):
+def test_ids_that_are_not_row_numbers_are_refused(ids, what, message):
     with pytest.raises(ValueError, match=message):
         check_matrix_ids(check_ids(ids, what), what)
 
@@ -371,7 +371,7 @@ def test_other_values_are_found(values):
     assert found.tolist() == [1, 0]
 
 
-def test_strings_that_utf8_lacks_are_found():
+def test_strings_that_utf8_cannot_encode_are_found():
     assert positions(["\ud800", "a\0"], ["a", "a\0", "\ud800"]).tolist() == [2, 1]
 
 

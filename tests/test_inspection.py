@@ -24,7 +24,7 @@ def model(data):
 
 
 def value(model, words, i, n):
-    """A filter's value for as many words as its window has, by the plain formula."""
+    """Value of a filter for the words in its window, by the formula."""
     weights, vocabulary = model.text_weights_, model.vectorizer_.vocabulary_
     vectors = [weights["vectors"][vocabulary[word]] for word in words]
     sums = sum(v @ weights[f"filters.{i}"][o, :, n] for o, v in enumerate(vectors))
@@ -76,7 +76,7 @@ def test_phrases_have_the_highest_values_of_all_windows(model, data):
         assert part["value"].max() >= max(every) - 1e-5
 
 
-def test_texts_that_are_cut_have_no_windows_beyond_their_end(data):
+def test_truncated_texts_have_no_windows_beyond_their_end(data):
     cut = SequenceVectorizer(max_words=5)
     model = ConvMFRegressor(
         n_filters=4, window_sizes=WINDOWS, embedding_dim=5, vectorizer=cut, max_iter=3,
@@ -100,14 +100,14 @@ def test_texts_that_are_cut_have_no_windows_beyond_their_end(data):
             assert found.item() == pytest.approx(max(largest), abs=1e-5)
 
 
-def test_one_phrase_will_do_but_none_will_not(model, data):
+def test_a_single_phrase_is_accepted_and_an_empty_list_refused(model, data):
     text = data.item_texts[0]
     assert phrase_values(model, text).equals(phrase_values(model, [text]))
     with pytest.raises(ValueError, match="phrases is empty"):
         phrase_values(model, [])
 
 
-def test_what_has_no_filters_is_refused(data):
+def test_models_without_filters_are_refused(data):
     with pytest.raises(ValueError, match="without filters"):
         phrase_values(BiasedMFRegressor().fit(data.R), ["a phrase"])
     with pytest.warns(UserWarning, match="no item_texts|stopped at"):

@@ -36,7 +36,7 @@ MISSING = {
 
 
 class TextReader(RegressorMixin, BaseEstimator):
-    """Stands for a recommender: keeps the texts that reach its fit."""
+    """A minimal recommender that stores the texts passed to fit."""
 
     def fit(self, X, y=None, *, item_texts=None):
         on_matrix = sp.issparse(X)
@@ -49,7 +49,7 @@ class TextReader(RegressorMixin, BaseEstimator):
 
 
 class TestItemTexts:
-    def test_cross_validation_passes_it_whole_and_cuts_all_others(self):
+    def test_cross_validation_passes_it_whole_and_splits_all_others(self):
         X = np.zeros((4, 2))
         sized = {"list": PLOTS, "Series": pd.Series(PLOTS), "array": np.array(PLOTS)}
         sized["dict"] = dict(enumerate(PLOTS))
@@ -60,7 +60,7 @@ class TestItemTexts:
             assert whole is params["whole"]
 
     @pytest.mark.parametrize("wrap", [list, lambda texts: dict(enumerate(texts))])
-    def test_with_a_matrix_cut_texts_are_refused_and_wrapped_ones_arrive(self, wrap):
+    def test_with_a_matrix_split_texts_are_refused_and_wrapped_texts_arrive(self, wrap):
         R = make_ratings(10, 10, density=0.8, random_state=0).R
         texts = wrap([f"text {item}" for item in range(10)])
         run = partial(cross_validate, TextReader(), R, cv=2, error_score="raise")
@@ -73,7 +73,7 @@ class TestItemTexts:
             run(params={"item_texts": texts})
         assert run(params={"item_texts": ItemTexts(texts)})["test_score"].min() == 10
 
-    def test_with_pairs_cut_texts_are_refused_and_wrapped_ones_arrive(self):
+    def test_with_pairs_split_texts_are_refused_and_wrapped_texts_arrive(self):
         X, y = [[0, 0], [0, 1], [1, 0], [1, 2]], [1.0, 2.0, 3.0, 4.0]
         texts = dict(enumerate(PLOTS))
         search = GridSearchCV(TextReader(), {}, cv=2, error_score="raise")
@@ -87,7 +87,7 @@ class TestItemTexts:
         search.fit(X, y, item_texts=ItemTexts(texts))
         assert search.best_score_ == 4
 
-    def test_it_has_no_size_by_which_it_could_be_cut(self):
+    def test_it_has_no_size_by_which_it_could_be_split(self):
         for name in ("__len__", "shape", "__array__", "__getitem__", "__iter__"):
             assert not hasattr(ItemTexts(PLOTS), name)
 
@@ -101,7 +101,7 @@ class TestItemTexts:
         assert copied(item_texts) == item_texts
         assert pickle.loads(pickle.dumps(item_texts)) == item_texts
 
-    def test_equality_is_that_of_the_contents(self):
+    def test_equality_compares_the_contents(self):
         by_id = ItemTexts({1: "a", 2: None})
         assert by_id == ItemTexts(pd.Series([np.nan, "a"], index=[2.0, 1.0]))
         assert by_id == ItemTexts(by_id)
@@ -115,7 +115,7 @@ class TestItemTexts:
         assert repr(ItemTexts(PLOTS)) == "ItemTexts(<4 texts by column>)"
         assert repr(ItemTexts({1: "a"})) == "ItemTexts(<1 text by item id>)"
 
-    def test_what_holds_no_texts_is_refused(self):
+    def test_other_objects_are_refused(self):
         with pytest.raises(
             TypeError,
             match=r"texts must be a mapping or pandas Series from item id to text, .*"
@@ -137,7 +137,7 @@ class TestResolveItemTexts:
 
     @pytest.mark.parametrize("wrap", [lambda texts: texts, ItemTexts])
     @pytest.mark.parametrize("kind", [dict, pd.Series])
-    def test_texts_follow_the_ids_and_cold_items_join(self, kind, wrap):
+    def test_texts_follow_the_ids_and_cold_start_items_are_added(self, kind, wrap):
         texts = wrap(kind({5: "e", 4: "d", 1: "a", 0: "zero", 2: None, 6: ""}))
         ids, found = self.PAIRS(texts, self.ITEMS)
         assert ids.tolist() == [0, 1, 3, 4, 5]
@@ -163,7 +163,7 @@ class TestResolveItemTexts:
         assert ids.tolist() == [1, 2**62 + 1, 2**63]
         assert texts == [None, "known", "large"]
 
-    def test_texts_of_none_of_the_items_are_allowed(self):
+    def test_texts_of_other_items_only_are_allowed(self):
         ids, texts = self.PAIRS({7: "g"}, self.ITEMS)
         assert ids.tolist() == [1, 3, 5, 7]
         assert texts == [None, None, None, "g"]
@@ -194,7 +194,7 @@ class TestResolveItemTexts:
         match = f"item_texts has {n_texts} texts, but X has 3 columns"
         with pytest.raises(ValueError, match=f"{match}.*scikit-learn splits"):
             self.MATRIX(["a"] * n_texts, np.arange(3))
-        # What is wrapped was not cut.
+        # Wrapped texts were not split, so the message does not mention it.
         with pytest.raises(ValueError, match=f"{match}.* to text.$"):
             self.MATRIX(ItemTexts(["a"] * n_texts), np.arange(3))
 
@@ -241,6 +241,6 @@ class TestResolveItemTexts:
             (None, TypeError, "item_texts must be a mapping .* got NoneType"),
         ],
     )
-    def test_what_cannot_be_matched_is_refused(self, texts, error, match):
+    def test_texts_that_cannot_be_matched_are_refused(self, texts, error, match):
         with pytest.raises(error, match=match):
             self.PAIRS(texts, self.ITEMS)

@@ -46,7 +46,7 @@ def model(R):
 
 @pytest.fixture(scope="module")
 def rows(R):
-    """Users whom the model has not seen, with many ratings each."""
+    """Unseen users with many ratings each."""
     return R[:12]
 
 
@@ -72,7 +72,7 @@ def test_pairs_are_scored_as_scikit_learn_does(
 
 @each_scorer
 @pytest.mark.parametrize("weighted", [False, True])
-def test_rows_are_scored_by_ratings_that_are_left_out(
+def test_rows_are_scored_by_leaving_each_rating_out(
     model, rows, scorer, function, sign, weighted
 ):
     per_row, weights, expected = np.arange(12) % 3, {}, {}
@@ -98,7 +98,7 @@ def test_r2_is_the_score_of_the_estimator(model, rows):
         assert r2_scorer(model, *args) == model.score(*args)
 
 
-def test_a_pipeline_and_a_search_are_scored_by_what_is_inside(R, rows):
+def test_a_pipeline_and_a_search_are_scored_by_their_recommender(R, rows):
     pipeline = make_pipeline(MaxAbsScaler(), BiasedMFRegressor(random_state=0))
     search = GridSearchCV(
         pipeline, {"biasedmfregressor__n_factors": [3]}, cv=2,
@@ -120,7 +120,7 @@ def test_several_scorers_at_once(R):
         assert found[f"test_{name}"][0] == pytest.approx(expected)
 
 
-def test_weights_are_routed_where_they_are_requested(R):
+def test_requested_weights_are_routed(R):
     weights = np.arange(R.shape[0]) % 3 + 0.0
     with config_context(enable_metadata_routing=True):
         model = BiasedMFRegressor(n_factors=3, random_state=0)
@@ -135,7 +135,7 @@ def test_weights_are_routed_where_they_are_requested(R):
     assert expected != pytest.approx(model.score(R[:40]), abs=1e-4)
 
 
-def test_a_scorer_pickles_and_says_what_it_is(model, rows):
+def test_a_scorer_can_be_pickled_and_has_a_repr(model, rows):
     scorer = pickle.loads(pickle.dumps(neg_mean_absolute_error_scorer))
     assert scorer(model, rows) == neg_mean_absolute_error_scorer(model, rows)
     assert repr(scorer).startswith("make_rating_scorer(mean_absolute_error, greater")

@@ -108,7 +108,7 @@ def test_a_repeated_given_id_is_refused():
         samples_to_ratings([[1, 7]], [3], items=[7, 8, 7])
 
 
-def test_given_ids_of_another_kind_are_refused():
+def test_given_ids_of_another_type_are_refused():
     with pytest.raises(
         TypeError, match="user ids in X are numbers, but the known user ids"
     ):
@@ -127,13 +127,13 @@ def test_missing_ratings_are_refused():
         samples_to_ratings([[1, 7]], None)
 
 
-def test_what_is_not_sparse_is_refused():
+def test_a_dense_matrix_is_refused():
     with pytest.raises(
         TypeError, match="R must be a SciPy sparse matrix or array, got"
     ):
         ratings_to_samples(np.eye(3))
 
 
-def test_a_matrix_in_the_place_of_samples_is_refused():
+def test_a_matrix_instead_of_samples_is_refused():
     with pytest.raises(TypeError, match="X is already a rating matrix"):
         samples_to_ratings(R, None)

@@ -20,7 +20,7 @@ def make_network(n_visible, sizes, generator, activation="sigmoid", output="iden
     weights = AutoencoderWeights.draw(
         n_visible, sizes, activation, 0.5, generator, torch.float64
     )
-    # Large enough that every part of the network matters.
+    # Scaled up so that every part of the network has an effect.
     weights.encoder[0] *= 50
     weights.decoder *= 50
     for bias in weights.encoder_biases:
@@ -38,7 +38,7 @@ def data(rng):
 
 
 def reconstruct_densely(matrix, weights, activation, output):
-    """h(r) = f(W g(... g(V r + mu)) + b), as the paper writes it."""
+    """h(r) = f(W g(... g(V r + mu)) + b), the formula of the paper."""
     code = torch.tensor(matrix.toarray())
     for weight, bias in zip(weights.encoder, weights.encoder_biases, strict=True):
         code = ACTIVATIONS[activation](code @ weight + bias)
@@ -49,9 +49,7 @@ def reconstruct_densely(matrix, weights, activation, output):
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 @pytest.mark.parametrize("output", sorted(ACTIVATIONS))
-def test_reconstruction_is_that_of_the_dense_formula(
-    data, generator, activation, output
-):
+def test_reconstructions_equal_the_dense_formula(data, generator, activation, output):
     matrix, pattern, values = data
     network = make_network(10, [7], generator, activation, output)
     found = network.decode(pattern, network.encode(pattern, values))
@@ -62,7 +60,7 @@ def test_reconstruction_is_that_of_the_dense_formula(
 
 
 @pytest.mark.parametrize("sizes", [[7], [5, 4], [6, 3, 6]])
-def test_any_depth(data, generator, sizes):
+def test_reconstructions_equal_the_dense_formula_at_any_depth(data, generator, sizes):
     matrix, pattern, values = data
     network = make_network(10, sizes, generator, "tanh")
     found = network.decode(pattern, network.encode(pattern, values))
@@ -72,7 +70,7 @@ def test_any_depth(data, generator, sizes):
     )
 
 
-def test_gradient_of_the_objective_is_that_of_the_dense_formula(data, generator):
+def test_gradients_of_the_objective_equal_the_dense_formula(data, generator):
     matrix, pattern, values = data
     network = make_network(10, [5, 4], generator)
     penalty = 0.7
@@ -116,7 +114,7 @@ def test_weights_do_not_share_memory_with_the_network(generator):
 
 
 @pytest.mark.parametrize(("activation", "gain"), [("tanh", 1), ("sigmoid", 4)])
-def test_initial_weights_have_the_authors_scale(generator, activation, gain):
+def test_initial_weights_have_the_scale_of_the_paper(generator, activation, gain):
     weights = AutoencoderWeights.draw(
         2000, [100, 50], activation, 3.5, generator, torch.float32
     )
@@ -136,7 +134,7 @@ def test_bounded_outputs_map_onto_the_training_range(name, low):
 
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
-def test_outputs_start_near_the_mean_and_where_they_have_a_slope(name):
+def test_outputs_start_near_the_mean_with_a_nonzero_slope(name):
     output = OutputActivation(name, 1.0, 5.0)
     start = torch.tensor(output.start(3.5), requires_grad=True)
     rating = output(start)
@@ -149,7 +147,7 @@ def test_outputs_of_a_constant_range_start_finite():
     assert np.isfinite(OutputActivation("sigmoid", 3.0, 3.0).start(3.0))
 
 
-def test_activations_are_those_of_the_documentation():
+def test_activations_match_the_documentation():
     assert sorted(networks.ACTIVATIONS) == [
         "elu",
         "identity",

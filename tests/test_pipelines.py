@@ -1,4 +1,4 @@
-"""Texts of items and pipelines in scikit-learn's tools, compared with fits by hand."""
+"""Item texts and pipelines in scikit-learn's tools, compared with fits by hand."""
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,6 @@ from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler
 
 from skrec import AutoRecRegressor, BiasedMFRegressor, ConvMFRegressor
 from skrec.datasets import make_ratings
-from skrec.model_selection import ratings_to_samples
 from skrec.text import ItemTexts
 
 RMSE = "neg_root_mean_squared_error"
@@ -23,14 +22,9 @@ FOLDS = KFold(2, shuffle=True, random_state=0)
 N_ITEMS = 50
 
 pytestmark = [
-    # Few iterations are enough to compare.
+    # A few iterations are enough to compare models.
     pytest.mark.filterwarnings("ignore:.* stopped at max_iter"),
 ]
-
-
-@pytest.fixture(scope="module")
-def pairs(R):
-    return ratings_to_samples(R)
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +66,8 @@ def scores_by_hand(model, X, y, texts):
 # Texts
 
 
-def test_texts_change_what_is_compared_below(model, pairs, texts):
-    """Or the other tests would pass without any text arriving."""
+def test_texts_change_the_predictions(model, pairs, texts):
+    """Otherwise the other tests would pass without texts reaching the model."""
     X, y = pairs
     shuffled = dict(zip(texts, reversed(texts.values()), strict=True))
     predicted = [fit(model, X, y, t).predict(X) for t in (texts, shuffled)]
@@ -127,7 +121,7 @@ def test_a_search_swaps_the_model_in_a_step(pairs, wrapped):
 
 
 @pytest.mark.parametrize("routed", [False, True])
-def test_texts_beside_a_transformed_target(model, pairs, wrapped, routed):
+def test_texts_with_a_transformed_target(model, pairs, wrapped, routed):
     X, y = pairs
     with config_context(enable_metadata_routing=routed):
         whole = TransformedTargetRegressor(model, func=np.log, inverse_func=np.exp)
@@ -137,7 +131,7 @@ def test_texts_beside_a_transformed_target(model, pairs, wrapped, routed):
 
 
 @pytest.mark.usefixtures("routing")
-def test_bagging_draws_ratings_by_their_weights(model, pairs, wrapped):
+def test_bagging_resamples_ratings_through_weights(model, pairs, wrapped):
     X, y = pairs
     model.set_fit_request(sample_weight=True)
     bagging = BaggingRegressor(model, n_estimators=3, random_state=0)
@@ -155,8 +149,8 @@ def test_bagging_draws_ratings_by_their_weights(model, pairs, wrapped):
 
 
 @pytest.mark.usefixtures("routing")
-def test_bagging_without_weights_would_repeat_pairs(model, pairs, wrapped):
-    """What to do then: request weights as above, or draw without replacement."""
+def test_bagging_without_weights_is_refused_for_repeated_pairs(model, pairs, wrapped):
+    """Remedies: request weights as above, or sample without replacement."""
     X, y = pairs
     with pytest.raises(ValueError, match="X has repeated user-item pairs"):
         BaggingRegressor(model, 2, random_state=0).fit(X, y, item_texts=wrapped)
@@ -172,8 +166,8 @@ def test_bagging_without_weights_would_repeat_pairs(model, pairs, wrapped):
     np.testing.assert_allclose(bagging.predict(X), np.mean(expected, axis=0))
 
 
-def test_stacking_of_models_that_have_read_the_texts(pairs, wrapped):
-    """The models are fitted before, and stacked on ratings that they have not seen."""
+def test_stacking_combines_prefit_models_with_texts(pairs, wrapped):
+    """Models are fitted first, and stacked on held-out ratings."""
     X, y = pairs
     train, rest = next(FOLDS.split(X))
     fitted = [
@@ -189,8 +183,8 @@ def test_stacking_of_models_that_have_read_the_texts(pairs, wrapped):
 
 
 @pytest.mark.usefixtures("routing")
-def test_stacking_hands_texts_to_the_last_estimator_too(model, pairs, wrapped):
-    """A limitation of scikit-learn, which the models fitted before get around."""
+def test_stacking_also_passes_texts_to_the_final_estimator(model, pairs, wrapped):
+    """A limitation of scikit-learn; prefit models work around it."""
     X, y = pairs
     stack = StackingRegressor([("model", model)], Ridge(), cv=FOLDS)
     with pytest.raises(TypeError, match="unexpected keyword argument 'item_texts'"):
@@ -213,7 +207,7 @@ def test_stacking_without_texts(pairs):
     np.testing.assert_allclose(stack.predict(X), expected, rtol=1e-6)
 
 
-# As many texts as samples: scikit-learn splits what has a size.
+# As many texts as samples: scikit-learn splits every object of that length.
 
 
 @pytest.fixture
@@ -228,9 +222,7 @@ def search_of(model):
     )
 
 
-def test_wrapped_texts_pass_whole_where_there_are_as_many_samples(
-    model, as_many, texts
-):
+def test_wrapped_texts_pass_whole_if_there_are_as_many_samples(model, as_many, texts):
     X, y = as_many
     expected = scores_by_hand(clone(model).set_params(max_iter=2), X, y, texts)
     for given in (texts, pd.Series(texts)):
@@ -239,20 +231,20 @@ def test_wrapped_texts_pass_whole_where_there_are_as_many_samples(
         assert search.best_estimator_.items_.tolist() == list(range(N_ITEMS))
 
 
-def test_a_list_beside_pairs_is_refused_and_explained(model, as_many, texts):
+def test_a_list_with_pairs_is_refused_with_the_remedy(model, as_many, texts):
     X, y = as_many
     with pytest.raises(TypeError, match=r"skrec\.text\.ItemTexts around one"):
         search_of(model).fit(X, y, item_texts=list(texts.values()))
 
 
-def test_a_dict_of_the_number_of_samples_is_refused(model, as_many, texts):
+def test_a_dict_as_long_as_the_samples_is_refused(model, as_many, texts):
     X, y = as_many
     with pytest.raises((KeyError, TypeError)):
         search_of(model).fit(X, y, item_texts=texts)
 
 
-def test_a_series_of_the_number_of_samples_is_cut(model, as_many, texts):
-    """Nothing tells it from a short Series; hence the wrapper."""
+def test_a_series_as_long_as_the_samples_is_split(model, as_many, texts):
+    """It looks like a shorter Series, which is why the wrapper exists."""
     X, y = as_many
     series = pd.Series(texts)
     found = search_of(model).fit(X, y, item_texts=series)
@@ -267,8 +259,9 @@ def test_a_series_of_the_number_of_samples_is_cut(model, as_many, texts):
     assert expected != pytest.approx(scores_by_hand(model, X, y, texts), abs=1e-9)
 
 
-def test_texts_by_column_of_a_square_matrix(model, R, texts):
-    """A list is cut and refused; wrapped it passes."""
+def test_with_a_square_matrix_a_list_is_refused_and_a_wrapped_list_passes(
+    model, R, texts
+):
     square, by_column = R[:N_ITEMS], list(texts.values())
     search = GridSearchCV(model, {"max_iter": [2]}, cv=2, error_score="raise")
     with pytest.raises(ValueError, match=r"25 texts, but X has 50 columns.*ItemTexts"):
@@ -289,7 +282,7 @@ def clean(frame):
 
 @pytest.fixture(scope="module")
 def frame(pairs):
-    """Ids with blanks and capitals, between columns that are of no use."""
+    """Ids with blanks and capitals, between unused columns."""
     X, _ = pairs
     return pd.DataFrame(
         {
@@ -361,7 +354,7 @@ def test_memory_keeps_a_fitted_step(R, tmp_path, capsys):
         make_pipeline(model, LogisticRegression(), memory=str(tmp_path)),
         {"logisticregression__C": [0.1, 1.0, 10.0]}, cv=2,
     ).fit(R, likes)  # fmt: skip
-    # One fit for each fold and the refit, whatever the later step is.
+    # One fit per fold and the refit; the parameters of later steps do not matter.
     assert capsys.readouterr().out.count("epoch 1:") == 3
     X = clone(model).set_params(verbose=False).fit(R[40:]).transform(R)
     expected = LogisticRegression(C=0.1).fit(X[40:], likes[40:])

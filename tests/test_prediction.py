@@ -134,7 +134,7 @@ def test_clip_keeps_predictions_inside_the_training_range(recommender, R, pairs)
 
 
 def test_dense_predictions_that_do_not_fit_in_memory_are_refused(model, R, monkeypatch):
-    # 8 bytes for each result, 24 for what is computed on the way.
+    # 8 bytes for each result and 24 for temporary values.
     monkeypatch.setattr("skrec._prediction.available_memory", lambda: 80 * 50 * 32 - 1)
     with pytest.raises(ValueError, match=r"would take .* GiB .* call recommend\(X\)"):
         model.predict(R)
@@ -166,7 +166,7 @@ def test_bad_input_to_predict_is_refused(model, X, error, match):
 
 
 @each_model
-def test_an_unfitted_model_says_so(recommender, R):
+def test_an_unfitted_model_is_refused(recommender, R):
     for method in ("predict", "transform", "score", "recommend"):
         with pytest.raises(NotFittedError):
             getattr(clone(recommender), method)(R)
@@ -300,10 +300,10 @@ def test_recommendations_are_ranked_by_unclipped_predictions(model, R):
     pd.testing.assert_series_equal(shown["rating"], expected)
 
 
-def test_equal_predictions_come_in_the_order_of_the_items():
+def test_ties_are_ranked_in_the_order_of_the_items():
     X = [[u, i] for u in "ab" for i in "cdefgh"]
     model = PMFRegressor(n_factors=1, random_state=0).fit(X, [3.0] * 12)
-    # An unseen user gets the items of the highest means, which are all equal.
+    # An unseen user gets the items with the highest means, which are all equal.
     for n_items in range(1, 7):
         found = model.recommend(["x"], n_items)["item"].tolist()
         assert found == list("cdefgh")[:n_items]
@@ -346,14 +346,14 @@ def test_a_device_that_names_nothing_is_refused_by_predict(R):
         model.set_params(device="gpu").predict(R)
 
 
-def test_a_replaced_attribute_counts_in_the_next_prediction(R):
+def test_a_replaced_attribute_takes_effect_in_the_next_prediction(R):
     model, pairs = small(BiasedMFRegressor, clip=False).fit(R), [[0, 1], [2, 3]]
     before = model.predict(pairs)
     model.item_biases_ = model.item_biases_ + 1
     np.testing.assert_allclose(model.predict(pairs), before + 1, atol=1e-5)
 
 
-def test_what_predicts_is_not_pickled(R):
+def test_the_predictor_is_not_pickled(R):
     model = small(PMFRegressor).fit(R)
     size = len(pickle.dumps(model))
     model.predict(R)
@@ -394,7 +394,7 @@ def test_predictions_during_refits_come_from_one_model(R):
 def test_a_stored_zero_is_a_rating_in_text_biases():
     data = make_ratings(60, 40, random_state=0, levels=(0, 1, 2, 3, 4))
     C = data.R.tocoo()
-    kept = C.col != 39  # known by its text alone
+    kept = C.col != 39  # an item that has only a text
     R = sp.csr_array((C.data[kept], (C.row[kept], C.col[kept])), shape=C.shape)
     shifted = sp.csr_array((R.data + 1, R.indices, R.indptr), shape=R.shape)
     texts = dict(enumerate(data.item_texts))

@@ -32,7 +32,7 @@ def stored():
 
 @pytest.fixture
 def more():
-    """Ratings of what `stored` does not rate."""
+    """Ratings of cells that are not stored in `stored`."""
     return sp.coo_array(([2.0, 0.0], ([2, 0], [4, 1])), shape=(4, 5))
 
 
@@ -49,7 +49,7 @@ def assert_same_record(found, expected):
 
 
 def arrays_of(matrix):
-    """The arrays that a sparse matrix is made of."""
+    """The arrays that constitute a sparse matrix."""
     if matrix.format == "dok":
         return [np.array(list(matrix.items()), dtype=object)]
     if matrix.format == "lil":
@@ -125,7 +125,7 @@ def test_the_record_is_read_only_and_shares_nothing_with_the_input(stored, weigh
                 assert not any(np.shares_memory(array, given) for given in inputs)
 
 
-def test_selected_ratings_leave_users_and_items_known():
+def test_selecting_ratings_keeps_all_users_and_items():
     ratings = check_ratings(X, Y, [1, 2, 3]).select(np.array([False, True, False]))
     assert ratings.shape == (2, 3)
     assert ratings.indptr.tolist() == [0, 0, 1]
@@ -142,7 +142,7 @@ def test_selected_entries_of_a_matrix_keep_stored_zeros(stored):
     assert found.data.tolist() == [0, 3]
 
 
-def test_many_pairs_of_many_users_and_items_take_memory_by_the_rating(rng):
+def test_memory_is_proportional_to_the_number_of_ratings(rng):
     # A dense matrix of this shape would take 8 TiB.
     users, items = np.arange(2**20), rng.permutation(2**20)
     ratings = check_ratings(np.column_stack([users * 2**40, items - 2**62]), users % 5)
@@ -222,13 +222,13 @@ def test_bad_ratings_are_refused(y, message):
         ([datetime.date(2020, 1, 1)] * 3, "text or other objects"),
     ],
 )
-def test_ratings_that_are_no_numbers_are_refused(y, found):
+def test_ratings_that_are_not_numbers_are_refused(y, found):
     with pytest.raises(TypeError, match=f"y must contain numbers, got.*{found}"):
         check_ratings(X, y)
 
 
 @pytest.mark.parametrize("name", ["y", "sample_weight"])
-def test_sparse_arrays_beside_pairs_are_refused(name):
+def test_sparse_arrays_with_pairs_are_refused(name):
     arguments = {"y": Y, name: sp.csr_array([Y])}
     with pytest.raises(TypeError, match=f"{name} is sparse, but X has user-item pairs"):
         check_ratings(X, **arguments)
@@ -255,7 +255,7 @@ def test_every_format_gives_the_same_record(stored, format, kind):
         np.testing.assert_array_equal(array, copy)
 
 
-def test_zeros_that_pad_blocks_and_diagonals_are_no_ratings():
+def test_padding_of_blocks_and_diagonals_is_not_a_rating():
     R = sp.csr_array([[5.0, 0, 0, 0], [0, 4, 0, 1]])
     for padded in sp.bsr_array(R, blocksize=(2, 2)), sp.dia_array(R):
         assert len(padded.data.ravel()) > 3
@@ -313,7 +313,7 @@ def test_entries_that_are_stored_twice_are_refused(format):
         check_ratings(R)
 
 
-def test_the_same_column_in_two_rows_is_no_repetition():
+def test_the_same_column_in_two_rows_is_allowed():
     R = sp.csr_array(([1.0, 2], [1, 1], [0, 1, 1, 2]), shape=(3, 2))
     assert check_ratings(R).indices.tolist() == [1, 1]
 
@@ -322,7 +322,7 @@ def test_entries_outside_the_shape_are_refused():
     wide = sp.csr_array(([1.0], [5], [0, 1]), shape=(1, 3))
     tall = sp.coo_array(([1.0], ([0], [0])), shape=(2, 2))
     tall.row[:] = 5
-    # SciPy itself may notice the first one, in its own words.
+    # SciPy may detect the first one itself, with its own message.
     with pytest.raises(ValueError, match=r"outside its shape|exceeds matrix"):
         check_ratings(wide)
     with pytest.raises(
@@ -332,7 +332,7 @@ def test_entries_outside_the_shape_are_refused():
 
 
 @pytest.mark.parametrize("shape", [(2**40, 3), (3, 2**40), (2**40, 2**40)])
-def test_shapes_beyond_memory_are_refused_at_once(shape):
+def test_shapes_beyond_memory_are_refused_without_allocating(shape):
     R = sp.coo_array(([1.0], ([shape[0] - 1], [shape[1] - 1])), shape=shape)
     message = "rows and columns must not exceed 2147483647, because each takes memory"
     with pytest.raises(ValueError, match=message):
@@ -361,12 +361,12 @@ def test_a_matrix_without_ratings_is_refused(shape):
         ),
     ],
 )
-def test_bad_matrices_are_refused_by_their_name(R, error, message):
+def test_bad_matrices_are_refused_with_their_name(R, error, message):
     with pytest.raises(error, match=f"ratings .*{message}"):
         check_rating_matrix(R, name="ratings", n_items=3 if R.shape == (2, 4) else None)
 
 
-def test_objects_as_entries_are_refused():
+def test_entries_of_dtype_object_are_refused():
     R = sp.csr_array(np.eye(2))
     R.data = R.data.astype(object)
     with pytest.raises(TypeError, match="X must contain real numbers, got dtype o"):
@@ -414,7 +414,7 @@ def test_a_bad_sparse_y_is_refused(stored, more, change, message):
 
 
 @pytest.mark.parametrize("y", [np.ones(4), [1, 2, 3, 4], np.ones((4, 5))])
-def test_a_dense_y_beside_a_matrix_is_refused(stored, y):
+def test_a_dense_y_with_a_matrix_is_refused(stored, y):
     message = "X is a rating matrix, so y must be None or a sparse matrix of the"
     with pytest.raises(TypeError, match=message):
         check_ratings(stored, y)
@@ -430,7 +430,7 @@ def test_weights_of_pairs_are_sorted_with_them(weights):
     assert check_ratings(X, Y, weights).weights.tolist() == [2, 3, 1]
 
 
-def test_one_number_weighs_all_ratings(stored):
+def test_a_single_weight_applies_to_all_ratings(stored):
     assert check_ratings(X, Y, 2).weights.tolist() == [2, 2, 2]
     assert check_ratings(stored, None, 2).weights.tolist() == [2, 2, 2, 2]
 
@@ -443,15 +443,15 @@ def test_sparse_weights_belong_to_the_entries_of_the_matrix(stored, format):
     assert ratings.weights.tolist() == [1, 2, 3, 4]
 
 
-def test_a_weight_for_each_row_weighs_all_its_ratings(stored, more):
+def test_a_weight_per_row_applies_to_all_its_ratings(stored, more):
     ratings = check_ratings(stored, None, [1, 2, 3, 4])
     assert ratings.weights.tolist() == [1, 1, 2, 4]
-    # Those of y too.
+    # Ratings in y too.
     ratings = check_ratings(stored, more, [1, 2, 3, 4])
     assert ratings.weights.tolist() == [1, 1, 1, 2, 3, 4]
 
 
-def test_sparse_weights_beside_a_sparse_y_cover_both(stored, more):
+def test_sparse_weights_with_a_sparse_y_cover_both(stored, more):
     both = check_ratings(stored, more)
     W = sp.csr_array((np.arange(1.0, 7), both.indices, both.indptr), shape=both.shape)
     assert check_ratings(stored, more, W).weights.tolist() == [1, 2, 3, 4, 5, 6]
@@ -459,7 +459,7 @@ def test_sparse_weights_beside_a_sparse_y_cover_both(stored, more):
         check_ratings(stored, more, ones_like(stored))
 
 
-def test_a_pair_of_weight_zero_is_absent_but_its_ids_stay_known():
+def test_a_pair_with_weight_zero_is_ignored_but_its_ids_stay_known():
     ratings = check_ratings(X, Y, [1, 0, 2])
     assert ratings.users.tolist() == ["ann", "bob"]
     assert ratings.items.tolist() == [10, 20, 30]
@@ -468,7 +468,7 @@ def test_a_pair_of_weight_zero_is_absent_but_its_ids_stay_known():
     assert ratings.weights.tolist() == [2, 1]
 
 
-def test_an_entry_of_weight_zero_is_absent(stored):
+def test_an_entry_with_weight_zero_is_ignored(stored):
     W = ones_like(stored)
     W.data[1] = 0
     for weights in W, [0, 1, 1, 1]:
@@ -478,7 +478,7 @@ def test_an_entry_of_weight_zero_is_absent(stored):
         assert (ratings.weights == 1).all()
 
 
-def test_a_pair_may_occur_again_with_weight_zero():
+def test_a_pair_may_be_repeated_with_weight_zero():
     ratings = check_ratings([*X, X[0]], [*Y, 1.0], [0, 1, 1, 1])
     assert_same_record(ratings, check_ratings(X, [1.0, *Y[1:]], [1, 1, 1]))
 
@@ -518,7 +518,7 @@ def test_bad_sparse_weights_are_refused(stored, change, message):
         check_ratings(stored, None, change(ones_like(stored)))
 
 
-def test_weights_of_empty_rows_alone_are_refused(stored):
+def test_positive_weights_of_empty_rows_only_are_refused(stored):
     with pytest.raises(ValueError, match="sample_weight is zero for all ratings"):
         check_ratings(stored, None, [0, 0, 1, 0])
 

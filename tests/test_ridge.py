@@ -15,7 +15,7 @@ SIZES = [1, 2, 3, 5, 8, 20, 30, 0, 7]
 
 @pytest.fixture
 def problem(rng):
-    """Rows with fewer and with more ratings than factors, and one without any."""
+    """Rows with fewer and more ratings than factors, and one without ratings."""
     factors = torch.tensor(rng.standard_normal((40, K)))
     indices = [np.sort(rng.choice(40, size, replace=False)) for size in SIZES]
     indptr = np.concatenate([[0], np.cumsum(SIZES)])
@@ -129,7 +129,7 @@ def test_approximate_left_out_ratings_are_close_to_refitting(problem):
     assert error < 0.2 * (naive - refitted).abs().mean()
 
 
-def test_a_relu_that_is_dead_everywhere_stays_finite(problem):
+def test_a_dead_relu_stays_finite(problem):
     indptr, indices, ratings, factors = problem
     found = solve_rows(
         indptr,
@@ -172,7 +172,7 @@ def test_a_singular_problem_is_refused():
 
 @pytest.fixture
 def general(problem, rng):
-    """What a factorization needs besides: weights, priors, penalties of rows."""
+    """Additional arguments of factorizations: weights, priors, penalties of rows."""
     n_rows = len(SIZES)
     return {
         "penalty": torch.tensor(rng.uniform(0.5, 3, n_rows)),
@@ -223,7 +223,7 @@ def test_general_ratings_left_out_equal_refitting_without_them(problem, general)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_conjugate_gradients_come_to_the_direct_solution(problem, general, dtype):
+def test_conjugate_gradients_converge_to_the_direct_solution(problem, general, dtype):
     _, _, ratings, factors = problem
     direct = solve_rows(*problem, **general, intercept=False).coef
     found = improve_rows(
@@ -239,7 +239,7 @@ def test_conjugate_gradients_come_to_the_direct_solution(problem, general, dtype
 
 @pytest.mark.parametrize("tolerance", [1e-1, 1e-8])
 def test_conjugate_gradients_never_raise_the_objective(problem, general, tolerance):
-    """Not even from a start that is the solution already."""
+    """Even if the start is already the solution."""
     _, _, ratings, factors = problem
     weights, prior = general["weights"].numpy(), general["prior"].numpy()
     solution = solve_rows(*problem, **general, intercept=False).coef
@@ -258,7 +258,7 @@ def test_conjugate_gradients_never_raise_the_objective(problem, general, toleran
             assert after <= before * (1 + 1e-12)
 
 
-def test_without_penalty_enough_ratings_are_solved_for(problem):
+def test_enough_ratings_need_no_penalty(problem):
     indptr, indices, ratings, factors = problem
     row = SIZES.index(20)
     part = slice(int(indptr[row]), int(indptr[row + 1]))
@@ -279,8 +279,8 @@ def test_too_few_ratings_without_penalty_are_refused(problem):
         )
 
 
-def test_a_row_that_is_done_takes_no_further_steps(rng):
-    """They would be made of rounding errors, and may grow without bounds."""
+def test_a_converged_row_takes_no_further_steps(rng):
+    """Further steps would consist of rounding errors and could grow without bounds."""
     factors = torch.tensor(rng.standard_normal((40, 12)))
     pattern = Pattern(torch.tensor([0, 40, 80]), torch.arange(80) % 40, (2, 40))
     ratings = torch.tensor(rng.standard_normal(80))

@@ -49,7 +49,7 @@ FOLDS = KFold(3, shuffle=True, random_state=0)
 MODELS = [small(AutoRecRegressor), small(BiasedMFRegressor)]
 
 pytestmark = [
-    # Few iterations are enough to compare.
+    # A few iterations are enough to compare models.
     pytest.mark.filterwarnings("ignore:.* stopped at max_iter"),
 ]
 each_model = pytest.mark.parametrize("model", MODELS, ids=lambda m: type(m).__name__)
@@ -67,7 +67,7 @@ def neg_rmse(y, predicted):
 
 
 def scores_by_hand(model, X, y, splits, params=None, score=neg_rmse):
-    """The score of each split, without scikit-learn."""
+    """Score of each split, computed without scikit-learn."""
     scores = []
     for train, test in splits:
         fitted = clone(model).set_params(**(params or {})).fit(X[train], y[train])
@@ -220,7 +220,7 @@ def test_validation_curve(pairs):
             small(PMFRegressor), X, y, FOLDS.split(X), {"lambda_v": value}
         )
         np.testing.assert_allclose(found, expected, rtol=1e-6)
-    # The stronger the penalty, the worse the fit to what was trained on.
+    # A stronger penalty fits the training ratings less.
     assert (np.diff(on_train.mean(axis=1)) < 0).all()
 
 
@@ -261,7 +261,7 @@ GRID = {"lambda_u": [1.0, 1e4], "lambda_v": [1.0, 1e4]}
 
 
 def assert_search_is_right(search, candidates, X, y):
-    """Compare the scores of all candidates, the best one and its refit."""
+    """Check the scores of all candidates, the best candidate and its refit."""
     expected = [
         scores_by_hand(small(BiasedMFRegressor), X, y, FOLDS.split(X), params)
         for params in candidates
@@ -309,7 +309,7 @@ def test_halving_search_over_ratings(pairs):
         if i < 2:
             following = rounds.get_group(i + 1)["params"].tolist()
             assert sorted(map(str, following)) == sorted(map(str, best))
-    # The last round has all ratings, in an order that makes no difference.
+    # The last round has all ratings; their order does not matter.
     last = now.iloc[-1]
     expected = scores_by_hand(
         small(BiasedMFRegressor), X, y, FOLDS.split(X), last["params"]
@@ -353,7 +353,7 @@ def test_nested_cross_validation(pairs):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_a_search_over_users_with_ratings_to_be_predicted(R):
+def test_a_search_over_users_predicts_the_ratings_in_y(R):
     """With a matrix, y has the ratings of the users in the test fold to predict."""
     is_asked = np.arange(R.nnz) % 4 == 0
     given, asked = R.copy(), R.copy()
@@ -390,6 +390,7 @@ def test_scoring_monitor_scores_every_epoch(model, pairs):
 @each_model
 @pytest.mark.parametrize("search", [GridSearchCV, HalvingGridSearchCV])
 def test_the_progress_bar_shows_fits_within_a_search(model, R, capsys, search):
+    pytest.importorskip("rich", reason="progress bars need the extra `progress`")
     grid = search(model, {"max_iter": [2, 3]}, cv=2)
     grid.set_callbacks(ProgressBar(max_propagation_depth=None)).fit(R)
     out = capsys.readouterr().out
@@ -437,7 +438,7 @@ def test_weights_of_users_go_through_a_search_on_a_matrix(R):
     weights = np.random.default_rng(0).uniform(0.1, 3, R.shape[0])
     search = GridSearchCV(small(BiasedMFRegressor), {"n_factors": [2]}, cv=KFold(2))
     search.fit(R, sample_weight=weights)
-    # Each user's weight is that of each of the user's ratings, in fit and in score.
+    # A user's weight applies to each of the user's ratings, in fit and in score.
     by_rating = R.copy()
     by_rating.data = np.repeat(weights, np.diff(R.indptr))
     model = small(BiasedMFRegressor).fit(R[40:], sample_weight=by_rating[40:])
@@ -451,7 +452,7 @@ def test_weights_of_users_go_through_a_search_on_a_matrix(R):
 
 @pytest.mark.parametrize("cls", [PMFRegressor, BiasedMFRegressor])
 def test_weights_equal_repetition_in_factorizations(pairs, cls):
-    """Each item solves its ridge regression on ratings repeated by their weights."""
+    """Each item solves a ridge regression with ratings repeated by their weights."""
     X, y = pairs
     times = np.random.default_rng(0).integers(0, 4, len(y))
     model = small(cls, dtype="float64", max_iter=1000, tol=1e-9).fit(

@@ -25,14 +25,14 @@ def pattern(matrix):
 
 
 def dense(matrix, values):
-    """The matrix of `pattern` and `values`, through plain indexing."""
+    """The dense matrix of `pattern` and `values`."""
     out = torch.zeros(matrix.shape, dtype=values.dtype)
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     out[torch.as_tensor(rows), torch.as_tensor(matrix.indices).long()] = values
     return out
 
 
-def test_transposed_pattern_is_that_of_scipy(matrix, pattern):
+def test_the_transposed_pattern_equals_scipy(matrix, pattern):
     expected = matrix.T.tocsr()
     np.testing.assert_array_equal(pattern.transposed.crow, expected.indptr)
     np.testing.assert_array_equal(pattern.transposed.col, expected.indices)
@@ -40,11 +40,11 @@ def test_transposed_pattern_is_that_of_scipy(matrix, pattern):
     assert pattern.transposed.shape == expected.shape
 
 
-def test_row_names_the_row_of_each_entry(matrix, pattern):
+def test_row_contains_the_row_of_each_entry(matrix, pattern):
     np.testing.assert_array_equal(pattern.row, matrix.tocoo().row)
 
 
-def test_rows_selects_rows_in_the_order_asked_for(matrix, pattern):
+def test_rows_selects_rows_in_the_given_order(matrix, pattern):
     part, entries = pattern.rows(torch.tensor([5, 0, 2]))
     expected = matrix[[5, 0, 2]]
     np.testing.assert_array_equal(part.crow, expected.indptr)
@@ -60,7 +60,7 @@ def test_rows_may_select_nothing(pattern):
 
 @pytest.fixture(params=[2, 100])
 def width(request, monkeypatch):
-    """Columns that are processed together: fewer than there are, and more."""
+    """Number of columns per block: fewer and more than there are."""
     for name in ("_SPMM_WIDTH", "_SDDMM_WIDTH"):
         monkeypatch.setattr(f"skrec._core.sparse.{name}", request.param)
 
@@ -108,7 +108,7 @@ def test_gradients_of_sddmm(pattern, generator):
     assert torch.autograd.gradgradcheck(function, factors)
 
 
-def test_gradients_are_alike_in_both_precisions(pattern, generator):
+def test_gradients_agree_in_both_precisions(pattern, generator):
     values = torch.randn(pattern.nnz, generator=generator, dtype=torch.float64)
     B = torch.randn(9, 3, generator=generator, dtype=torch.float64)
     grads = []
@@ -121,7 +121,7 @@ def test_gradients_are_alike_in_both_precisions(pattern, generator):
 
 
 @pytest.mark.parametrize("frozen", [0, 1])
-def test_sddmm_leaves_alone_what_needs_no_gradient(pattern, generator, frozen):
+def test_sddmm_computes_only_required_gradients(pattern, generator, frozen):
     factors = [
         torch.randn(n, 2, generator=generator, requires_grad=True) for n in (7, 9)
     ]
@@ -138,7 +138,7 @@ def test_kernels_take_empty_rows_and_columns(generator):
     assert empty.transposed.crow.tolist() == [0, 0, 0, 1, 1]
 
 
-def test_indices_are_of_32_bits_where_these_suffice(pattern):
+def test_indices_have_32_bits_if_these_suffice(pattern):
     assert pattern.crow.dtype == pattern.col.dtype == torch.int32
     assert pattern.transposed.col.dtype == torch.int32
 

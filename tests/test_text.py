@@ -40,7 +40,7 @@ MISSING = {
 
 
 def everything(**params):
-    """A vectorizer that leaves out no word."""
+    """Return a vectorizer that keeps all words."""
     return SequenceVectorizer(
         **{"max_df": 1.0, "stop_words": None, "max_words": 5} | params
     )
@@ -80,12 +80,12 @@ class TestSequenceVectorizer:
         ]
         assert vectorizer.inverse_transform(np.empty((0, 4), int)) == []
 
-    def test_words_are_left_out_before_the_text_is_cut(self):
+    def test_words_are_removed_before_the_text_is_truncated(self):
         vectorizer = SequenceVectorizer(max_words=2).fit(PLOTS)
         sequence = vectorizer.transform(["the unknown cat and the unheard-of dog runs"])
         assert vectorizer.inverse_transform(sequence)[0].tolist() == ["cat", "dog"]
 
-    def test_words_in_too_many_or_too_few_texts_are_left_out(self):
+    def test_words_in_too_many_or_too_few_texts_are_removed(self):
         texts = ["ab cd ef", "ab cd", "ab gh", "ab"]
         assert [*everything(max_df=0.5).fit(texts).vocabulary_] == ["cd", "ef", "gh"]
         assert [*everything(max_df=1).fit(texts).vocabulary_] == ["ef", "gh"]
@@ -109,12 +109,12 @@ class TestSequenceVectorizer:
         reference = TfidfVectorizer(norm=None)
         scores = np.asarray(reference.fit_transform(texts).sum(axis=0)).ravel()
         words = reference.get_feature_names_out()
-        # Rounded, as sums of equal products in another order differ in the last bit.
+        # Rounded, since the order of a sum changes the last bit.
         ranked = sorted(zip(-scores.round(9), words, strict=True))
         vectorizer = everything(max_features=n_kept).fit(texts)
         assert [*vectorizer.vocabulary_] == sorted(w for _, w in ranked[:n_kept])
 
-    def test_ties_are_broken_by_the_alphabet(self):
+    def test_ties_are_broken_alphabetically(self):
         texts = ["zeta beta", "eta alpha", "theta iota iota iota"]
         vectorizer = everything(max_features=3)
         for order in (texts, texts[::-1]):
@@ -147,7 +147,7 @@ class TestSequenceVectorizer:
             lambda texts: pa.chunked_array([texts]),
         ],
     )
-    def test_any_sequence_of_texts_will_do(self, make):
+    def test_any_sequence_of_texts_is_accepted(self, make):
         expected = SequenceVectorizer().fit_transform(PLOTS)
         found = SequenceVectorizer().fit_transform(make(PLOTS))
         np.testing.assert_array_equal(found, expected)
@@ -163,19 +163,19 @@ class TestSequenceVectorizer:
         np.testing.assert_array_equal(sequences, expected.fit_transform(texts))
         words = found.inverse_transform(sequences)
         assert words[0].tolist() == texts[0].rstrip(".").split()
-        # By default a word has two characters at least.
+        # By default, words have at least two characters.
         assert words[2].tolist() == ["\ud558\ub298"]
 
     def test_a_tokenizer_replaces_the_pattern_without_a_warning(self):
-        # Letters, into which it splits the English stop words as well.
+        # It also splits the English stop words into letters.
         vectorizer = SequenceVectorizer(tokenizer=list, max_df=1.0, max_words=2)
         assert vectorizer.fit_transform(["xy z", "yx"]).tolist() == [[2, 3], [3, 2]]
 
-    def test_own_stop_words_that_never_occur_are_warned_of(self):
+    def test_inconsistent_stop_words_warn_once(self):
         vectorizer = SequenceVectorizer(stop_words=["The"])
         with pytest.warns(UserWarning, match="inconsistent with your preprocessing"):
             vectorizer.fit(PLOTS)
-        # It was said once.
+        # No second warning.
         vectorizer.transform(PLOTS)
 
     @pytest.mark.parametrize("kind", [list, tuple, set, frozenset])
@@ -183,7 +183,7 @@ class TestSequenceVectorizer:
         vectorizer = SequenceVectorizer(stop_words=kind(["cat", "lion"])).fit(PLOTS)
         assert not {"cat", "lion"} & set(vectorizer.vocabulary_)
 
-    def test_case_and_pattern_are_those_of_the_constructor(self):
+    def test_lowercase_and_token_pattern_have_an_effect(self):
         texts = ["Ab ab a", "c d"]
         cased = everything(lowercase=False).fit(texts)
         assert [*cased.vocabulary_] == ["Ab", "ab"]
@@ -201,7 +201,7 @@ class TestSequenceVectorizer:
         assert seen == [text.lower() for text in PLOTS]
 
     def test_an_empty_vocabulary_is_refused_with_the_remedy(self):
-        # Half of one text is less than a text.
+        # max_df=0.5 of one text is less than one text.
         with pytest.raises(
             ValueError,
             match=r"no word of the 1 texts in X .* Raise max_df \(now 0\.5\), lower "
@@ -242,12 +242,14 @@ class TestSequenceVectorizer:
             ),
         ],
     )
-    def test_what_is_no_sequence_of_texts_is_refused(self, method, X, error, match):
+    def test_other_objects_than_sequences_of_texts_are_refused(
+        self, method, X, error, match
+    ):
         vectorizer = SequenceVectorizer().fit(PLOTS)
         with pytest.raises(error, match=match):
             getattr(vectorizer, method)(X)
 
-    def test_what_is_no_sequence_of_indices_is_refused(self):
+    def test_other_objects_than_sequences_of_indices_are_refused(self):
         vectorizer = SequenceVectorizer().fit(PLOTS)
         with pytest.raises(
             ValueError, match=r"array of integers.* shape \(1, 1\) and dtype f"
@@ -280,7 +282,7 @@ class TestSequenceVectorizer:
         ],
     )
     def test_common_checks_that_need_no_numbers_as_input(self, check):
-        # check_estimator skips all of its checks where the input is text.
+        # check_estimator skips all checks if the input is text.
         getattr(estimator_checks, check)("SequenceVectorizer", SequenceVectorizer())
 
     def test_tags_and_output(self):
@@ -288,12 +290,12 @@ class TestSequenceVectorizer:
         assert tags.string
         assert tags.allow_nan
         assert not tags.two_d_array
-        # Sequences are no table of features.
+        # Sequences are not a table of features.
         assert not hasattr(SequenceVectorizer(), "set_output")
         with config_context(transform_output="pandas"):
             assert isinstance(SequenceVectorizer().fit_transform(PLOTS), np.ndarray)
 
-    def test_it_is_a_step_of_a_pipeline_and_survives_pickling(self):
+    def test_it_works_in_a_pipeline_and_can_be_pickled(self):
         lengths = FunctionTransformer(lambda X: (X > 0).sum(axis=1, keepdims=True))
         pipeline = make_pipeline(SequenceVectorizer(), lengths)
         assert pipeline.fit_transform(PLOTS).ravel().tolist() == [5, 5, 2, 3]

@@ -10,7 +10,7 @@ WINDOWS = (2, 3)
 
 @pytest.fixture
 def sequences(generator):
-    """Texts of all lengths from none to the whole width."""
+    """Texts of all lengths, from 0 to the width of the array."""
     sequences = torch.randint(1, N_WORDS + 1, (9, MAX_WORDS), generator=generator)
     for i, length in enumerate([0, 1, 2, 3, 7, 12, 18, 19, 20]):
         sequences[i, length:] = 0
@@ -27,7 +27,7 @@ def make_network(generator, dtype=torch.float64):
 
 
 def plain_outputs(network, sequences):
-    """The same network by PyTorch's embedding and convolution of padded texts."""
+    """The same network with PyTorch's embedding and convolution of padded texts."""
     embedded = torch.nn.functional.embedding(sequences, network.vectors, padding_idx=0)
     features = []
     for filters, bias in zip(network.filters, network.filter_biases, strict=True):
@@ -49,7 +49,7 @@ def gradients(network, outputs):
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)]
 )
-def test_values_and_gradients_are_those_of_plain_convolution(
+def test_values_and_gradients_equal_plain_convolution(
     sequences, generator, batch_size, dtype, tolerance
 ):
     network = make_network(generator, dtype)
@@ -73,7 +73,7 @@ def test_texts_shorter_than_a_window_are_padded(generator):
     torch.testing.assert_close(network(batch), plain_outputs(network, padded))
 
 
-def test_buckets_of_short_texts_only(generator):
+def test_texts_that_are_all_shorter_than_a_window_work(generator):
     network = TextCNN(
         torch.randn(N_WORDS + 1, 4, generator=generator),
         (3, 5),
@@ -92,7 +92,7 @@ def test_buckets_of_short_texts_only(generator):
         torch.testing.assert_close(grad, wanted[name], atol=1e-5, rtol=1e-5)
 
 
-def test_gradients_of_the_maxima(sequences, generator):
+def test_gradients_of_the_maxima_pass_gradcheck(sequences, generator):
     (batch,) = cut_texts(sequences, torch.arange(9), 9, 3)
     vectors = torch.randn(
         len(batch.words), 3, generator=generator, dtype=torch.float64
@@ -142,7 +142,7 @@ def test_dropout_acts_on_the_hidden_units(sequences, generator):
     torch.testing.assert_close(outputs, expected)
 
 
-def test_a_word_is_left_out_of_all_texts(sequences, generator):
+def test_word_dropout_removes_a_word_from_all_texts(sequences, generator):
     network = make_network(generator)
     (batch,) = cut_texts(sequences, torch.arange(9), 9, 3)
     word = int(batch.words[3])

@@ -1,8 +1,9 @@
-"""What the factorizations with texts share; ConvMF has tests of its own besides."""
+"""Behavior that all factorizations with texts share."""
 
 import joblib
 import numpy as np
 import pytest
+from helpers import left_out, without_columns
 from helpers import make_factorization as make
 from sklearn import config_context
 from sklearn.base import clone
@@ -18,13 +19,16 @@ from skrec import (
     PMFRegressor,
 )
 from skrec.datasets import make_ratings
-from skrec.model_selection import ratings_to_samples
+from skrec.model_selection import ratings_to_samples, samples_to_ratings
 from skrec.text import ItemTexts, SequenceVectorizer
 
 N_USERS, N_ITEMS = 200, 150
 CLASSES = [ConvMFRegressor, CTRRegressor, CDLRegressor]
 PARAMS = {
-    ConvMFRegressor: {"word_dropout": 0.0, "cnn_epochs": 5, "max_iter": 10},
+    ConvMFRegressor: {
+        "n_filters": 20, "embedding_dim": 20, "hidden_dim": 20, "cnn_epochs": 10,
+        "max_iter": 20, "word_dropout": 0.0,
+    },
     CTRRegressor: {"n_factors": 6, "lambda_u": 0.2, "lambda_v": 50.0, "tol": 1e-3},
     CDLRegressor: {
         "hidden_layer_sizes": (20,), "sdae_epochs": 10, "batch_size": 50,
@@ -35,7 +39,7 @@ PARAMS = {
 
 @pytest.fixture(scope="module")
 def data():
-    """Ratings of which much can be told from the texts of the items."""
+    """Ratings that the texts of the items predict well."""
     return make_ratings(
         N_USERS, N_ITEMS, density=0.15, n_factors=2, noise=0.2, text_words=60,
         random_state=0,
@@ -68,7 +72,7 @@ def fit_on(cls, X, item_texts, y=None, **params):
 
 
 def cold_error(cls, pairs, texts):
-    """RMSE on items without any rating, and that of the same without texts."""
+    """RMSE on items without ratings, with and without texts."""
     X, y = pairs
     train, test = next(GroupKFold(4).split(X, groups=X[:, 1]))
     baseline = BiasedMFRegressor(n_factors=3, random_state=0).fit(X[train], y[train])
@@ -77,21 +81,21 @@ def cold_error(cls, pairs, texts):
             for m in (model, baseline)]  # fmt: skip
 
 
-def test_texts_predict_ratings_of_cold_start_items(bag_cls, pairs, texts):
-    with_texts, without = cold_error(bag_cls, pairs, texts)
+def test_texts_predict_ratings_of_cold_start_items(cls, pairs, texts):
+    with_texts, without = cold_error(cls, pairs, texts)
     assert with_texts < without - 0.1
 
 
-def test_texts_of_other_items_tell_nothing(bag_cls, pairs, texts):
+def test_texts_of_other_items_do_not_help(cls, pairs, texts):
     order = np.random.default_rng(0).permutation(N_ITEMS)
     shuffled = {i: texts[j] for i, j in enumerate(order.tolist())}
-    with_texts, without = cold_error(bag_cls, pairs, shuffled)
+    with_texts, without = cold_error(cls, pairs, shuffled)
     assert with_texts > without - 0.02
 
 
 @pytest.mark.parametrize("fit_biases", [True, False])
-def test_extend_items_equals_having_been_there(cls, pairs, texts, fit_biases):
-    """Items of the same text are the same, whether they come in or after the fit."""
+def test_extend_items_gives_the_same_factors_as_fit(cls, pairs, texts, fit_biases):
+    """Items with the same text get the same factors, in fit or after it."""
     X, y = pairs
     rated = X[:, 1] >= 5
     model = fit_on(cls, X[rated], texts, y[rated], fit_biases=fit_biases)
@@ -110,19 +114,12 @@ def test_extend_items_equals_having_been_there(cls, pairs, texts, fit_biases):
 
 
 @pytest.mark.parametrize("fit_biases", [True, False])
-def test_leaving_out_a_rating_of_a_cold_item_is_exact(bag_cls, data, fit_biases):
-    R = data.R.tolil()
-    R[:, :20] = 0
-    known = R.tocsr()
-    known.eliminate_zeros()
-    model = fit_on(bag_cls, known, data.item_texts, fit_biases=fit_biases)
+def test_leaving_out_a_rating_of_a_cold_start_item_is_exact(cls, data, fit_biases):
+    known, params = without_columns(data.R, range(20)), {"fit_biases": fit_biases}
+    model = fit_on(cls, known, data.item_texts, dtype="float64", **params)
     rows = data.R[:4]
-    left_out = model._predictor().predict_left_out(rows)
-    for entry, (u, i) in enumerate(zip(*rows.nonzero(), strict=True)):
-        others = rows[[u]].copy()
-        others.data[others.indices == i] = 0
-        others.eliminate_zeros()
-        assert left_out[entry] == pytest.approx(model.predict(others)[0, i], abs=1e-4)
+    found = model._predictor().predict_left_out(rows)
+    np.testing.assert_allclose(found, left_out(model, rows), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -139,10 +136,10 @@ def test_without_texts_it_is_a_plain_factorization(cls, plain_cls, data):
         model.extend_items({N_ITEMS: "a text"})
 
 
-def test_a_text_without_a_known_word_is_none(bag_cls, pairs, texts):
+def test_a_text_without_known_words_is_ignored(cls, pairs, texts):
     X, y = pairs
     rated = X[:, 1] != 3
-    model = fit_on(bag_cls, X[rated], texts | {3: "the of and"}, y[rated])
+    model = fit_on(cls, X[rated], texts | {3: "the of and"}, y[rated])
     mean = np.delete(model.text_factors_, 3, axis=0).mean(axis=0)
     np.testing.assert_allclose(model.text_factors_[3], mean, atol=1e-6)
     assert model.predict([[0, 3]])[0] == pytest.approx(model.user_means_[0])
@@ -179,22 +176,27 @@ def test_warm_start_keeps_what_was_learned_from_texts(bag_cls, data):
         model.set_params(n_factors=7).fit(data.R, item_texts=data.item_texts)
 
 
-def test_an_extended_model_is_a_model_like_any_other(bag_cls, pairs, texts, tmp_path):
+def test_an_extended_model_can_be_saved_scored_and_refitted(
+    cls, pairs, texts, tmp_path
+):
     X, y = pairs
     rated = X[:, 1] >= 5
     known = {i: text for i, text in texts.items() if i >= 5}
-    model = fit_on(bag_cls, X[rated], known, y[rated], warm_start=True)
+    model = fit_on(cls, X[rated], known, y[rated], warm_start=True)
     model.extend_items({0: texts[0]}).extend_items({i: texts[i] for i in (2, 1)})
     joblib.dump(model, tmp_path / "model")
     copy = joblib.load(tmp_path / "model", mmap_mode="r")
     np.testing.assert_array_equal(copy.predict(X[:50]), model.predict(X[:50]))
     copy.extend_items({3: texts[3], 4: texts[4]})
+    R = samples_to_ratings(X, y, items=copy.items_)[0]
+    assert copy.score(R) > 0.2
+    assert copy.transform(R).shape == (N_USERS, copy.n_factors)
     assert copy.fit(X, y, item_texts=texts).predict(X).shape == y.shape
 
 
-def test_texts_are_routed_unasked(bag_cls, pairs, texts):
+def test_texts_are_routed_without_a_request(cls, pairs, texts):
     X, y = pairs
-    model = make(bag_cls, **PARAMS[bag_cls])
+    model = make(cls, **PARAMS[cls])
     with config_context(enable_metadata_routing=True):
         search = GridSearchCV(model, {"lambda_u": [1.0, 1e4]}, cv=2)
         search.fit(X, y, item_texts=ItemTexts(texts))
@@ -202,7 +204,7 @@ def test_texts_are_routed_unasked(bag_cls, pairs, texts):
     assert search.best_params_ == {"lambda_u": 1.0}
 
 
-def test_texts_are_split_into_words_once_for_a_search(cls, pairs, texts, tmp_path):
+def test_memory_keeps_vectorized_texts(cls, pairs, texts, tmp_path):
     plain = make(cls, **PARAMS[cls]).set_params(max_iter=2, tol=1e9, n_iter_no_change=1)
     kept = clone(plain).set_params(memory=str(tmp_path))
     for lambda_u in (1.0, 2.0):

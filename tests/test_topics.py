@@ -32,17 +32,17 @@ def tensors(counts, *arrays):
 
 
 def dense(counts, proportions, topics, vectors, penalty):
-    """The objective of each text, as it is written."""
+    """The objective of each text by its formula."""
     words = (counts.toarray() * np.log(proportions @ topics.T)).sum(axis=1)
     return words - penalty / 2 * ((vectors - proportions) ** 2).sum(axis=1)
 
 
-def test_the_likelihood_is_that_of_the_dense_formula(parts):
+def test_the_likelihood_equals_the_dense_formula(parts):
     found = log_likelihood(*tensors(*parts[:3]))
     np.testing.assert_allclose(found, dense(*parts[:4], np.zeros(6)))
 
 
-def test_steps_lead_to_the_best_proportions_and_never_down(parts):
+def test_steps_converge_to_the_best_proportions_monotonically(parts):
     counts, proportions, topics, vectors, penalty = parts
     objectives = [dense(*parts)]
     for _ in range(300):
@@ -82,7 +82,7 @@ def test_the_maximum_on_the_simplex_has_equal_slopes(rng, dtype, penalty):
     assert (spread / size).max() < 1e-4
 
 
-def test_a_topic_that_no_word_speaks_for_may_vanish_and_come_back():
+def test_a_topic_without_words_may_become_zero_and_return():
     counts = torch.tensor([[3.0, 0.0]])
     penalty = torch.tensor([10.0])
     gone = maximize_on_simplex(counts, torch.tensor([[1.0, -1.0]]), penalty)

@@ -7,7 +7,7 @@ from skrec._core.training import Descent, PenalizedLoss, Stopping, iterate
 
 
 class Quadratic:
-    """The mean squared distance of a point to targets; a batch is some targets."""
+    """Sum of squared distances of a point to targets; batches are parts of these."""
 
     def __init__(self, dtype=torch.float64):
         self.x = torch.nn.Parameter(torch.zeros(3, dtype=dtype))
@@ -77,7 +77,7 @@ def test_the_loss_curve_has_the_penalized_loss_before_each_step():
     assert history.reason == "max_iter"
 
 
-def test_training_ends_when_the_loss_has_settled():
+def test_training_stops_when_the_loss_has_converged():
     history = run(Quadratic(), stopping=Stopping(5000, 1e-4, 5))
     assert history.reason == "converged"
     assert len(history.loss_curve) < 5000
@@ -85,7 +85,7 @@ def test_training_ends_when_the_loss_has_settled():
     assert recent[0] - recent[-1] <= 5 * 1e-4 * recent[0]
 
 
-def test_a_falling_step_size_is_seen_through_to_its_end():
+def test_a_decreasing_step_size_runs_to_the_last_epoch():
     history = run(Quadratic(), schedule="linear", stopping=Stopping(300, 0.1, 2))
     assert len(history.loss_curve) == 300
     assert history.reason == "max_iter"
@@ -94,12 +94,12 @@ def test_a_falling_step_size_is_seen_through_to_its_end():
 def test_lbfgs_does_not_evaluate_the_end_of_a_line_search_again():
     problem = Quadratic()
     history = run(problem, solver="lbfgs", stopping=Stopping(5, 0, 10))
-    # One evaluation to begin with, and on a quadratic one for each line search.
+    # One initial evaluation, and on a quadratic one per line search.
     assert problem.n_evaluations <= len(history.loss_curve) + 3
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
-def test_schedules_fall_from_one_towards_zero(schedule):
+def test_schedules_decrease_from_one_toward_zero(schedule):
     from skrec._core.training import SCHEDULES
 
     factors = [SCHEDULES[schedule](i / 10) for i in range(11)]
@@ -121,7 +121,7 @@ def test_the_best_validation_score_is_kept():
     torch.testing.assert_close(problem.x.detach(), seen[2])
 
 
-def test_patience_counts_against_the_best_validation_score():
+def test_patience_counts_from_the_best_validation_score():
     scores = iter([0.5, 0.4, 0.45, 0.46, 0.47, 0.48])
     history = run(
         Quadratic(), validate=lambda: next(scores), stopping=Stopping(100, 0, 3)
@@ -131,7 +131,7 @@ def test_patience_counts_against_the_best_validation_score():
 
 
 @pytest.mark.parametrize("validates", [False, True])
-def test_an_interrupt_keeps_the_best_state_and_is_handed_on(validates):
+def test_an_interrupt_keeps_the_best_state_and_is_returned(validates):
     problem = Quadratic()
     states = []
 
@@ -149,12 +149,12 @@ def test_an_interrupt_keeps_the_best_state_and_is_handed_on(validates):
     )
     assert history.reason == "interrupted"
     assert isinstance(history.interrupt, KeyboardInterrupt)
-    # Without validation: as at the last evaluation, before the step of epoch 4.
+    # Without validation: the state of the last evaluation, before the step of epoch 4.
     torch.testing.assert_close(problem.x.detach(), states[0 if validates else 2])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_takes_back_to_the_last_that_was(bad):
+def test_a_nonfinite_loss_restores_the_last_finite_state(bad):
     problem = Quadratic()
     plain = problem.loss
     problem.loss = lambda batch: (
@@ -170,7 +170,7 @@ def test_a_loss_that_is_not_finite_takes_back_to_the_last_that_was(bad):
     torch.testing.assert_close(problem.x.detach(), states[1])
 
 
-def test_a_loss_that_is_never_finite_leaves_the_initial_state():
+def test_a_loss_that_is_never_finite_keeps_the_initial_state():
     problem = Quadratic()
     problem.targets[:] = math.nan
     history = run(problem)
@@ -179,7 +179,7 @@ def test_a_loss_that_is_never_finite_leaves_the_initial_state():
     assert (problem.x == 0).all()
 
 
-def test_steps_that_overflow_are_taken_back():
+def test_steps_that_overflow_are_reverted():
     problem = Quadratic(torch.float32)
     history = run(problem, learning_rate=1e38, stopping=Stopping(10, 0, 10))
     assert history.reason == "diverged"

@@ -1,4 +1,4 @@
-"""Whether a user's script passes mypy --strict."""
+"""A user's script passes mypy --strict."""
 
 import subprocess
 import sys

@@ -48,7 +48,7 @@ def binary_of(words, vectors, end=b"\n"):
 
 @pytest.fixture
 def save(tmp_path):
-    """Write bytes to a file and return its path."""
+    """A function that writes bytes to a file and returns its path."""
 
     def write(name, content):
         (tmp_path / name).write_bytes(content)
@@ -73,7 +73,7 @@ def save(tmp_path):
     ]
 )
 def source(request, save, tmp_path):
-    """The same word vectors in all forms that may have spaces in words."""
+    """The same word vectors in all forms that allow spaces in words."""
     text = text_of(WORDS, VECTORS)
     header = b"5 3\n"
     if request.param == "npz":
@@ -94,20 +94,20 @@ def source(request, save, tmp_path):
 
 
 class TestLoadWordVectors:
-    def test_all_words(self, source):
+    def test_all_words_are_loaded_from_every_source(self, source):
         words, vectors = load_word_vectors(source)
         assert words == WORDS
         assert vectors.dtype == np.float32
         np.testing.assert_array_equal(vectors, VECTORS)
 
     @pytest.mark.parametrize("kind", [list, set, dict.fromkeys, np.array, iter])
-    def test_only_the_words_of_the_vocabulary(self, source, kind):
+    def test_a_vocabulary_selects_words(self, source, kind):
         wanted = kind(["\u00e9t\u00e9", "the", "unknown", ". . ."])
         words, vectors = load_word_vectors(source, wanted)
         assert words == ["the", ". . .", "\u00e9t\u00e9"]
         np.testing.assert_array_equal(vectors, VECTORS[[0, 2, 3]])
 
-    def test_without_a_wanted_word_the_dimension_stays(self, source):
+    def test_a_vocabulary_without_matches_keeps_the_dimension(self, source):
         words, vectors = load_word_vectors(source, ["unknown"], dtype="float64")
         assert words == []
         assert vectors.shape == (0, 3)
@@ -128,7 +128,7 @@ class TestLoadWordVectors:
         assert found.words == ["cat", "x"]
         np.testing.assert_array_equal(found.vectors, VECTORS[[1, 4]])
 
-    def test_of_a_word_given_twice_the_first_vector_counts(self, save):
+    def test_the_first_vector_of_a_repeated_word_counts(self, save):
         words = ["a", "b", "a"]
         text, binary = text_of(words, VECTORS[:3]), binary_of(words, VECTORS[:3])
         for source in (
@@ -141,24 +141,24 @@ class TestLoadWordVectors:
             assert found.words == ["a", "b"]
             np.testing.assert_array_equal(found.vectors, VECTORS[:2])
 
-    def test_bytes_that_are_not_utf8_harm_no_other_word(self, save):
+    def test_invalid_utf8_does_not_affect_other_words(self, save):
         path = save("v.txt", b"\xe9t\xe9 1 2\ncat 3 4\n")
         assert load_word_vectors(path, ["cat"]).vectors.tolist() == [[3, 4]]
         assert load_word_vectors(path).words == ["\udce9t\udce9", "cat"]
 
-    def test_blank_lines_are_nothing(self, save):
+    def test_blank_lines_are_ignored(self, save):
         path = save("v.txt", b"a 1 2\r\n\r\nb 3 4\r\n\n")
         assert load_word_vectors(path).vectors.tolist() == [[1, 2], [3, 4]]
 
     @pytest.mark.parametrize("name", ["large.txt", "large.bin", "large.txt.gz"])
-    def test_memory_is_that_of_the_wanted_words(self, save, name, rng):
+    def test_memory_is_proportional_to_the_selected_words(self, save, name, rng):
         n_words, n_dims = 20_000, 50
         words = [f"word{number}" for number in range(n_words)]
         vectors = rng.integers(10, size=(n_words, n_dims)).astype(np.float32)
         content = (binary_of if name == "large.bin" else text_of)(words, vectors)
         path = save(name, gzip.compress(content, 1) if ".gz" in name else content)
         wanted = words[::2000]
-        load_word_vectors(path, wanted)  # with all that is imported but once
+        load_word_vectors(path, wanted)  # so that imports are not measured
         tracemalloc.start()
         try:
             found = load_word_vectors(path, wanted)
@@ -191,7 +191,7 @@ class TestLoadWordVectors:
             with pytest.raises(ValueError, match=rf"{name}'.*{match}"):
                 load_word_vectors(save(name, content))
 
-    def test_columns_are_counted_for_words_that_are_not_wanted_too(self, save):
+    def test_columns_are_checked_for_words_outside_the_vocabulary(self, save):
         for line in (b"b 1\n", b"b 1 2 3\n"):
             with pytest.raises(ValueError, match="line 2"):
                 load_word_vectors(save("v.txt", b"a 1 2\n" + line), ["a"])
@@ -276,11 +276,11 @@ class TestLoadWordVectors:
             (["a", "b", "c"], TypeError, "source must be a path, .* got list"),
         ],
     )
-    def test_what_holds_no_word_vectors_is_refused(self, source, error, match):
+    def test_other_sources_are_refused(self, source, error, match):
         with pytest.raises(error, match=match):
             load_word_vectors(source)
 
-    def test_a_vocabulary_must_hold_words(self):
+    def test_a_vocabulary_must_contain_words(self):
         source = {"a": [1.0]}
         with pytest.raises(
             TypeError, match=r"vocabulary must be an iterable .* got str"
