@@ -152,3 +152,14 @@ def test_memory_is_proportional_to_the_entries(generator):
     values = sddmm(diagonal, left, left)
     spmm(diagonal, values, left).sum().backward()
     torch.testing.assert_close(values.detach(), left.detach().square().sum(1))
+
+
+def test_values_of_csr_tensors_are_contiguous(rng):
+    R = random_sparse(rng, (6, 5), 0.5)
+    pattern = Pattern(torch.tensor(R.indptr), torch.tensor(R.indices), R.shape)
+    strided = torch.arange(2.0 * R.nnz)[::2]
+    assert not strided.is_contiguous()
+    # cuSPARSE reads the memory of the values as if they were.
+    found = pattern.with_values(strided).values()
+    assert found.is_contiguous()
+    torch.testing.assert_close(found, strided)
