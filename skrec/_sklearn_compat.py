@@ -52,17 +52,17 @@ def fit_method(fit: F) -> F:
 
 
 def begin_callbacks(estimator: Any, n_epochs: int) -> Any:
-    """The context of the callbacks for a fit of at most so many epochs."""
+    """Start the callbacks of a fit of at most `n_epochs` epochs."""
     return estimator._init_callback_context(max_subtasks=n_epochs)
 
 
 def check_feature_names(estimator: Any, X: Any) -> None:
-    """Refuse columns with other names than in `fit`."""
+    """Raise an error if the columns have other names than in `fit`."""
     _check_feature_names(estimator, X, reset=False)
 
 
 def check_sample_weight(sample_weight: Any, X: Any, dtype: Any) -> Any:
-    """One weight for each sample, not negative."""
+    """Validate one non-negative weight for each sample."""
     return _check_sample_weight(
         sample_weight, X=X, dtype=dtype, ensure_non_negative=True
     )

@@ -473,6 +473,15 @@ def test_warm_start_refuses_other_numbers_of_factors(recommender, R):
 # Parameters
 
 
+@having("batch_size")
+def test_a_batch_size_may_be_a_numpy_integer(recommender, R):
+    a, b = (
+        fit(clone(recommender).set_params(batch_size=size), R)
+        for size in (16, np.int64(16))
+    )
+    np.testing.assert_array_equal(a.predict(R), b.predict(R))
+
+
 @each(MODELS)
 def test_bad_parameters_are_refused(recommender, R):
     bad = {

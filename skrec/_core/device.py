@@ -84,10 +84,8 @@ def as_tensor(array: np.ndarray, device: torch.device | None = None) -> torch.Te
     return torch.as_tensor(np.require(array, requirements="W"), device=device)
 
 
-def available_memory(device: torch.device | None = None) -> float:
-    """Free memory of `device` (default: the CPU) in bytes; infinite if unknown."""
-    if device is not None and device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
+def available_memory() -> float:
+    """Free main memory in bytes; infinite if unknown."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             fields = dict(line.split(":") for line in file)

@@ -58,7 +58,8 @@ class FactorModel(Model):
     def sums_at(self, state, pattern: Pattern) -> Tensor:
         """Return products plus biases at the entries of a pattern, on the CPU."""
         sums = sddmm(pattern, state.factors, self.item_factors).cpu().double()
-        sums += (state.biases[pattern.row] + self.item_biases[pattern.col]).cpu()
+        biases = state.biases.index_select(0, pattern.row)
+        sums += (biases + self.item_biases.index_select(0, pattern.col)).cpu()
         return sums
 
     def all_sums(self, state) -> Tensor:

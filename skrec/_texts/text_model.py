@@ -90,8 +90,9 @@ class TextModel(RidgeModel):
 
     def sums_at(self, state, pattern):
         sums = super().sums_at(state, pattern)
-        is_text_only = self.tensor(self.is_text_only)[pattern.col]
-        sums += (state.text_biases[pattern.row] * is_text_only).cpu()
+        is_text_only = self.tensor(self.is_text_only).index_select(0, pattern.col)
+        biases = state.text_biases.index_select(0, pattern.row)
+        sums += (biases * is_text_only).cpu()
         return sums
 
     def all_sums(self, state):
