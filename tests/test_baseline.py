@@ -36,14 +36,14 @@ def test_the_effects_solve_the_normal_equations(R, rng, is_weighted):
 
 def test_a_prediction_is_the_mean_plus_both_effects(R, pairs):
     X, _ = pairs
-    model = BaselineRegressor(clip=False).fit(*pairs)
+    model = BaselineRegressor(lambda_u=5.0, lambda_v=5.0, clip=False).fit(*pairs)
     mean, users, items = effects(R, np.ones(R.nnz), 5.0, 5.0)
     expected = mean + users[X[:, 0]] + items[X[:, 1]]
     np.testing.assert_allclose(model.predict(X), expected)
 
 
 def test_unseen_users_and_items_get_the_known_effect(R, pairs):
-    model = BaselineRegressor(clip=False).fit(*pairs)
+    model = BaselineRegressor(lambda_u=5.0, lambda_v=5.0, clip=False).fit(*pairs)
     mean, users, items = effects(R, np.ones(R.nnz), 5.0, 5.0)
     found = model.predict([[1000, 3], [2, 1000], [1000, 1000]])
     np.testing.assert_allclose(found, [mean + items[3], mean + users[2], mean])
@@ -68,3 +68,51 @@ def test_the_score_of_a_matrix_leaves_each_rating_out(R):
 def test_penalties_are_positive(R, name):
     with pytest.raises(ValueError, match=f"The '{name}' parameter"):
         BaselineRegressor(**{name: 0.0}).fit(R)
+
+
+def random_effects(rng, std_u, std_v, noise):
+    """Ratings of 300 users and 200 items with normal effects."""
+    users, items = rng.normal(0, std_u, 300), rng.normal(0, std_v, 200)
+    row, col = np.nonzero(rng.random((300, 200)) < 0.2)
+    y = 3 + users[row] + items[col] + rng.normal(0, noise, len(row))
+    return np.column_stack([row, col]), y
+
+
+@pytest.mark.parametrize(("std_u", "std_v", "noise"), [(0.5, 0.4, 1), (1, 0.1, 0.5)])
+def test_automatic_penalties_are_ratios_of_variances(rng, std_u, std_v, noise):
+    model = BaselineRegressor().fit(*random_effects(rng, std_u, std_v, noise))
+    assert model.lambda_u_ == pytest.approx((noise / std_u) ** 2, rel=0.25)
+    assert model.lambda_v_ == pytest.approx((noise / std_v) ** 2, rel=0.4)
+
+
+def test_a_given_penalty_stays_beside_an_automatic_one(rng):
+    X, y = random_effects(rng, 0.5, 0.4, 1)
+    both, one = BaselineRegressor(), BaselineRegressor(lambda_u=3)
+    assert one.fit(X, y).lambda_u_ == 3
+    assert one.lambda_v_ == both.fit(X, y).lambda_v_
+
+
+def test_automatic_penalties_follow_the_weights(rng):
+    """A rating of weight 2 counts like two equal users' ratings of weight 1."""
+    X, y = random_effects(rng, 0.5, 0.4, 1)
+    once = BaselineRegressor().fit(X, y)
+    scaled = BaselineRegressor().fit(X, y, sample_weight=np.full(len(y), 2.0))
+    # The noise of weight 1 has twice the variance, so that the penalty doubles.
+    assert scaled.lambda_u_ == pytest.approx(2 * once.lambda_u_, rel=1e-3)
+    np.testing.assert_allclose(scaled.predict(X), once.predict(X), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.01, 0), (1, 1000), (20, -50), (1e4, 3)])
+def test_predictions_follow_an_affine_change_of_the_ratings(rng, a, b):
+    X, y = random_effects(rng, 0.5, 0.4, 1)
+    expected = a * BaselineRegressor().fit(X, y).predict(X) + b
+    found = BaselineRegressor().fit(X, a * y + b).predict(X)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6 * a)
+
+
+@pytest.mark.parametrize("y", [[4, 4, 4, 4], [1, 5, 1, 5]])
+def test_few_ratings_have_finite_automatic_penalties(y):
+    X = [["ann", "up"], ["ann", "alien"], ["bob", "up"], ["eve", "heat"]]
+    model = BaselineRegressor().fit(X, y)
+    assert 0 < model.lambda_u_ < np.inf
+    assert np.isfinite(model.predict(X)).all()

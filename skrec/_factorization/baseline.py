@@ -10,12 +10,17 @@ import torch
 from scipy.sparse.linalg import LinearOperator, cg
 
 from .._base import BaseRecommender
+from .._data.ratings import Ratings
 from .._fitting import Fit, Trainer
-from .._sklearn_compat import Interval, fit_method
+from .._sklearn_compat import Interval, StrOptions, fit_method
 from .models import RidgeModel
 
 # Relative residual at which conjugate gradients stop
 _TOLERANCE = 1e-12
+# Estimation of the penalties: their range, iterations, and the relative change that
+# stops it
+_PENALTIES = 1e-2, 1e6
+_MAX_ESTIMATES, _SETTLED = 200, 1e-3
 
 
 class BaselineRegressor(BaseRecommender):
@@ -26,11 +31,12 @@ class BaselineRegressor(BaseRecommender):
 
     Parameters
     ----------
-    lambda_u : float, default=5.0
-        Penalty on the squared effect of a user (damping, in units of ratings).
+    lambda_u : float or "auto", default="auto"
+        Penalty on the squared effect of a user (damping, in units of ratings). "auto"
+        estimates it from the ratings.
 
-    lambda_v : float, default=5.0
-        Penalty on the squared effect of an item.
+    lambda_v : float or "auto", default="auto"
+        Penalty on the squared effect of an item. "auto" estimates it from the ratings.
 
     clip : bool, default=True
         Whether to keep predictions inside the range of the training ratings.
@@ -68,6 +74,9 @@ class BaselineRegressor(BaseRecommender):
     intercept_ : float
         Global mean.
 
+    lambda_u_, lambda_v_ : float
+        Penalties that were used.
+
     loss_curve_ : list of float
         Objective at the solution.
 
@@ -95,6 +104,11 @@ class BaselineRegressor(BaseRecommender):
     by conjugate gradients to working precision. Given the other side, an effect is the
     sum of its residuals divided by their number plus the penalty.
 
+    The penalties "auto" are the variance of the noise divided by the variance of the
+    effects of users or items [2]_. The variances are estimated by EM, with posteriors
+    of the effects that are independent of each other. The penalties do not depend on
+    the unit of the ratings.
+
     `user_means_` and `item_means_` are the global mean plus the effect. They are the
     predictions if only the user or only the item is known. In `predict`, each row of a
     matrix is a new user described by that row alone. `score` of a matrix without y
@@ -105,6 +119,8 @@ class BaselineRegressor(BaseRecommender):
     .. [1] Yehuda Koren. 2010. "Factor in the Neighbors: Scalable and Accurate
        Collaborative Filtering". ACM Transactions on Knowledge Discovery from Data 4(1).
        https://doi.org/10.1145/1644873.1644874
+    .. [2] Shayle R. Searle, George Casella and Charles E. McCulloch. 1992. "Variance
+       Components". Wiley. https://doi.org/10.1002/9780470316856
 
     Examples
     --------
@@ -119,15 +135,15 @@ class BaselineRegressor(BaseRecommender):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseRecommender._parameter_constraints,
-        "lambda_u": [Interval(Real, 0, None, closed="neither")],
-        "lambda_v": [Interval(Real, 0, None, closed="neither")],
+        "lambda_u": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+        "lambda_v": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
     }
 
     def __init__(
         self,
         *,
-        lambda_u: float = 5.0,
-        lambda_v: float = 5.0,
+        lambda_u: float | Literal["auto"] = "auto",
+        lambda_v: float | Literal["auto"] = "auto",
         clip: bool = True,
         device: str | torch.device = "auto",
         dtype: Literal["float32", "float64"] = "float64",
@@ -189,17 +205,18 @@ class BaselineTrainer(Trainer):
     may_settle = must_settle = False
 
     def __init__(self, fit: Fit):
-        self.params, self.ratings = fit.estimator, fit.ratings
+        self.ratings = fit.ratings
         self.mean, self.dtype = fit.known.global_mean_, fit.estimator.dtype
         n_users, n_items = fit.ratings.shape
         self.users = torch.zeros(n_users, dtype=torch.float64)
         self.items = torch.zeros(n_items, dtype=torch.float64)
+        self.penalties = self._penalties(fit.estimator)
 
     def parameters(self):
         return [self.users, self.items]
 
     def step(self, epoch, keep):
-        lambda_u, lambda_v = self.params.lambda_u, self.params.lambda_v
+        lambda_u, lambda_v = self.penalties
         W, R = self.ratings.matrix, self.ratings.matrix
         weights = self.ratings.weights
         W.data = np.ones(W.nnz) if weights is None else weights.copy()
@@ -226,6 +243,7 @@ class BaselineTrainer(Trainer):
         return float(W.data @ error**2 + penalty) / 2
 
     def attributes(self) -> dict[str, Any]:
+        lambda_u, lambda_v = self.penalties
         users = self.users.numpy().astype(self.dtype)
         items = self.items.numpy().astype(self.dtype)
         return {
@@ -236,6 +254,67 @@ class BaselineTrainer(Trainer):
             "intercept_": self.mean,
             "user_means_": self.mean + self.users.numpy(),
             "item_means_": self.mean + self.items.numpy(),
-            "_lambda_u": float(self.params.lambda_u),
+            "lambda_u_": float(lambda_u),
+            "lambda_v_": float(lambda_v),
+            "_lambda_u": float(lambda_u),
             "_has_biases": False,
         }
+
+    def _penalties(self, params: Any) -> tuple[float, float]:
+        """Return the given or estimated penalties."""
+        lambda_u, lambda_v = params.lambda_u, params.lambda_v
+        if "auto" in (lambda_u, lambda_v):
+            estimates = estimate_penalties(self.ratings, self.mean)
+            lambda_u = estimates[0] if lambda_u == "auto" else lambda_u
+            lambda_v = estimates[1] if lambda_v == "auto" else lambda_v
+        return lambda_u, lambda_v
+
+
+def estimate_penalties(ratings: Ratings, mean: float) -> tuple[float, float]:
+    """Estimate the penalties of users and items as ratios of variances.
+
+    The ratings are ``mean + b_u + c_i + noise``, where b, c and the noise are normal
+    with unknown variances. The posterior of each effect has a mean and a variance; the
+    EM algorithm estimates the three variances from them.
+
+    Parameters
+    ----------
+    ratings : Ratings
+        Ratings, with at least one.
+
+    mean : float
+        Mean of the ratings.
+
+    Returns
+    -------
+    lambda_u, lambda_v : float
+        Variance of the noise divided by that of the effects of users and of items.
+    """
+    residuals = ratings.values - mean
+    weights = np.ones(len(residuals)) if ratings.weights is None else ratings.weights
+    noise = float(np.average(residuals**2, weights=weights))
+    if noise == 0:
+        return 1.0, 1.0  # All ratings are equal, and all effects are 0.
+    places = ratings.rows, ratings.indices
+    counts = [
+        np.bincount(p, weights, n) for p, n in zip(places, ratings.shape, strict=True)
+    ]
+    variances = [0.2 * noise, 0.2 * noise]
+    means = [np.zeros(n) for n in ratings.shape]
+    spreads = [np.zeros(n) for n in ratings.shape]
+    for _ in range(_MAX_ESTIMATES):
+        before = np.log([noise, *variances])
+        for side, other in (0, 1), (1, 0):
+            target = weights * (residuals - means[other][places[other]])
+            spreads[side] = 1 / (counts[side] / noise + 1 / variances[side])
+            sums = np.bincount(places[side], target, ratings.shape[side])
+            means[side] = spreads[side] * sums / noise
+            squares = means[side] ** 2 + spreads[side]
+            variances[side] = float(squares[counts[side] > 0].mean())
+        errors = residuals - means[0][places[0]] - means[1][places[1]]
+        squares = errors**2 + spreads[0][places[0]] + spreads[1][places[1]]
+        noise = float(weights @ squares) / len(squares)
+        if np.abs(np.log([noise, *variances]) - before).max() < _SETTLED:
+            break
+    lambda_u, lambda_v = np.clip(noise / np.array(variances), *_PENALTIES)
+    return float(lambda_u), float(lambda_v)
