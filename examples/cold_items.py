@@ -12,6 +12,7 @@ folder SKREC_DATA has a file with plots.
 """
 
 import argparse
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -59,6 +60,8 @@ def measure(model, reads_texts, X, y, texts, train, test):
 
 def main(options):
     X, y, texts = load(options.data)
+    # Models that do not read texts are meant to predict unseen items here.
+    warnings.filterwarnings("ignore", ".* have an unseen item", UserWarning)
     folds = GroupKFold(5, shuffle=True, random_state=0).split(X, groups=X[:, 1])
     folds = list(folds)[: options.folds]
     lines = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ from ._sklearn_compat import check_feature_names
 
 # Temporary numbers and bytes per entry in the computation of dense predictions.
 _NUMBERS_AT_WORK, _BYTES_AT_WORK = 4, 24
+# Number of pairs from which mostly unseen users or items cause a warning.
+_MANY_PAIRS = 100
 
 
 class Model(ABC):
@@ -177,6 +180,8 @@ class Predictor:
     def predict_pairs(self, X: Any) -> np.ndarray:
         """Predict user-item pairs, of shape (n_pairs,)."""
         positions, items = self.positions(X)
+        _warn_if_unseen(positions, "user")
+        _warn_if_unseen(items, "item")
         positions, row = np.unique(positions, return_inverse=True)
         return self.predict_entries(self.known_users(positions), row, items)
 
@@ -342,6 +347,23 @@ class PredictorCache:
 
     def __reduce__(self):
         return PredictorCache, ()
+
+
+def _warn_if_unseen(positions: np.ndarray, side: str) -> None:
+    """Warn if more than half of many pairs have an unseen user or item."""
+    n_pairs, n_unseen = len(positions), np.count_nonzero(positions < 0)
+    if n_pairs >= _MANY_PAIRS and n_unseen > n_pairs / 2:
+        other = "item" if side == "user" else "user"
+        warnings.warn(
+            f"{n_unseen} of {n_pairs} pairs have an unseen {side}, not in `fit`. They "
+            f"are predicted by the means of the {other}s. Files of ratings are sorted, "
+            "so use a shuffled splitter, for example KFold(5, shuffle=True, "
+            "random_state=0), instead of an integer cv. If the split is random, check "
+            f"that the ids of the {side}s are those of `fit`.",
+            UserWarning,
+            # This function, `predict_pairs`, `predict`.
+            stacklevel=4,
+        )
 
 
 def _is_same(old: dict[str, Any], new: dict[str, Any]) -> bool:

@@ -213,6 +213,7 @@ def dataset():
     )
 
 
+@pytest.mark.filterwarnings("ignore:.* have an unseen item")
 def test_texts_predict_ratings_of_cold_start_items(dataset):
     X, y = ratings_to_samples(dataset.R)
     train, test = next(GroupKFold(4).split(X, groups=X[:, 1]))

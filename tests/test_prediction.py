@@ -23,6 +23,7 @@ from helpers import (
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import r2_score
+from sklearn.model_selection import KFold, cross_val_score
 
 from skrec import (
     BaselineRegressor,
@@ -408,3 +409,32 @@ def test_a_stored_zero_is_a_rating_in_text_biases():
 
 def test_every_estimator_with_texts_is_among_the_recommenders():
     assert {type(m) for m in RECOMMENDERS} >= set(TEXT_CLASSES)
+
+
+# Mostly unseen users or items
+
+
+@pytest.fixture(scope="module")
+def baseline():
+    users, items = np.divmod(np.arange(400), 20)
+    return BaselineRegressor().fit(np.column_stack([users, items]), users % 5 + 1)
+
+
+@pytest.mark.parametrize(("side", "column"), [("user", 0), ("item", 1)])
+def test_mostly_unseen_users_or_items_cause_a_warning(baseline, side, column):
+    X = np.ones((100, 2), dtype=int)
+    X[:50, column] = 10**6
+    baseline.predict(X)  # half of the pairs
+    X[50, column] = 10**6
+    baseline.predict(X[1:])  # few pairs
+    with pytest.warns(UserWarning, match=f"51 of 100 pairs have an unseen {side}"):
+        baseline.predict(X)
+
+
+def test_a_fold_of_sorted_pairs_causes_a_warning():
+    R = make_ratings(60, 40, density=0.3, random_state=0).R
+    X, y = ratings_to_samples(R)
+    with pytest.warns(UserWarning, match="shuffled splitter"):
+        cross_val_score(BaselineRegressor(), X, y, cv=3)
+    folds = KFold(3, shuffle=True, random_state=0)
+    assert np.isfinite(cross_val_score(BaselineRegressor(), X, y, cv=folds)).all()

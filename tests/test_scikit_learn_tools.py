@@ -51,6 +51,8 @@ MODELS = [small(AutoRecRegressor), small(BiasedMFRegressor)]
 pytestmark = [
     # A few iterations are enough to compare models.
     pytest.mark.filterwarnings("ignore:.* stopped at max_iter"),
+    # Some splitters test on unseen users or items on purpose.
+    pytest.mark.filterwarnings("ignore:.* have an unseen (user|item)"),
 ]
 each_model = pytest.mark.parametrize("model", MODELS, ids=lambda m: type(m).__name__)
 

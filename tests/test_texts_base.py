@@ -22,6 +22,9 @@ from skrec.datasets import make_ratings
 from skrec.model_selection import ratings_to_samples, samples_to_ratings
 from skrec.text import ItemTexts, SequenceVectorizer
 
+# Models without texts are compared on unseen items, and folds may have unseen users.
+pytestmark = pytest.mark.filterwarnings("ignore:.* have an unseen (user|item)")
+
 N_USERS, N_ITEMS = 200, 150
 CLASSES = [ConvMFRegressor, CTRRegressor, CDLRegressor]
 PARAMS = {
