@@ -249,6 +249,18 @@ def test_part_of_another_file_is_discarded(server, tmp_path):
     assert is_whole(fetch(tmp_path))
 
 
+@pytest.mark.parametrize("kind", ["symbolic", "hard"])
+def test_part_that_is_a_link_is_not_written_through(server, tmp_path, kind):
+    other, home = tmp_path / "other", tmp_path / "home"
+    other.write_bytes(b"a file of the user")
+    home.mkdir()
+    part = home / f"{NAME}.zip.part"
+    part.symlink_to(other) if kind == "symbolic" else part.hardlink_to(other)
+    assert is_whole(fetch(home))
+    assert other.read_bytes() == b"a file of the user"
+    assert files_in(home) == CACHED
+
+
 def interrupted_copy(source, target, length):
     target.write(source.read(1000))
     raise KeyboardInterrupt

@@ -17,6 +17,10 @@ META = [
 ]
 
 
+def review(**changes):
+    return json.dumps(REVIEWS[0] | changes)
+
+
 def write(path, lines, compress):
     text = "".join(f"{line}\n" for line in lines)
     if compress:
@@ -64,8 +68,17 @@ def test_a_missing_file_is_named(tmp_path):
     ("line", "match"),
     [
         ("no object", "line 2 is not an object"),
-        ("", "line 2 is not an object"),
+        ("[1, 2]", r"line 2 is not an object .*\(it is a list\)"),
+        ("5", r"line 2 is not an object .*\(it is a int\)"),
+        ("{[]: 1}", "line 2 is not an object"),
         ('{"asin": "B1"}', "line 2 has no 'reviewerID'"),
+        (review(reviewerID=None), "has None as 'reviewerID', which is not a string"),
+        (review(asin=7), "has 7 as 'asin', which is not a string"),
+        (review(overall=None), "has None as 'overall', which is not a number from 1"),
+        (review(overall=float("nan")), "has nan as 'overall'"),
+        (review(overall=6), "has 6 as 'overall'"),
+        (review(unixReviewTime=None), "has None as 'unixReviewTime', which is not an"),
+        (review(unixReviewTime=2**63), "as 'unixReviewTime', which is not an integer"),
     ],
 )
 def test_a_damaged_line_is_named(tmp_path, line, match):
@@ -73,4 +86,52 @@ def test_a_damaged_line_is_named(tmp_path, line, match):
     lines = [json.dumps(REVIEWS[0]), line]
     write(tmp_path / "amazon/reviews_Video.json", lines, False)
     with pytest.raises(OSError, match=match):
+        load_amazon("Video", data_home=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{'description': 'cat'}",
+        "{'asin': 3, 'description': 'cat'}",
+        "{'asin': 'B1', 'description': ['cat']}",
+        "['asin']",
+    ],
+)
+def test_damaged_metadata_are_named(home, line):
+    for path in (home / "amazon").glob("meta*"):
+        path.unlink()
+    write(home / "amazon" / "meta_Video.json", [repr(META[0]), line], False)
+    with pytest.raises(OSError, match=r"meta_Video.json', line 2 "):
+        load_amazon("Video", data_home=home)
+
+
+def test_blank_lines_and_a_byte_order_mark_are_skipped(tmp_path):
+    (tmp_path / "amazon").mkdir()
+    text = "\ufeff" + review() + "\r\n\r\n" + review(asin="B1") + "\n\n"
+    (tmp_path / "amazon/reviews_Video.json").write_bytes(text.encode())
+    X, _ = load_amazon("Video", data_home=tmp_path, return_X_y=True)
+    assert X["item"].tolist() == ["B2", "B1"]
+
+
+def test_a_file_without_reviews_is_named(tmp_path):
+    (tmp_path / "amazon").mkdir()
+    (tmp_path / "amazon/reviews_Video.json").write_text("\n")
+    with pytest.raises(OSError, match=r"reviews_Video.json' has no reviews"):
+        load_amazon("Video", data_home=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("reviews_Video.json", b'{"asin": "\xff"}\n'),
+        ("reviews_Video.json.gz", gzip.compress(review().encode())[:-20]),
+        ("reviews_Video.json.gz", review().encode()),
+    ],
+    ids=["not UTF-8", "truncated", "not compressed"],
+)
+def test_a_damaged_file_is_named(tmp_path, name, content):
+    (tmp_path / "amazon").mkdir()
+    (tmp_path / "amazon" / name).write_bytes(content)
+    with pytest.raises(OSError, match=f"{name}' is damaged or not in the official"):
         load_amazon("Video", data_home=tmp_path)

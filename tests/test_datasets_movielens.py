@@ -247,6 +247,10 @@ def test_texts_already_in_the_cache_are_kept(fetch, tmp_path, column):
         ("25m", "ml-25m/movies.csv", b"movieId,title,genres\n1,a\n", "columns"),
         ("25m", "ml-25m/movies.csv", b"movieId,title,genres\n1,\xff,b\n", "utf-8"),
         ("10m", "ml-10M100K/ratings.dat", b"1::2::3.3::4\n", "half a star"),
+        ("10m", "ml-10M100K/ratings.dat", b"1::2::-3::4\n", "rating is -3, but"),
+        ("10m", "ml-10M100K/ratings.dat", b"1::2::300::4\n", "rating is 300, but"),
+        ("10m", "ml-10M100K/ratings.dat", b"1::2::::4\n", "rating is nan, but"),
+        ("1m", "ml-1m/movies.dat", b"%d::Title::Drama\n" % (2**70), "too large"),
     ],
 )
 def test_archive_in_another_format_is_refused(

@@ -71,7 +71,21 @@ def test_missing_files_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["7,4,2003-12-31\n", "1:\n7,x,2003-12-31\n", "1:\n7,4,soon\n", "1:\nx,4,\n"]
+    "text",
+    [
+        "",
+        "7,4,2003-12-31\n",
+        "1:\n7,x,2003-12-31\n",
+        "1:\n7,4,soon\n",
+        "1:\nx,4,\n",
+        # Values that a smaller type would change.
+        "1:\n7,300,2003-12-31\n",
+        "1:\n7,0,2003-12-31\n",
+        "1:\n7,3.7,2003-12-31\n",
+        "1:\n99999999999,4,2003-12-31\n",
+        "99999999999:\n7,4,2003-12-31\n",
+        "1.5:\n7,4,2003-12-31\n",
+    ],
 )
 def test_a_damaged_file_is_named(tmp_path, text):
     folder = tmp_path / "netflix" / "training_set"
@@ -79,3 +93,10 @@ def test_a_damaged_file_is_named(tmp_path, text):
     (folder / "mv_0000001.txt").write_text(text)
     with pytest.raises(OSError, match=r"mv_0000001.txt' is not in the official format"):
         load_netflix(data_home=tmp_path)
+
+
+@pytest.mark.parametrize("line", ["x,2003,Dinosaur Planet", "Dinosaur Planet", ",,"])
+def test_damaged_titles_are_named(home, line):
+    (home / "netflix" / "movie_titles.txt").write_text(f"{line}\n")
+    with pytest.raises(OSError, match=r"movie_titles.txt' is not in the official form"):
+        load_netflix(data_home=home)

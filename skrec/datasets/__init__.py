@@ -1,7 +1,10 @@
-"""Data sets: MovieLens, Netflix, Amazon, and synthetic ratings with texts."""
+"""Data sets: MovieLens, Netflix, Amazon and others, and synthetic ones with texts."""
 
 from ._amazon import load_amazon
 from ._base import clear_data_home, get_data_home
+from ._douban import load_douban
+from ._filmtrust import load_filmtrust
+from ._jester import load_jester
 from ._movielens import fetch_movielens
 from ._netflix import load_netflix
 from ._synthetic import make_ratings
@@ -11,6 +14,9 @@ __all__ = [
     "fetch_movielens",
     "get_data_home",
     "load_amazon",
+    "load_douban",
+    "load_filmtrust",
+    "load_jester",
     "load_netflix",
     "make_ratings",
 ]

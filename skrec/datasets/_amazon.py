@@ -4,7 +4,8 @@ import ast
 import gzip
 import json
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -13,6 +14,20 @@ import pandas as pd
 from sklearn.utils import Bunch
 
 from ._base import get_data_home, validated_parameters
+
+# What the field of a review must be, to be stored without loss, and a test of that.
+_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "reviewerID": ("a string", lambda value: isinstance(value, str)),
+    "asin": ("a string", lambda value: isinstance(value, str)),
+    "overall": (
+        "a number from 1 to 5",
+        lambda value: isinstance(value, (int, float)) and 1 <= value <= 5,
+    ),
+    "unixReviewTime": (
+        "an integer of 64 bits",
+        lambda value: isinstance(value, int) and -(2**63) <= value < 2**63,
+    ),
+}
 
 
 @overload
@@ -113,10 +128,9 @@ def load_amazon(
             f"{str(folder)!r} has no reviews_{category}.json.gz: put the file there, "
             "or pass another category or data_home."
         )
-    fields = ("reviewerID", "asin", "overall", "unixReviewTime")
-    ratings = pd.DataFrame(
-        _rows(path, fields), columns=["user", "item", "rating", "timestamp"]
-    )
+    ratings = pd.DataFrame(_rows(path), columns=["user", "item", "rating", "timestamp"])
+    if ratings.empty:
+        raise OSError(f"{str(path)!r} has no reviews.")
     ratings = ratings.sort_values("timestamp", kind="stable")
     ratings = ratings.drop_duplicates(["user", "item"], keep="last").sort_index()
     ratings = ratings.reset_index(drop=True)
@@ -136,33 +150,64 @@ def _find(folder: Path, *names: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _rows(path: Path, fields: tuple[str, ...]) -> Iterator[list[Any]]:
-    """Yield the given fields of each record."""
+def _rows(path: Path) -> Iterator[list[Any]]:
+    """Yield the user, item, rating and timestamp of each review."""
     for number, record in _records(path):
         try:
-            yield [record[field] for field in fields]
+            row = [record[field] for field in _FIELDS]
         except KeyError as error:
             raise OSError(f"{str(path)!r}, line {number} has no {error}.") from error
+        for field, value, (description, is_valid) in zip(
+            _FIELDS, row, _FIELDS.values(), strict=True
+        ):
+            if not is_valid(value):
+                raise OSError(
+                    f"{str(path)!r}, line {number} has {value!r} as {field!r}, which "
+                    f"is not {description}."
+                )
+        yield row
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number and the object of each line that is not blank."""
+    for number, line in _lines(path):
+        try:
+            # Metadata are Python literals, whose strings have single quotes.
+            record = json.loads(line) if line[1:2] == '"' else ast.literal_eval(line)
+            if not isinstance(record, dict):
+                raise ValueError(f"it is a {type(record).__name__}")
+        except (ValueError, SyntaxError, TypeError, RecursionError) as error:
+            raise OSError(
+                f"{str(path)!r}, line {number} is not an object in the official format "
+                f"({error})."
+            ) from error
+        yield number, record
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                # Metadata are Python literals, whose strings have single quotes.
-                record = json.loads(line) if line[1] == '"' else ast.literal_eval(line)
-            except (ValueError, SyntaxError, IndexError) as error:
-                raise OSError(
-                    f"{str(path)!r}, line {number} is not an object in the official "
-                    f"format ({error})."
-                ) from error
-            yield number, record
+    try:
+        with opener(path, "rt", encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if not line.isspace():
+                    yield number, line
+    except (EOFError, UnicodeDecodeError, gzip.BadGzipFile, zlib.error) as error:
+        raise OSError(
+            f"{str(path)!r} is damaged or not in the official format ({error}). "
+            "Replace it by an intact file."
+        ) from error
 
 
 def _descriptions(path: Path | None) -> pd.Series:
     texts = {}
-    for _, record in _records(path) if path else []:
-        if record.get("description"):
-            texts[record["asin"]] = record["description"]
+    for number, record in _records(path) if path else []:
+        text = record.get("description")
+        if not text:
+            continue
+        if not isinstance(text, str) or not isinstance(record.get("asin"), str):
+            raise OSError(
+                f"{str(path)!r}, line {number} has a description that is not a string, "
+                "or no 'asin'."
+            )
+        texts[record["asin"]] = text
     return pd.Series(texts, dtype="str", name="text").rename_axis("item")

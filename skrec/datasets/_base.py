@@ -166,8 +166,12 @@ def downloaded(
     try:
         try:
             os.replace(part, own)
+            # A link could lead to a file of the user outside of a shared cache.
+            if own.is_symlink() or own.stat().st_nlink > 1:
+                own.unlink()
         except FileNotFoundError:
-            own.touch()
+            pass
+        own.touch()
         _retry(lambda: _transfer(url, own), url, target, n_retries, delay)
     except BaseException:
         if own.exists() and own.stat().st_size:

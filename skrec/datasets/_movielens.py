@@ -40,6 +40,7 @@ _NO_GENRES = "(no genres listed)"
 _DAMAGED = (
     KeyError,
     ValueError,
+    OverflowError,
     EOFError,
     gzip.BadGzipFile,
     zipfile.BadZipFile,

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ._compact import check_range
+
 SPLITS = ("u1", "u2", "u3", "u4", "u5")
 
 _RATING_COLUMNS = ("user", "item", "rating", "timestamp")
@@ -152,6 +154,7 @@ def _compact_integers(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _compact_ratings(values: NDArray[Any]) -> NDArray[Any]:
+    check_range(values, 0.5, 5)
     if not np.all(values * 2 % 1 == 0):
         raise ValueError("a rating is not a multiple of half a star")
     whole = np.all(values % 1 == 0)

@@ -10,9 +10,11 @@ import pandas as pd
 from sklearn.utils import Bunch
 
 from ._base import get_data_home, validated_parameters
+from ._compact import check_range
 
 _CHUNK = 1_000_000  # lines parsed at a time, to bound the memory of the parser
 _TYPES = {"user": "int32", "item": "int32", "rating": "int8", "date": "datetime64[s]"}
+_MAX_ID = np.iinfo(np.int32).max
 
 
 @overload
@@ -118,25 +120,46 @@ def _parse_ratings(paths: Iterable[Path]) -> Iterator[pd.DataFrame]:
         try:
             with reader as chunks:
                 for chunk in chunks:
+                    if chunk.empty:
+                        raise ValueError("it has no ratings")
                     begins = chunk["user"].str.endswith(":")
                     items = chunk["user"].where(begins).str.rstrip(":").astype(float)
                     items = items.fillna({items.index[0]: item}).ffill()
                     item = items.iloc[-1]
                     part = chunk[~begins].assign(item=items[~begins])
+                    _check(part)
                     yield part.astype(_TYPES)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise OSError(
                 f"{str(path)!r} is not in the official format of the Netflix Prize "
                 f"({error})."
             ) from error
 
 
+def _check(ratings: pd.DataFrame) -> None:
+    """Raise ValueError for values that smaller types would silently change."""
+    items = ratings["item"]
+    if ((items % 1 != 0) | (items < 0) | (items > _MAX_ID)).any():
+        raise ValueError(f"the id of a movie is not an integer from 0 to {_MAX_ID}")
+    stars = ratings["rating"].to_numpy()
+    check_range(stars, 1, 5)
+    if np.any(stars % 1 != 0):
+        raise ValueError("a rating is not a whole star")
+
+
 def _parse_titles(folder: Path) -> pd.DataFrame:
     """Read movies from lines ``id,year,title``; a title may contain commas."""
     paths = [folder / f"movie_titles.{suffix}" for suffix in ("txt", "csv")]
-    lines = next((p.read_text("latin-1") for p in paths if p.is_file()), "")
-    rows = [line.split(",", 2) for line in lines.split("\n") if line]
-    movies = pd.DataFrame(rows, columns=["item", "year", "title"])
-    movies["item"] = movies["item"].astype(np.int64)
+    path = next((path for path in paths if path.is_file()), None)
+    lines = path.read_text("latin-1").split("\n") if path else []
+    rows = [line.split(",", 2) for line in lines if line]
+    try:
+        movies = pd.DataFrame(rows, columns=["item", "year", "title"])
+        movies["item"] = movies["item"].astype(np.int64)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise OSError(
+            f"{str(path)!r} is not in the official format of the Netflix Prize "
+            f"({error})."
+        ) from error
     movies["year"] = pd.to_numeric(movies["year"], errors="coerce").astype("Int64")
     return movies.set_index("item")[["title", "year"]]
