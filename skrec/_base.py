@@ -110,6 +110,9 @@ array} of shape (n_rows, n_items)
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the coefficient of determination R² of the predictions.
 
+        scikit-learn's own scorers need y: with a matrix alone, use the scorers of
+        `skrec.metrics`, such as `neg_root_mean_squared_error_scorer`.
+
         Parameters
         ----------
         X : {array-like, DataFrame} of shape (n_ratings, 2) or {sparse matrix, sparse \

@@ -8,11 +8,13 @@ import polars as pl
 import pytest
 import scipy.sparse as sp
 from sklearn.base import BaseEstimator, RegressorMixin, clone
-from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.model_selection import GridSearchCV, KFold, cross_validate
 from sklearn.utils.validation import _check_method_params
 
+from skrec import AutoRecRegressor
 from skrec._data.texts import resolve_item_texts
 from skrec.datasets import make_ratings
+from skrec.model_selection import ratings_to_samples
 from skrec.text import (
     ItemTexts,
 )
@@ -164,7 +166,8 @@ class TestResolveItemTexts:
         assert texts == [None, "known", "large"]
 
     def test_texts_of_other_items_only_are_allowed(self):
-        ids, texts = self.PAIRS({7: "g"}, self.ITEMS)
+        with pytest.warns(UserWarning, match="has the ids of only 0 of 3 rated items"):
+            ids, texts = self.PAIRS({7: "g"}, self.ITEMS)
         assert ids.tolist() == [1, 3, 5, 7]
         assert texts == [None, None, None, "g"]
 
@@ -244,3 +247,97 @@ class TestResolveItemTexts:
     def test_texts_that_cannot_be_matched_are_refused(self, texts, error, match):
         with pytest.raises(error, match=match):
             self.PAIRS(texts, self.ITEMS)
+
+
+# 40 rated items
+RATED = [f"tt{item:04}" for item in range(40)]
+
+
+class TestFailedJoin:
+    ITEMS = np.array(RATED, dtype=object)
+
+    def resolve(self, ids, texts=None):
+        texts = ["text"] * len(ids) if texts is None else texts
+        item_texts = dict(zip(ids, texts, strict=True))
+        return resolve_item_texts(item_texts, self.ITEMS, on_matrix=False)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda item: item.replace("tt0", "tt").replace("tt0", "tt"),
+            lambda item: item.upper(),
+            lambda item: f"{item} ",
+            lambda item: f"{item}.0",
+        ],
+        ids=["leading zeros", "case", "blank", "float"],
+    )
+    @pytest.mark.parametrize("n_texts", [10, 30, 40])
+    def test_ids_that_were_changed_cause_a_warning(self, change, n_texts):
+        ids = [change(item) for item in RATED[:n_texts]]
+        with pytest.warns(
+            UserWarning,
+            match=f"item_texts has the ids of only 0 of 40 rated items, and {n_texts} "
+            f"texts of items without ratings: for example, 'tt0000' is rated and has "
+            f"no text, and {ids[0]!r} has a text and no rating.*leading zeros",
+        ):
+            assert len(self.resolve(ids).ids) == 40 + n_texts
+
+    def test_other_numbers_that_match_by_chance_cause_a_warning(self):
+        texts = dict.fromkeys(range(0, 400, 10), "text")
+        with pytest.warns(
+            UserWarning, match="only 4 of 40 rated .* 36 texts .* 1 is rated .* 40 has"
+        ):
+            resolve_item_texts(texts, np.arange(40), on_matrix=False)
+
+    def test_half_of_the_items_may_have_no_text_beside_many_new_items(self):
+        new = [f"new {item}" for item in range(1000)]
+        self.resolve(RATED[:20] + new)
+        with pytest.warns(UserWarning, match="only 19 of 40 rated .* 1000 texts of"):
+            self.resolve(RATED[:19] + new)
+
+    def test_with_a_series_the_warning_says_that_it_may_have_been_split(self):
+        texts = {"other": "text"}
+        for given in (texts, ItemTexts(pd.Series(texts))):
+            with pytest.warns(UserWarning, match=r"are recommended as well\.$"):
+                resolve_item_texts(given, self.ITEMS, on_matrix=False)
+        with pytest.warns(
+            UserWarning, match=r"wrap a Series in skrec\.text\.ItemTexts"
+        ):
+            resolve_item_texts(pd.Series(texts), self.ITEMS, on_matrix=False)
+
+    def test_few_texts_of_rated_items_are_allowed(self):
+        self.resolve(RATED[:1])
+
+    def test_as_many_new_items_as_matched_ones_are_allowed(self):
+        self.resolve([*RATED[:10], *map(str, range(10))])
+        with pytest.warns(UserWarning, match="only 10 of 40"):
+            self.resolve([*RATED[:10], *map(str, range(11))])
+
+    def test_missing_texts_of_rated_items_are_no_failed_join(self):
+        new = list(map(str, range(100)))
+        self.resolve(RATED + new, [None] * 40 + ["text"] * 100)
+
+    def test_new_items_without_a_text_do_not_count(self):
+        new = list(map(str, range(100)))
+        self.resolve(RATED[:10] + new, ["text"] * 10 + [None] * 100)
+
+    @pytest.mark.parametrize("n_folds", [3, 5, 10])
+    def test_folds_of_items_are_allowed(self, n_folds):
+        # 40 % of the items have texts, whether they are in the fold or not.
+        texts = dict.fromkeys(range(0, 1000, 5), "text")
+        texts |= dict.fromkeys(range(1, 1000, 5), "text")
+        items = np.arange(1000)
+        for train, _ in KFold(n_folds, shuffle=True, random_state=0).split(items):
+            resolve_item_texts(texts, np.sort(items[train]), on_matrix=False)
+
+    def test_columns_of_a_matrix_are_allowed(self):
+        resolve_item_texts({3: "text"}, np.arange(40), on_matrix=True)
+
+    def test_the_warning_points_to_the_call_of_fit(self):
+        R = make_ratings(20, 10, density=0.8, random_state=0).R
+        X, y = ratings_to_samples(R)
+        texts = {item: PLOTS[item % 4] for item in range(100, 110)}
+        model = AutoRecRegressor(hidden_layer_sizes=2, max_iter=1, random_state=0)
+        with pytest.warns(UserWarning, match="only 0 of 10 rated items") as caught:
+            model.fit(X, y, item_texts=texts)
+        assert [warning.filename for warning in caught] == [__file__]

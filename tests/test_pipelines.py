@@ -243,6 +243,7 @@ def test_a_dict_as_long_as_the_samples_is_refused(model, as_many, texts):
         search_of(model).fit(X, y, item_texts=texts)
 
 
+@pytest.mark.filterwarnings("ignore:item_texts has the ids of only")
 def test_a_series_as_long_as_the_samples_is_split(model, as_many, texts):
     """It looks like a shorter Series, which is why the wrapper exists."""
     X, y = as_many

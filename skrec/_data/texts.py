@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from .._sklearn_compat import N_WRAPPERS
 from .ids import check_ids, positions_of, refuse_masked, union_of_ids
 
 _ALLOWED = "a mapping or pandas Series from item id to text"
@@ -138,13 +140,20 @@ def resolve_item_texts(
         If a sequence is given with pairs, or its length is not the number of columns;
         if an id has no column, or another type than the ids of the ratings; or if the
         texts are invalid for `ItemTexts`.
+
+    Warns
+    -----
+    UserWarning
+        If the ids of the texts seem not to be those of the ratings: fewer than half of
+        the rated items have an id among them, and most texts belong to other items.
     """
     ids, texts = _split(item_texts, "item_texts")
     if ids is None:
         wrapped = isinstance(item_texts, ItemTexts)
         _check_aligned(item_texts, texts, len(item_ids), on_matrix, wrapped)
         return ResolvedTexts(item_ids, list(texts))
-    known = _look_up(ids, item_ids) >= 0
+    positions = _look_up(ids, item_ids)
+    known = positions >= 0
     if on_matrix and not known.all():
         missing = ", ".join(map(repr, ids[~known][:3].tolist()))
         raise ValueError(
@@ -153,7 +162,11 @@ def resolve_item_texts(
             "or give a sequence with one text for each column."
         )
     has_text = np.array([text is not None for text in texts])
-    all_ids = union_of_ids(item_ids, ids[~known & has_text])
+    cold = ids[~known & has_text]
+    if not on_matrix:
+        is_series = isinstance(item_texts, pd.Series)
+        _warn_of_failed_join(item_ids, positions[known], cold, is_series)
+    all_ids = union_of_ids(item_ids, cold)
     aligned: list[str | None] = [None] * len(all_ids)
     for position, text in zip(positions_of(ids, all_ids, "item"), texts, strict=True):
         if text is not None:
@@ -336,6 +349,38 @@ def _check_aligned(
             "text for each column, None for a missing text, or a mapping or pandas "
             f"Series from column number to text.{hint}"
         )
+
+
+def _warn_of_failed_join(
+    item_ids: NDArray[Any],
+    matched: NDArray[np.int64],
+    cold: NDArray[Any],
+    is_series: bool,
+) -> None:
+    """Warn if few rated items have a text and most texts are of cold-start items.
+
+    Either alone is common: few items have texts, or most of the items are new.
+    """
+    n_rated, n_matched = len(item_ids), len(matched)
+    if n_matched >= n_rated / 2 or len(cold) <= n_matched:
+        return
+    # A mapping that was split is a list, which is refused.
+    hint = (
+        " In cross-validation, wrap a Series in skrec.text.ItemTexts, because "
+        "scikit-learn splits it if it is as long as X."
+    )
+    without = np.delete(item_ids, matched)[:1].tolist()[0]
+    warnings.warn(
+        f"item_texts has the ids of only {n_matched} of {n_rated} rated items, and "
+        f"{len(cold)} texts of items without ratings: for example, {without!r} is "
+        f"rated and has no text, and {cold[:1].tolist()[0]!r} has a text and no "
+        "rating. If they are the same items, make their ids equal: compare leading "
+        "zeros, case, blanks, and where the ids come from. Otherwise the latter are "
+        f"new items, which are recommended as well.{hint if is_series else ''}",
+        UserWarning,
+        # This function, `resolve_item_texts`, `Fit`, `fit`, and its wrappers.
+        stacklevel=4 + N_WRAPPERS + 1,
+    )
 
 
 def _look_up(ids: NDArray[Any], item_ids: NDArray[Any]) -> NDArray[np.int64]:
