@@ -54,6 +54,7 @@ def baselines():
 
 
 def tune_autorec(X, y):
+    # An integer cv does not shuffle: folds of sorted ratings test on unseen users only.
     search = GridSearchCV(
         AutoRecRegressor(max_iter=80, learning_rate_init=0.01, random_state=0),
         {"alpha": [3, 10, 30], "hidden_layer_sizes": [(50,), (200,)]},

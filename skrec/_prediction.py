@@ -180,8 +180,8 @@ class Predictor:
     def predict_pairs(self, X: Any) -> np.ndarray:
         """Predict user-item pairs, of shape (n_pairs,)."""
         positions, items = self.positions(X)
-        _warn_if_unseen(positions, "user")
-        _warn_if_unseen(items, "item")
+        _warn_if_unseen(X, positions, "user")
+        _warn_if_unseen(X, items, "item")
         positions, row = np.unique(positions, return_inverse=True)
         return self.predict_entries(self.known_users(positions), row, items)
 
@@ -349,17 +349,19 @@ class PredictorCache:
         return PredictorCache, ()
 
 
-def _warn_if_unseen(positions: np.ndarray, side: str) -> None:
+def _warn_if_unseen(X: Any, positions: np.ndarray, side: str) -> None:
     """Warn if more than half of many pairs have an unseen user or item."""
     n_pairs, n_unseen = len(positions), np.count_nonzero(positions < 0)
     if n_pairs >= _MANY_PAIRS and n_unseen > n_pairs / 2:
-        other = "item" if side == "user" else "user"
+        ids = check_pairs(X)[0 if side == "user" else 1]
+        example = ids[positions < 0][:1].tolist()[0]
         warnings.warn(
-            f"{n_unseen} of {n_pairs} pairs have an unseen {side}, not in `fit`. They "
-            f"are predicted by the means of the {other}s. Files of ratings are sorted, "
-            "so use a shuffled splitter, for example KFold(5, shuffle=True, "
-            "random_state=0), instead of an integer cv. If the split is random, check "
-            f"that the ids of the {side}s are those of `fit`.",
+            f"{n_unseen} of {n_pairs} pairs have an unseen {side}, not in `fit`, for "
+            f"example {example!r}. They are predicted by mean ratings. Files of "
+            "ratings are sorted, mostly by user, so that an integer cv tests on "
+            "unseen users only: use a shuffled splitter, for example KFold(5, "
+            "shuffle=True, random_state=0). If the split is random, check that the "
+            f"ids of the {side}s are those of `fit`.",
             UserWarning,
             # This function, `predict_pairs`, `predict`.
             stacklevel=4,

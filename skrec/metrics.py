@@ -1,4 +1,8 @@
-"""Scorers that accept both forms of ratings."""
+"""Scorers that accept both forms of ratings.
+
+scikit-learn's own scorers, such as ``scoring="neg_root_mean_squared_error"``, need y
+and therefore pairs: with a matrix alone, they fail before they ask the estimator.
+"""
 
 from __future__ import annotations
 
@@ -118,14 +122,15 @@ def make_rating_scorer(
     Examples
     --------
     >>> from sklearn.metrics import median_absolute_error
-    >>> from sklearn.model_selection import cross_val_score
+    >>> from sklearn.model_selection import KFold, cross_val_score
     >>> from skrec import BiasedMFRegressor
     >>> from skrec.datasets import make_ratings
     >>> from skrec.metrics import make_rating_scorer
     >>> scorer = make_rating_scorer(median_absolute_error, greater_is_better=False)
     >>> R = make_ratings(n_users=200, n_items=80, random_state=0).R
     >>> model = BiasedMFRegressor(random_state=0)
-    >>> cross_val_score(model, R, scoring=scorer, cv=3).round(1)
+    >>> folds = KFold(3, shuffle=True, random_state=0)
+    >>> cross_val_score(model, R, scoring=scorer, cv=folds).round(1)
     array([-0.6, -0.6, -0.6])
     """
     return _RatingScorer(score_func, 1 if greater_is_better else -1, kwargs)

@@ -1,4 +1,5 @@
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -144,3 +145,14 @@ def test_a_scorer_can_be_pickled_and_has_a_repr(model, rows):
 def test_other_estimators_are_refused_on_a_matrix(rows):
     with pytest.raises(TypeError, match="got MaxAbsScaler: give user-item pairs"):
         r2_scorer(MaxAbsScaler(), rows)
+
+
+@pytest.mark.parametrize("scoring", ["neg_root_mean_squared_error", "r2"])
+def test_scorers_of_scikit_learn_refuse_a_matrix_without_y(R, scoring):
+    # scikit-learn raises this before it asks the estimator anything; see the guide.
+    model = BiasedMFRegressor(n_factors=3, random_state=0)
+    run = partial(cross_validate, model, R, cv=2, scoring=scoring)
+    with pytest.raises(TypeError, match=r"missing 1 required .*'y_true'"):
+        run(error_score="raise")
+    with pytest.warns(UserWarning, match="Scoring failed"):
+        assert np.isnan(run()["test_score"]).all()

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ from sklearn.model_selection import KFold, cross_val_score
 
 from skrec import (
     BaselineRegressor,
+    BayesianMFRegressor,
     BiasedMFRegressor,
     CTRRegressor,
     LLORMARegressor,
@@ -34,6 +36,7 @@ from skrec import (
     RBMRegressor,
 )
 from skrec.datasets import make_ratings
+from skrec.metrics import r2_scorer
 from skrec.model_selection import ratings_to_samples
 
 pytestmark = [
@@ -427,8 +430,30 @@ def test_mostly_unseen_users_or_items_cause_a_warning(baseline, side, column):
     baseline.predict(X)  # half of the pairs
     X[50, column] = 10**6
     baseline.predict(X[1:])  # few pairs
-    with pytest.warns(UserWarning, match=f"51 of 100 pairs have an unseen {side}"):
+    match = f"51 of 100 pairs have an unseen {side}, .* for example 1000000. .*"
+    with pytest.warns(UserWarning, match=f"{match}KFold.5, shuffle=True") as caught:
         baseline.predict(X)
+    assert [warning.filename for warning in caught] == [__file__]
+    y = np.arange(100.0)
+    for score in (baseline.score, partial(r2_scorer, baseline)):
+        with pytest.warns(UserWarning, match=match) as caught:
+            score(X, y)
+        assert len(caught) == 1
+
+
+def test_the_example_of_an_unseen_id_is_shown_as_it_was_given():
+    model = BaselineRegressor().fit([["ann", "Up"], ["bob", "Up"]], [1, 2])
+    with pytest.warns(UserWarning, match="unseen user, .* for example ' ann'"):
+        model.predict([[" ann", "Up"]] * 100)
+
+
+def test_standard_deviations_do_not_repeat_the_warning():
+    X = [["ann", "Up"], ["ann", "Alien"], ["bob", "Up"]]
+    model = BayesianMFRegressor(n_factors=1, max_iter=3, burn_in=1, random_state=0)
+    model.fit(X, [1, 2, 3])
+    with pytest.warns(UserWarning, match="unseen user") as caught:
+        model.predict([["eve", "Up"]] * 100, return_std=True)
+    assert len(caught) == 1
 
 
 def test_a_fold_of_sorted_pairs_causes_a_warning():
