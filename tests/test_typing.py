@@ -14,7 +14,8 @@ from skrec import (
     RBMRegressor, SVDppRegressor,
 )
 from skrec.datasets import (
-    clear_data_home, fetch_movielens, get_data_home, load_amazon, load_netflix,
+    clear_data_home, fetch_movielens, get_data_home, load_amazon, load_douban,
+    load_filmtrust, load_jester, load_netflix,
     make_ratings,
 )
 from skrec.inspection import filter_phrases, phrase_values
@@ -41,6 +42,8 @@ for other in (AutoRecRegressor(), BaselineRegressor(), CDLRegressor(), CTRRegres
     print(other.fit(R).score(R))
 data = fetch_movielens("100k")
 load_netflix(data_home="data"), load_amazon("Books", data_home="data")
+frame, stars = load_douban(subset="train", return_X_y=True)
+load_filmtrust().data, load_jester().item_texts
 print(get_data_home(), clear_data_home(), load_word_vectors({"a": [1.0]}))
 print(phrase_values(convmf, ["a house"]), filter_phrases(convmf, texts))
 """

@@ -46,7 +46,14 @@ from sklearn.model_selection import train_test_split
 from threadpoolctl import threadpool_limits
 
 import skrec
-from skrec.datasets import fetch_movielens, get_data_home, load_amazon
+from skrec.datasets import (
+    fetch_movielens,
+    get_data_home,
+    load_amazon,
+    load_douban,
+    load_filmtrust,
+    load_jester,
+)
 from skrec.text import ItemTexts
 
 READ_TEXTS = ("ConvMF", "CTR", "CDL")
@@ -108,17 +115,17 @@ def load_movielens(version):
     return Data(raw.data.to_numpy(), raw.target.to_numpy(), is_test, lambda _: texts)
 
 
-def load_split(name):
-    """Load a data set with a split, and texts if there are any."""
-    folder = Path(get_data_home()) / name
-    with np.load(folder / "ratings.npz", allow_pickle=False) as arrays:
-        X = np.column_stack([arrays["user"], arrays["item"]]).astype(np.int64)
-        y, is_test = arrays["rating"].astype(np.float64), arrays["is_test"]
-    path = folder / "texts.csv.gz"
-    if not path.is_file():
-        return Data(X, y, is_test)
-    texts = pd.read_csv(path, index_col="item")["text"]
-    return Data(X, y, is_test, lambda _: texts)
+def load_split(loader):
+    """Load a data set that may have a split and texts."""
+    raw = loader()
+    texts = raw.get("item_texts")
+    has_texts = texts is not None and len(texts) > 0
+    return Data(
+        raw.data.to_numpy(),
+        raw.target.to_numpy(),
+        raw.is_test,
+        (lambda _: texts) if has_texts else None,
+    )
 
 
 def load_reviews(category):
@@ -138,12 +145,12 @@ def load_reviews(category):
 
 
 DATASETS = {
-    "filmtrust": functools.partial(load_split, "filmtrust"),
+    "filmtrust": functools.partial(load_split, load_filmtrust),
     "amazon": functools.partial(load_reviews, "Musical_Instruments"),
-    "jester": functools.partial(load_split, "jester"),
+    "jester": functools.partial(load_split, load_jester),
     "ml-100k": functools.partial(load_movielens, "100k"),
     "ml-latest-small": functools.partial(load_movielens, "latest-small"),
-    "douban": functools.partial(load_split, "douban"),
+    "douban": functools.partial(load_split, load_douban),
     "ml-1m": functools.partial(load_movielens, "1m"),
 }
 
