@@ -66,6 +66,7 @@ class BaseRecommender(
     item_means_: NDArray[np.float64]
     global_mean_: float
     rating_range_: tuple[float, float]
+    rating_std_: float
     n_features_in_: int
     n_iter_: int
     loss_curve_: list[float]

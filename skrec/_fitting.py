@@ -8,7 +8,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,13 @@ from torch import Tensor
 from ._core.device import resolve_device
 from ._core.sparse import Pattern
 from ._core.training import History, Stopping, iterate
-from ._data.ratings import Ratings, check_ratings, is_matrix, shrunken_means
+from ._data.ratings import (
+    Ratings,
+    Scale,
+    check_ratings,
+    is_matrix,
+    shrunken_means,
+)
 from ._data.texts import resolve_item_texts
 from ._prediction import PredictorCache
 from ._sklearn_compat import N_WRAPPERS, begin_callbacks, get_feature_names
@@ -38,6 +44,7 @@ class RatingAttributes:
     users_: np.ndarray
     items_: np.ndarray
     rating_range_: tuple[float, float]
+    rating_std_: float
     global_mean_: float
     user_means_: np.ndarray
     item_means_: np.ndarray
@@ -45,15 +52,35 @@ class RatingAttributes:
     _seen: sp.csr_array
     _is_rated: np.ndarray
     _has_text: np.ndarray
+    _scale: Scale
 
     @classmethod
     def of(
-        cls, ratings: Ratings, on_matrix: bool, texts: Sequence[str | None] | None
+        cls,
+        ratings: Ratings,
+        on_matrix: bool,
+        texts: Sequence[str | None] | None,
+        normalize: bool,
     ) -> RatingAttributes:
-        """Compute the attributes from ratings and, if given, texts of the items."""
+        """Compute the attributes.
+
+        Parameters
+        ----------
+        ratings : Ratings
+            Ratings in their own unit.
+
+        on_matrix : bool
+            Whether the ratings are given as a matrix.
+
+        texts : sequence of length n_items or None
+            Texts of the items.
+
+        normalize : bool
+            Whether the model sees standardized ratings.
+        """
         n_users, n_items = ratings.shape
         values, weights = ratings.values, ratings.weights
-        mean = float(np.average(values, weights=weights))
+        mean, std = ratings.moments()
         seen = np.ones(ratings.n_ratings, bool), ratings.indices, ratings.indptr
         texts = [None] * n_items if texts is None else texts
         return cls(
@@ -61,6 +88,7 @@ class RatingAttributes:
             users_=ratings.users.copy(),
             items_=ratings.items.copy(),
             rating_range_=(float(values.min()), float(values.max())),
+            rating_std_=std,
             global_mean_=mean,
             user_means_=shrunken_means(ratings.rows, n_users, values, mean, weights),
             item_means_=shrunken_means(ratings.indices, n_items, values, mean, weights),
@@ -68,6 +96,7 @@ class RatingAttributes:
             _seen=sp.csr_array(seen, shape=ratings.shape, copy=True),
             _is_rated=np.bincount(ratings.indices, minlength=n_items) > 0,
             _has_text=np.array([text is not None for text in texts]),
+            _scale=Scale(mean, std or 1.0) if normalize else Scale(),
         )
 
 
@@ -173,13 +202,17 @@ class Fit:
         Precision of the model.
 
     ratings : Ratings
-        All ratings. The items are those that have ratings or a text.
+        All ratings, standardized if the estimator has ``normalize_y=True``. The items
+        are those that have ratings or a text.
+
+    mean : float
+        Weighted mean of `ratings`; 0 if they are standardized.
 
     texts : list of length n_items or None
         Text of each item, None for items without text; None without `item_texts`.
 
     known : RatingAttributes
-        Attributes that depend only on the ratings.
+        Attributes that depend only on the ratings, in the unit of the ratings.
 
     random_state : RandomState
         Source of all seeds.
@@ -212,9 +245,12 @@ class Fit:
                 item_texts, ratings.items, on_matrix=on_matrix
             )
             ratings = ratings.with_items(ids)
-        self.ratings, self.texts = ratings, texts
+        normalize = getattr(estimator, "normalize_y", False)
+        self.known = RatingAttributes.of(ratings, on_matrix, texts, normalize)
+        self.mean = 0.0 if normalize else self.known.global_mean_
+        standardized = self.known._scale.standardize(ratings.values)
+        self.ratings, self.texts = replace(ratings, values=standardized), texts
         self.feature_names = get_feature_names(X)
-        self.known = RatingAttributes.of(ratings, on_matrix, texts)
         self.random_state = check_random_state(estimator.random_state)
         self.training, self.held_out = self._hold_out()
         self.previous = None

@@ -135,6 +135,7 @@ class Predictor:
     def __init__(self, fitted: Any):
         self.fitted = fitted
         self.model: Model = fitted._make_model(inference_device(fitted.device))
+        self.scale = fitted._scale
         self.n_items = len(fitted.items_)
         # Items that have ratings or a text, and users that have ratings, in `fit`.
         self.is_modeled = fitted._is_rated | fitted._has_text
@@ -168,7 +169,7 @@ class Predictor:
         informative = select_entries(rows, self.is_modeled[rows.indices])
         is_known = np.diff(informative.indptr) > 0
         return Users(
-            _zeroed(self.model.fold_in(informative), ~is_known),
+            _zeroed(self.model.fold_in(self._standardize(informative)), ~is_known),
             is_known,
             shrunken_means(
                 row_numbers(rows), rows.shape[0], rows.data, self.fitted.global_mean_
@@ -204,7 +205,7 @@ class Predictor:
         keys = row[modeled].astype(np.int64) * self.n_items + item[modeled]
         keys, place = np.unique(keys, return_inverse=True)
         scores = self.model.scores_at(users.state, *np.divmod(keys, self.n_items))
-        ratings[modeled] = scores[place]
+        ratings[modeled] = self.scale.restore(scores)[place]
         return self._clip(ratings)
 
     def predict_dense(self, users: Users, *, clip: bool = True) -> np.ndarray:
@@ -213,6 +214,7 @@ class Predictor:
         for part in self._chunks(len(ratings)):
             some = users.take(part)
             ratings[part] = self.model.scores(some.state)
+            self.scale.restore(ratings[part], out=ratings[part])
             ratings[part][~some.is_known] = self.fitted.item_means_
             ratings[part][:, ~self.is_modeled] = some.means[:, np.newaxis]
         return self._clip(ratings) if clip else ratings
@@ -230,7 +232,9 @@ class Predictor:
         others = np.diff(informative.indptr)[row] - is_modeled
         alone = is_modeled & (others == 0)
         ratings[alone] = self.fitted.item_means_[rows.indices[alone]]
-        left_out = self.model.left_out(informative)
+        left_out = self.scale.restore(
+            self.model.left_out(self._standardize(informative))
+        )
         ratings[is_modeled & (others > 0)] = left_out[others[is_modeled] > 0]
         return self._clip(ratings)
 
@@ -240,14 +244,14 @@ class Predictor:
         is_known = np.append(self.has_rated, False)[users]
         known = np.flatnonzero(is_known & np.append(self.is_modeled, False)[items])
         std = np.full(len(users), self.fitted.rating_std_)
-        std[known] = self.model.std_at(users[known], items[known])
+        std[known] = self.model.std_at(users[known], items[known]) * self.scale.std
         return std
 
     def std_of_rows(self, X: Any) -> np.ndarray:
         """Standard deviations of all items for rows, of shape (n_rows, n_items)."""
         rows = self.check_rows(X)
         informative = select_entries(rows, self.is_modeled[rows.indices])
-        std = self.model.std(informative)
+        std = self.model.std(self._standardize(informative)) * self.scale.std
         std[np.diff(informative.indptr) == 0] = self.fitted.rating_std_
         std[:, ~self.is_modeled] = self.fitted.rating_std_
         return std
@@ -307,6 +311,11 @@ class Predictor:
         """Slices of users whose dense predictions are computed at once."""
         width = self.n_items * self.model.width * _NUMBERS_AT_WORK
         return row_chunks(n_users, width)
+
+    def _standardize(self, rows: sp.csr_array) -> sp.csr_array:
+        """Bring rows of ratings to the scale of the model."""
+        values = self.scale.standardize(rows.data)
+        return sp.csr_array((values, rows.indices, rows.indptr), shape=rows.shape)
 
     def _user_positions(self, ids: np.ndarray) -> np.ndarray:
         if self.fitted._fitted_on_matrix:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Number
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,33 @@ _MAX_SIZE = 2**31 - 1
 # Shrinkage of means: number of extra ratings at the global mean. It is about the ratio
 # of the variances within and between the items of MovieLens.
 PRIOR_RATINGS = 5.0
+# Precision of standardized ratings. The ratings in another unit, which differ by
+# rounding errors, then become the same numbers.
+_GRID = 2.0**-30
+
+
+class Scale(NamedTuple):
+    """Standardization of ratings, by default none.
+
+    Attributes
+    ----------
+    mean, std : float
+        Mean and standard deviation of the ratings, which become 0 and 1.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def standardize(self, ratings: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Bring ratings to the scale of the model."""
+        if self == Scale():
+            return ratings
+        return np.rint((ratings - self.mean) / self.std / _GRID) * _GRID
+
+    def restore(self, values: NDArray[Any], out: Any = None) -> NDArray[np.float64]:
+        """Bring predictions of the model to the unit of the ratings."""
+        values = np.multiply(values, self.std, out=out, dtype=np.float64)
+        return np.add(values, self.mean, out=values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +114,15 @@ class Ratings:
     def matrix(self) -> sp.csr_array:
         """Ratings as a CSR array of shape (n_users, n_items)."""
         return sp.csr_array((self.values, self.indices, self.indptr), shape=self.shape)
+
+    def moments(self) -> tuple[float, float]:
+        """Return the weighted mean and the weighted standard deviation."""
+        values = self.values
+        if np.all(values == values[0]):
+            return float(values[0]), 0.0
+        mean = np.average(values, weights=self.weights)
+        variance = np.average((values - mean) ** 2, weights=self.weights)
+        return float(mean), float(np.sqrt(variance))
 
     def select(self, mask: NDArray[np.bool_]) -> Ratings:
         """Return the ratings where `mask` is true, with all users and items."""

@@ -220,7 +220,7 @@ class AlternationTrainer(Trainer):
         params = fit.estimator
         self.params, self.has_biases = params, has_biases
         self.n_epochs = params.max_iter
-        self.intercept = fit.known.global_mean_ if params.fit_intercept else 0.0
+        self.intercept = fit.mean if params.fit_intercept else 0.0
         refuse_singular(fit, params.n_factors + has_biases)
         user_prior = Prior() if user_prior is None else user_prior
         item_prior = Prior() if item_prior is None else item_prior

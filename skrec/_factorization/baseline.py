@@ -86,7 +86,7 @@ class BaselineRegressor(BaseRecommender):
     users_, items_, user_means_, item_means_, global_mean_, rating_range_
         Common to all recommenders, see :ref:`shared-attributes`.
 
-    n_iter_, n_features_in_, feature_names_in_, device_
+    rating_std_, n_iter_, n_features_in_, feature_names_in_, device_
         Common to all recommenders, see :ref:`shared-attributes`.
 
     See Also
@@ -206,7 +206,7 @@ class BaselineTrainer(Trainer):
 
     def __init__(self, fit: Fit):
         self.ratings = fit.ratings
-        self.mean, self.dtype = fit.known.global_mean_, fit.estimator.dtype
+        self.mean, self.dtype = fit.mean, fit.estimator.dtype
         n_users, n_items = fit.ratings.shape
         self.users = torch.zeros(n_users, dtype=torch.float64)
         self.items = torch.zeros(n_items, dtype=torch.float64)

@@ -104,9 +104,6 @@ class BayesianMFRegressor(BaseRecommender):
     intercept_ : float
         Global mean.
 
-    rating_std_ : float
-        Standard deviation of the ratings.
-
     loss_curve_ : list of float
         Mean squared error of the training ratings in each sweep. It fluctuates around a
         constant when the chain has converged.
@@ -117,7 +114,7 @@ class BayesianMFRegressor(BaseRecommender):
     users_, items_, user_means_, item_means_, global_mean_, rating_range_
         Common to all recommenders, see :ref:`shared-attributes`.
 
-    n_iter_, n_features_in_, feature_names_in_, device_
+    rating_std_, n_iter_, n_features_in_, feature_names_in_, device_
         Common to all recommenders, see :ref:`shared-attributes`.
 
     See Also

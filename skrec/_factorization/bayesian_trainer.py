@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._core.gibbs import GibbsSampler
-from .._data.ratings import Ratings
 from .._fitting import Fit, Trainer
 
 
@@ -76,10 +75,9 @@ class GibbsTrainer(Trainer):
     def __init__(self, fit: Fit):
         params = self.params = fit.estimator
         self.n_epochs = params.max_iter
-        self.intercept = fit.known.global_mean_
-        self.rating_std = _std(fit.ratings, self.intercept)
+        self.intercept = fit.mean
         # The priors of the sampler assume ratings with a standard deviation of 1.
-        self.scale = self.rating_std or 1.0
+        self.scale = fit.known.rating_std_ or 1.0
         self.sampler = GibbsSampler(
             *fit.tensors(fit.ratings, self.intercept, self.scale),
             params.n_factors,
@@ -118,7 +116,6 @@ class GibbsTrainer(Trainer):
         user_biases, item_biases = users[:, :, -1].copy(), items[:, :, -1].copy()
         return {
             "intercept_": self.intercept,
-            "rating_std_": self.rating_std,
             # Dividing makes the product of all samples the mean of their products.
             "user_factors_": users[:, :, :-1].reshape(len(users), -1) / len(samples),
             "item_factors_": items[:, :, :-1].reshape(len(items), -1),
@@ -131,9 +128,3 @@ class GibbsTrainer(Trainer):
             "user_links_": np.stack(links) if links else None,
             "noise_variances_": np.array([s.noise_variance for s in samples]),
         }
-
-
-def _std(ratings: Ratings, mean: float) -> float:
-    """Return the weighted standard deviation of the ratings."""
-    squares = (ratings.values - mean) ** 2
-    return float(np.sqrt(np.average(squares, weights=ratings.weights)))

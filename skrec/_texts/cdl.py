@@ -229,7 +229,7 @@ class CDLRegressor(TextFactorization):
     users_, items_, user_means_, item_means_, global_mean_, rating_range_
         Common to all recommenders, see :ref:`shared-attributes`.
 
-    n_iter_, n_features_in_, feature_names_in_, device_
+    rating_std_, n_iter_, n_features_in_, feature_names_in_, device_
         Common to all recommenders, see :ref:`shared-attributes`.
 
     See Also
