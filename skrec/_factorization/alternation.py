@@ -26,8 +26,9 @@ FACTORIZATION_CONSTRAINTS: dict[str, list[Any]] = {
     "lambda_u": [Interval(Real, 0, None, closed="left")],
     "lambda_v": [Interval(Real, 0, None, closed="left")],
     "fit_intercept": ["boolean"],
+    "normalize_y": ["boolean"],
 }
-DIVERGENCE_REMEDY = "Use dtype='float64', or bring the ratings to a smaller scale"
+DIVERGENCE_REMEDY = "Use dtype='float64', normalize_y=True, or smaller weights"
 
 # Standard deviation of the initial factors
 INITIAL_STD = 0.1

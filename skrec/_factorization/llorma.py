@@ -34,10 +34,11 @@ class LLORMARegressor(BaseRecommender):
 
     lambda_u : float, default=40.0
         Penalty on the squared norm of a user's vector in the preliminary model, on the
-        scale of half the sum of squared errors.
+        scale of half the sum of squared errors of the standardized ratings (see Notes).
 
     lambda_v : float, default=5.0
-        Penalty on the squared distance of an item's vector from the mean item.
+        Penalty on the squared distance of an item's vector from the mean item, on the
+        same scale.
 
     local_penalty : float, default=0.2
         Factor that scales `lambda_u` and `lambda_v` for the local models. In a local
@@ -48,7 +49,13 @@ class LLORMARegressor(BaseRecommender):
         Kernel bandwidth h: the angle in radians at which the kernel becomes 0.
 
     fit_intercept : bool, default=True
-        Whether to subtract the global mean from the ratings.
+        Whether to subtract the global mean from the ratings. Ignored with
+        `normalize_y`, which subtracts it.
+
+    normalize_y : bool, default=True
+        Whether to standardize the ratings inside the fit. Predictions are then the same
+        whatever the unit of the ratings. False uses the ratings as they are, as the
+        papers do.
 
     max_iter : int, default=50
         Maximum number of iterations in each model.
@@ -115,7 +122,7 @@ class LLORMARegressor(BaseRecommender):
         for a model that was not fitted because training ended early.
 
     intercept_ : float
-        Global mean, or 0 without `fit_intercept`.
+        Global mean; 0 with `normalize_y` or without `fit_intercept`.
 
     loss_curve_ : list of float
         Half the weighted sum of squared errors after each model, beginning with the
@@ -157,6 +164,13 @@ class LLORMARegressor(BaseRecommender):
     vectors, w is the weight of each rating, and the penalties are scaled by
     `local_penalty`. The prediction is the mean of the local predictions, weighted by
     K_t(u) K_t(i). If all weights are 0, it is the prediction of the preliminary model.
+
+    With `normalize_y`, the ratings r are standardized, mu is 0, and the parameters are
+    on this scale: the predicted rating is ``global_mean_ + rating_std_ * z``, where z
+    is the mean of the local predictions. A penalty for ratings as they are, such as a
+    paper's, has the same effect on factors if it is divided by the standard deviation
+    of the ratings. With ratings, penalties and squared factors multiplied by s, the
+    objective is multiplied by the square of s.
 
     Unlike here, the paper has no biases, and its penalties do not depend on the
     kernels. The dependence makes a user's vector independent of the user's own
@@ -209,6 +223,7 @@ class LLORMARegressor(BaseRecommender):
         local_penalty: float = 0.2,
         bandwidth: float = 2.0,
         fit_intercept: bool = True,
+        normalize_y: bool = True,
         max_iter: int = 50,
         tol: float = 1e-3,
         early_stopping: bool = False,
@@ -227,6 +242,7 @@ class LLORMARegressor(BaseRecommender):
         self.local_penalty = local_penalty
         self.bandwidth = bandwidth
         self.fit_intercept = fit_intercept
+        self.normalize_y = normalize_y
         self.max_iter = max_iter
         self.tol = tol
         self.early_stopping = early_stopping

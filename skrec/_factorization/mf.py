@@ -33,13 +33,19 @@ class PMFRegressor(BaseRecommender):
 
     lambda_u : float, default=10.0
         Penalty on the squared norm of a user's vector, on the scale of half the sum of
-        squared errors.
+        squared errors of the standardized ratings (see Notes).
 
     lambda_v : float, default=10.0
         Penalty on the squared norm of an item's vector, on the same scale.
 
     fit_intercept : bool, default=True
-        Whether to subtract the global mean from the ratings.
+        Whether to subtract the global mean from the ratings. Ignored with
+        `normalize_y`, which subtracts it.
+
+    normalize_y : bool, default=True
+        Whether to standardize the ratings inside the fit. Predictions are then the same
+        whatever the unit of the ratings. False uses the ratings as they are, as the
+        papers do.
 
     max_iter : int, default=50
         Maximum number of iterations. Each iteration solves for all users, then for all
@@ -97,7 +103,7 @@ class PMFRegressor(BaseRecommender):
         Zeros: the model has no biases.
 
     intercept_ : float
-        Global mean, or 0 without `fit_intercept`.
+        Global mean; 0 with `normalize_y` or without `fit_intercept`.
 
     loss_curve_ : list of float
         Objective after each iteration.
@@ -124,6 +130,13 @@ class PMFRegressor(BaseRecommender):
     .. math:: \frac{1}{2} \sum_{(u, i)} w_{ui} (r_{ui} - \mu - u_u^T v_i)^2
               + \frac{\lambda_U}{2} \sum_u \|u_u\|^2
               + \frac{\lambda_V}{2} \sum_i \|v_i\|^2
+
+    With `normalize_y`, the ratings r are standardized, mu is 0, and the parameters are
+    on this scale: the predicted rating is ``global_mean_ + rating_std_ * z``, where z
+    is `intercept_` plus the product of the factors. A penalty for ratings as they are,
+    such as a paper's, has the same effect if it is divided by the standard deviation of
+    the ratings. With ratings, penalties and squared factors multiplied by s, the
+    objective is multiplied by the square of s.
 
     Each half step solves ridge regressions by conjugate gradients. The matrix products
     are evaluated at the ratings only, so the time and memory of an iteration are
@@ -164,6 +177,7 @@ class PMFRegressor(BaseRecommender):
         lambda_u: float = 10.0,
         lambda_v: float = 10.0,
         fit_intercept: bool = True,
+        normalize_y: bool = True,
         max_iter: int = 50,
         tol: float = 1e-4,
         early_stopping: bool = False,
@@ -180,6 +194,7 @@ class PMFRegressor(BaseRecommender):
         self.lambda_u = lambda_u
         self.lambda_v = lambda_v
         self.fit_intercept = fit_intercept
+        self.normalize_y = normalize_y
         self.max_iter = max_iter
         self.tol = tol
         self.early_stopping = early_stopping
@@ -246,13 +261,20 @@ class BiasedMFRegressor(BaseRecommender):
 
     lambda_u : float, default=40.0
         Penalty on the squared norm of a user's vector, on the scale of half the sum of
-        squared errors.
+        squared errors of the standardized ratings (see Notes).
 
     lambda_v : float, default=5.0
-        Penalty on the squared distance of an item's vector from the mean item.
+        Penalty on the squared distance of an item's vector from the mean item, on the
+        same scale.
 
     fit_intercept : bool, default=True
-        Whether to subtract the global mean from the ratings.
+        Whether to subtract the global mean from the ratings. Ignored with
+        `normalize_y`, which subtracts it.
+
+    normalize_y : bool, default=True
+        Whether to standardize the ratings inside the fit. Predictions are then the same
+        whatever the unit of the ratings. False uses the ratings as they are, as the
+        papers do.
 
     max_iter : int, default=200
         Maximum number of iterations. Each iteration solves for all users, then for all
@@ -310,7 +332,7 @@ class BiasedMFRegressor(BaseRecommender):
         Biases of the items.
 
     intercept_ : float
-        Global mean, or 0 without `fit_intercept`.
+        Global mean; 0 with `normalize_y` or without `fit_intercept`.
 
     loss_curve_ : list of float
         Objective after each iteration.
@@ -341,6 +363,13 @@ class BiasedMFRegressor(BaseRecommender):
               \sum_i \left((c_i - \bar{c})^2 + \|v_i - \bar{v}\|^2\right)
 
     The user biases b are `user_biases_`, and the item biases c are `item_biases_`.
+
+    With `normalize_y`, the ratings r are standardized, mu is 0, and the parameters are
+    on this scale: the predicted rating is ``global_mean_ + rating_std_ * z``, where z
+    is the sum of `intercept_`, the biases and the product of the factors. A penalty for
+    ratings as they are, such as a paper's, has the same effect on factors if it is
+    divided by the standard deviation of the ratings. With ratings, penalties and
+    squared factors multiplied by s, the objective is multiplied by the square of s.
 
     Items are shrunk toward the mean item, which is the mean of the current item
     vectors. An item with few ratings is therefore treated like an average item. On
@@ -384,6 +413,7 @@ class BiasedMFRegressor(BaseRecommender):
         lambda_u: float = 40.0,
         lambda_v: float = 5.0,
         fit_intercept: bool = True,
+        normalize_y: bool = True,
         max_iter: int = 200,
         tol: float = 1e-4,
         early_stopping: bool = False,
@@ -400,6 +430,7 @@ class BiasedMFRegressor(BaseRecommender):
         self.lambda_u = lambda_u
         self.lambda_v = lambda_v
         self.fit_intercept = fit_intercept
+        self.normalize_y = normalize_y
         self.max_iter = max_iter
         self.tol = tol
         self.early_stopping = early_stopping

@@ -39,16 +39,24 @@ class SVDppRegressor(BaseRecommender):
 
     lambda_u : float, default=40.0
         Penalty on the squared norm of a user's own vector, on the scale of half the sum
-        of squared errors.
+        of squared errors of the standardized ratings (see Notes).
 
     lambda_v : float, default=5.0
-        Penalty on the squared distance of an item's vector from the mean item.
+        Penalty on the squared distance of an item's vector from the mean item, on the
+        same scale.
 
     lambda_y : float, default=160.0
-        Penalty on the squared norm of an item's link vector. Must be positive.
+        Penalty on the squared norm of an item's link vector, on the same scale. Must be
+        positive.
 
     fit_intercept : bool, default=True
-        Whether to subtract the global mean from the ratings.
+        Whether to subtract the global mean from the ratings. Ignored with
+        `normalize_y`, which subtracts it.
+
+    normalize_y : bool, default=True
+        Whether to standardize the ratings inside the fit. Predictions are then the same
+        whatever the unit of the ratings. False uses the ratings as they are, as the
+        papers do.
 
     max_iter : int, default=200
         Maximum number of iterations. Each iteration solves for all users, all items and
@@ -111,7 +119,7 @@ class SVDppRegressor(BaseRecommender):
         user has rated.
 
     intercept_ : float
-        Global mean, or 0 without `fit_intercept`.
+        Global mean; 0 with `normalize_y` or without `fit_intercept`.
 
     loss_curve_ : list of float
         Objective after each iteration.
@@ -148,6 +156,13 @@ class SVDppRegressor(BaseRecommender):
               + \frac{\lambda_V}{2}
               \sum_i \left((c_i - \bar{c})^2 + \|q_i - \bar{q}\|^2\right)
               + \frac{\lambda_Y}{2} \sum_j (z_j^2 + \|y_j\|^2)
+
+    With `normalize_y`, the ratings r are standardized, mu is 0, and the parameters are
+    on this scale: the predicted rating is ``global_mean_ + rating_std_ * z``, where z
+    is the sum of `intercept_`, the biases and the product of the factors. A penalty for
+    ratings as they are, such as a paper's, has the same effect on factors if it is
+    divided by the standard deviation of the ratings. With ratings, penalties and
+    squared factors multiplied by s, the objective is multiplied by the square of s.
 
     The solver works with whole user vectors, which include the contributions of the
     rated items; `user_factors_` and `user_biases_` are these vectors. Each user is a
@@ -195,6 +210,7 @@ class SVDppRegressor(BaseRecommender):
         lambda_v: float = 5.0,
         lambda_y: float = 160.0,
         fit_intercept: bool = True,
+        normalize_y: bool = True,
         max_iter: int = 200,
         tol: float = 1e-4,
         early_stopping: bool = False,
@@ -212,6 +228,7 @@ class SVDppRegressor(BaseRecommender):
         self.lambda_v = lambda_v
         self.lambda_y = lambda_y
         self.fit_intercept = fit_intercept
+        self.normalize_y = normalize_y
         self.max_iter = max_iter
         self.tol = tol
         self.early_stopping = early_stopping

@@ -95,21 +95,27 @@ class CDLRegressor(TextFactorization):
 
     lambda_u : float, default=40.0
         Penalty on the squared norm of a user's vector, on the scale of half the sum of
-        squared errors.
+        squared errors of the standardized ratings (see Notes).
 
     lambda_v : float, default=5.0
         Penalty on the squared distance of an item's vector from the code of its text,
-        or from the mean code for items without text.
+        or from the mean code for items without text, on the same scale.
 
     lambda_n : float, default=1.0
-        Penalty on the squared error of the reconstructed texts.
+        Penalty on the squared error of the reconstructed texts, on the same scale.
 
     lambda_w : float, default=1.0
-        Penalty on the squared weights of the network (weight decay). Large values
-        restrict the network to features that many texts have in common.
+        Penalty on the squared weights of the network (weight decay), on the same scale.
+        Large values restrict the network to features that many texts have in common.
 
     fit_intercept : bool, default=True
-        Whether to subtract the global mean from the ratings.
+        Whether to subtract the global mean from the ratings. Ignored with
+        `normalize_y`, which subtracts it.
+
+    normalize_y : bool, default=True
+        Whether to standardize the ratings inside the fit. Predictions are then the same
+        whatever the unit of the ratings. False uses the ratings as they are, as the
+        papers do.
 
     fit_biases : bool, default=True
         Whether to fit biases of users and items. Item biases are shrunk toward an
@@ -217,7 +223,7 @@ class CDLRegressor(TextFactorization):
         Fitted vectorizer.
 
     intercept_ : float
-        Global mean, or 0 without `fit_intercept`.
+        Global mean; 0 with `normalize_y` or without `fit_intercept`.
 
     loss_curve_ : list of float
         Objective after each iteration.
@@ -254,6 +260,14 @@ class CDLRegressor(TextFactorization):
     biases have an additional unit in the middle layer. Each iteration solves for all
     users, then for all items, and then trains the network by gradient steps to fit both
     the items and the texts.
+
+    With `normalize_y`, the ratings r are standardized, mu is 0, and the parameters are
+    on this scale: the predicted rating is ``global_mean_ + rating_std_ * z``, where z
+    is the sum of `intercept_`, the biases and the product of the factors. Without
+    biases, penalties for ratings as they are, such as a paper's, have the same effect
+    if `lambda_v`, `lambda_n` and `lambda_w` are divided by the variance of the ratings.
+    With ratings and user factors multiplied by s, and these penalties by the square of
+    s, the objective is multiplied by the square of s.
 
     Layers use tanh, so that the codes lie between -1 and 1, and the last layer is
     linear; the layers of [1]_ are logistic. The input is corrupted in training only:
@@ -294,9 +308,7 @@ class CDLRegressor(TextFactorization):
     array([3.7])
     """
 
-    _divergence_remedy = (
-        "Lower learning_rate_init, or bring the ratings to a smaller scale"
-    )
+    _divergence_remedy = "Lower learning_rate_init, or use normalize_y=True"
 
     _learned_without_texts: ClassVar[dict[str, Any]] = {"text_weights_": {}}
 
@@ -322,6 +334,7 @@ class CDLRegressor(TextFactorization):
         lambda_n: float = 1.0,
         lambda_w: float = 1.0,
         fit_intercept: bool = True,
+        normalize_y: bool = True,
         fit_biases: bool = True,
         hidden_layer_sizes: Sequence[int] = (200,),
         input_dropout: float = 0.3,
@@ -348,6 +361,7 @@ class CDLRegressor(TextFactorization):
         self.lambda_n = lambda_n
         self.lambda_w = lambda_w
         self.fit_intercept = fit_intercept
+        self.normalize_y = normalize_y
         self.fit_biases = fit_biases
         self.hidden_layer_sizes = hidden_layer_sizes
         self.input_dropout = input_dropout

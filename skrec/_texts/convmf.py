@@ -34,18 +34,24 @@ class ConvMFRegressor(TextFactorization):
 
     lambda_u : float, default=40.0
         Penalty on the squared norm of a user's vector, on the scale of half the sum of
-        squared errors.
+        squared errors of the standardized ratings (see Notes).
 
     lambda_v : float, default=5.0
         Penalty on the squared distance of an item's vector from the network's output
-        for its text, or from the mean output for items without text.
+        for its text, or from the mean output for items without text, on the same scale.
 
     lambda_w : float, default=60.0
-        Penalty on the squared weights of the network (weight decay). Large values
-        restrict the network to features that many texts have in common.
+        Penalty on the squared weights of the network (weight decay), on the same scale.
+        Large values restrict the network to features that many texts have in common.
 
     fit_intercept : bool, default=True
-        Whether to subtract the global mean from the ratings.
+        Whether to subtract the global mean from the ratings. Ignored with
+        `normalize_y`, which subtracts it.
+
+    normalize_y : bool, default=True
+        Whether to standardize the ratings inside the fit. Predictions are then the same
+        whatever the unit of the ratings. False uses the ratings as they are, as the
+        papers do.
 
     fit_biases : bool, default=True
         Whether to fit biases of users and items. Item biases are shrunk toward an
@@ -174,7 +180,7 @@ class ConvMFRegressor(TextFactorization):
         Fitted vectorizer.
 
     intercept_ : float
-        Global mean, or 0 without `fit_intercept`.
+        Global mean; 0 with `normalize_y` or without `fit_intercept`.
 
     loss_curve_ : list of float
         Objective after each iteration.
@@ -210,11 +216,18 @@ class ConvMFRegressor(TextFactorization):
     conjugate gradients, whose products are evaluated at the ratings only. These two
     steps never increase the objective.
 
+    With `normalize_y`, the ratings r are standardized, mu is 0, and the parameters are
+    on this scale: the predicted rating is ``global_mean_ + rating_std_ * z``, where z
+    is the sum of `intercept_`, the biases and the product of the factors. Without
+    biases, penalties for ratings as they are, such as a paper's, have the same effect
+    if `lambda_v` and `lambda_w` are divided by the variance of the ratings. With
+    ratings and user factors multiplied by s, and these penalties by the square of s,
+    the objective is multiplied by the square of s.
+
     The network is that of [1]_: word vectors, filters over windows of words with
     rectified linear units, max pooling of each filter over the text, and two layers
     with tanh, so that its outputs lie between -1 and 1. Its biases are not penalized,
-    but its word vectors are. Ratings on a much wider scale than 1 to 5 stars should be
-    divided by a constant first. With `item_weight`, lambda_V differs between items.
+    but its word vectors are. With `item_weight`, lambda_V differs between items.
 
     Users rate items they chose, so their ratings are higher on average than the text
     alone predicts. The difference varies between users, but hardly between the items of
@@ -259,9 +272,7 @@ class ConvMFRegressor(TextFactorization):
     array([3.6, 3.5])
     """
 
-    _divergence_remedy = (
-        "Lower learning_rate_init, or bring the ratings to a smaller scale"
-    )
+    _divergence_remedy = "Lower learning_rate_init, or use normalize_y=True"
 
     # A warm start matches word vectors by word, so the vectorizer may be refitted.
     _keeps_vectorizer = False
@@ -294,6 +305,7 @@ class ConvMFRegressor(TextFactorization):
         lambda_v: float = 5.0,
         lambda_w: float = 60.0,
         fit_intercept: bool = True,
+        normalize_y: bool = True,
         fit_biases: bool = True,
         embedding_dim: int = 50,
         n_filters: int = 50,
@@ -325,6 +337,7 @@ class ConvMFRegressor(TextFactorization):
         self.lambda_v = lambda_v
         self.lambda_w = lambda_w
         self.fit_intercept = fit_intercept
+        self.normalize_y = normalize_y
         self.fit_biases = fit_biases
         self.embedding_dim = embedding_dim
         self.n_filters = n_filters

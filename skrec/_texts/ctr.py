@@ -130,14 +130,21 @@ class CTRRegressor(TextFactorization):
 
     lambda_u : float, default=20.0
         Penalty on the squared norm of a user's vector, on the scale of half the sum of
-        squared errors.
+        squared errors of the standardized ratings (see Notes).
 
     lambda_v : float, default=5.0
         Penalty on the squared distance of an item's vector from the topic proportions
-        of its text, or from the mean proportions for items without text.
+        of its text, or from the mean proportions for items without text, on the same
+        scale.
 
     fit_intercept : bool, default=True
-        Whether to subtract the global mean from the ratings.
+        Whether to subtract the global mean from the ratings. Ignored with
+        `normalize_y`, which subtracts it.
+
+    normalize_y : bool, default=True
+        Whether to standardize the ratings inside the fit. Predictions are then the same
+        whatever the unit of the ratings. False uses the ratings as they are, as the
+        papers do.
 
     fit_biases : bool, default=False
         Whether to fit biases of users and items. Item biases are shrunk toward their
@@ -236,7 +243,7 @@ class CTRRegressor(TextFactorization):
         Fitted vectorizer.
 
     intercept_ : float
-        Global mean, or 0 without `fit_intercept`.
+        Global mean; 0 with `normalize_y` or without `fit_intercept`.
 
     loss_curve_ : list of float
         Objective after each iteration.
@@ -277,6 +284,14 @@ class CTRRegressor(TextFactorization):
     of the three steps increases the objective if all rated items have texts; items
     without text are shrunk toward the mean topic proportions of the others. The last
     sum is reported relative to its initial value, so that it is 0 without `refine`.
+
+    With `normalize_y`, the ratings r are standardized, mu is 0, and the parameters are
+    on this scale: the predicted rating is ``global_mean_ + rating_std_ * z``, where z
+    is the sum of `intercept_`, the biases and the product of the factors. Without
+    biases and with ``refine=False``, penalties for ratings as they are, such as a
+    paper's, have the same effect if `lambda_v` is divided by the variance of the
+    ratings. With ratings and user factors multiplied by s, and this penalty by the
+    square of s, the objective is multiplied by the square of s, up to the last sum.
 
     The scale of theta is fixed. Unlike in `PMFRegressor`, `lambda_u` and `lambda_v`
     therefore have separate effects: the larger `lambda_v`, the more influence the texts
@@ -336,6 +351,7 @@ class CTRRegressor(TextFactorization):
         lambda_u: float = 20.0,
         lambda_v: float = 5.0,
         fit_intercept: bool = True,
+        normalize_y: bool = True,
         fit_biases: bool = False,
         refine: bool = True,
         lda_max_iter: int = 10,
@@ -357,6 +373,7 @@ class CTRRegressor(TextFactorization):
         self.lambda_u = lambda_u
         self.lambda_v = lambda_v
         self.fit_intercept = fit_intercept
+        self.normalize_y = normalize_y
         self.fit_biases = fit_biases
         self.refine = refine
         self.lda_max_iter = lda_max_iter
