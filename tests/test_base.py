@@ -418,7 +418,7 @@ DIVERGING = {
     RBMRegressor: (
         {"learning_rate_init": 1e38, "alpha": 1e3}, 1, "Lower learning_rate",
     ),
-    object: ({}, 1e30, "dtype|smaller"),
+    object: ({"normalize_y": False}, 1e30, "normalize_y=True"),
 }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from helpers import Interrupt, without_one
+from helpers import Interrupt, standardized, to_ratings, without_one
 from sklearn.metrics import r2_score
 
 from skrec import LLORMARegressor
@@ -40,7 +40,7 @@ def formula(model):
         weight += near
         total += near * (U[:, :-1] @ V[:, :-1].T + U[:, -1:] + V[:, -1])
     sums = np.where(weight > 0, total / np.where(weight > 0, weight, 1), preliminary)
-    return np.clip(sums + model.intercept_, *model.rating_range_)
+    return to_ratings(model, sums + model.intercept_)
 
 
 def test_kernels_follow_from_the_angles_to_the_anchors(model):
@@ -74,7 +74,7 @@ def test_pairs_far_from_all_anchors_get_the_preliminary_model(R, pairs):
     assert far.sum() > 100
     preliminary = model.user_factors_ @ model.item_factors_.T + model.intercept_
     preliminary += model.user_biases_[:, None] + model.item_biases_
-    expected = np.clip(preliminary[X[far, 0], X[far, 1]], *model.rating_range_)
+    expected = to_ratings(model, preliminary[X[far, 0], X[far, 1]])
     np.testing.assert_allclose(model.predict(X[far]), expected, atol=1e-5)
 
 
@@ -88,7 +88,7 @@ def test_local_users_solve_weighted_ridge_regressions(R):
             k = model.item_kernels_[t][row.indices]
             V = model.local_item_factors_[t][row.indices]
             Z = np.column_stack([V[:, :-1], np.ones(len(V))])
-            targets = row.data - model.intercept_ - V[:, -1]
+            targets = standardized(model, row.data) - V[:, -1]
             A = Z.T @ (k[:, None] * Z) + penalty * np.eye(4)
             expected = np.linalg.solve(A, Z.T @ (k * targets))
             found = model.local_user_factors_[t][u]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import TEXT_CLASSES, fit
+from helpers import TEXT_CLASSES, fit, to_ratings
 from helpers import make_factorization as make
 from sklearn.metrics import r2_score
 from sklearn.model_selection import cross_val_score
@@ -22,14 +22,17 @@ def formula(model):
     """All predictions by the formula in the Notes."""
     sums = model.user_factors_ @ model.item_factors_.T + model.intercept_
     sums += model.user_biases_[:, None] + model.item_biases_
-    return np.clip(sums, *model.rating_range_)
+    return to_ratings(model, sums)
 
 
-@pytest.mark.parametrize("fit_intercept", [True, False])
-def test_folding_in_recovers_converged_user_factors(R, fit_intercept):
+@pytest.mark.parametrize(
+    "params",
+    [{}, {"normalize_y": False}, {"normalize_y": False, "fit_intercept": False}],
+)
+def test_folding_in_recovers_converged_user_factors(R, params):
     model = BiasedMFRegressor(
-        n_factors=3, lambda_u=5, lambda_v=5, fit_intercept=fit_intercept,
-        tol=1e-8, max_iter=10_000, dtype="float64", random_state=0,
+        n_factors=3, lambda_u=5, lambda_v=5, tol=1e-8, max_iter=10_000,
+        dtype="float64", random_state=0, **params,
     ).fit(R)  # fmt: skip
     np.testing.assert_allclose(model.predict(R), formula(model), atol=1e-3)
     np.testing.assert_allclose(model.transform(R), model.user_factors_, atol=1e-3)
@@ -60,6 +63,7 @@ def test_a_penalty_of_zero_needs_enough_ratings(cls, pairs, name):
         ({"lambda_u": -1}, "lambda_u"),
         ({"lambda_v": -1.0}, "lambda_v"),
         ({"fit_intercept": 2}, "fit_intercept"),
+        ({"normalize_y": "no"}, "normalize_y"),
     ],
 )
 def test_bad_parameters_are_refused(cls, R, params, match):
