@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, overload
 
 import numpy as np
 import pandas as pd
@@ -256,3 +256,59 @@ shape (n_users,)
         """Return the predictor for the current state of the estimator."""
         check_is_fitted(self)
         return self._predictors.get(self)
+
+
+class ProbabilisticRecommender(BaseRecommender):
+    """Base class of recommenders that also predict standard deviations."""
+
+    @overload
+    def predict(
+        self, X: Any, return_std: Literal[False] = False
+    ) -> NDArray[np.float64]: ...
+
+    @overload
+    def predict(
+        self, X: Any, return_std: Literal[True]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """Predict ratings, as expected values.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_ratings, 2) or {sparse matrix, sparse \
+array} of shape (n_rows, n_items)
+            User and item ids; or rows of ratings, with one column for each of `items_`.
+            Each row is a new user described by its stored ratings alone, even if the
+            same user was in `fit`.
+
+        return_std : bool, default=False
+            Whether to return standard deviations as well.
+
+        Returns
+        -------
+        ratings : ndarray of shape (n_ratings,) or (n_rows, n_items)
+            Predicted ratings. A pair with an unseen user gets the item's mean, and a
+            pair with an unseen item gets the user's mean. Both means are shrunk toward
+            the global mean if ratings are few. A pair with an unseen user and an unseen
+            item gets the global mean. A row without ratings counts as an unseen user,
+            and an item without ratings counts as an unseen item.
+
+        std : ndarray of the same shape
+            Standard deviations, only with `return_std`: predictive standard deviation
+            of the user's rating, including the uncertainty of the vectors and the
+            noise. Clipping does not change it. It is `rating_std_` where the prediction
+            is a mean because the user or the item is unseen.
+
+        Raises
+        ------
+        ValueError
+            If the number of columns of X is wrong, if the dense result of a matrix
+            would not fit in memory, or if the model has no standard deviations.
+        """
+        ratings = super().predict(X)
+        if not return_std:
+            return ratings
+        predictor = self._predictor()
+        std = predictor.std_of_rows if is_matrix(X) else predictor.std_of_pairs
+        return ratings, std(X)

@@ -220,6 +220,9 @@ class Fit:
     training : Ratings
         Training ratings.
 
+    is_held_out : ndarray of shape (n_ratings,), dtype bool, or None
+        Mask of the held-out ratings; None without `early_stopping`.
+
     held_out : Ratings or None
         Held-out ratings for early stopping; None without `early_stopping`.
 
@@ -252,6 +255,7 @@ class Fit:
         self.ratings, self.texts = replace(ratings, values=standardized), texts
         self.feature_names = get_feature_names(X)
         self.random_state = check_random_state(estimator.random_state)
+        self.is_held_out = None
         self.training, self.held_out = self._hold_out()
         self.previous = None
         if getattr(estimator, "warm_start", False) and hasattr(estimator, "users_"):
@@ -331,8 +335,8 @@ class Fit:
                 f"early_stopping=True leaves no rating to train on out of "
                 f"{n_ratings}: use early_stopping=False."
             )
-        is_held_out = self.random_state.permutation(n_ratings) < n_held_out
-        return self.ratings.select(~is_held_out), self.ratings.select(is_held_out)
+        mask = self.is_held_out = self.random_state.permutation(n_ratings) < n_held_out
+        return self.ratings.select(~mask), self.ratings.select(mask)
 
     def _attributes(self, trainer: Trainer) -> dict[str, Any]:
         attributes = vars(self.known) | trainer.attributes()
@@ -344,10 +348,8 @@ class Fit:
 
     def _store(self, attributes: dict[str, Any]) -> None:
         """Replace all previous attributes at once."""
-        state = vars(self.estimator) | attributes
-        if self.feature_names is None:
-            state.pop("feature_names_in_", None)
-        self.estimator.__dict__ = state
+        kept = {k: v for k, v in vars(self.estimator).items() if not k.endswith("_")}
+        self.estimator.__dict__ = kept | attributes
 
     def _warn(self, history: History, trainer: Trainer) -> None:
         estimator, message = self.estimator, None

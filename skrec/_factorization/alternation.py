@@ -18,7 +18,7 @@ from .._core.sparse import Pattern, sddmm
 from .._data.ids import positions_of
 from .._data.ratings import Ratings
 from .._fitting import Fit, Trainer, r_squared
-from .._sklearn_compat import Interval
+from .._sklearn_compat import Interval, StrOptions
 from .priors import MeanPrior, Prior
 
 FACTORIZATION_CONSTRAINTS: dict[str, list[Any]] = {
@@ -28,6 +28,10 @@ FACTORIZATION_CONSTRAINTS: dict[str, list[Any]] = {
     "fit_intercept": ["boolean"],
     "normalize_y": ["boolean"],
 }
+PENALTY_OR_AUTO: list[Any] = [
+    Interval(Real, 0, None, closed="left"),
+    StrOptions({"auto"}),
+]
 DIVERGENCE_REMEDY = "Use dtype='float64', normalize_y=True, or smaller weights"
 
 # Standard deviation of the initial factors
@@ -292,6 +296,11 @@ class AlternationTrainer(Trainer):
     def _initial_vectors(self, fit: Fit) -> list[Tensor]:
         """Return random vectors of users and items, or those of the previous fit."""
         k, old = self.params.n_factors, fit.previous
+        if old is not None and old._lambda_u is None:
+            raise ValueError(
+                "warm_start=True cannot continue a fit whose penalties were 'auto' "
+                "with penalties that are numbers: use warm_start=False."
+            )
         if old is not None and old.item_factors_.shape[1] != k:
             raise ValueError(
                 f"warm_start=True cannot continue a fit of "
@@ -318,6 +327,17 @@ class AlternationTrainer(Trainer):
         vectors[new, :k] = as_tensor(factors[old]).to(vectors.dtype)
         if self.has_biases:
             vectors[new, -1] = as_tensor(biases[old]).to(vectors.dtype)
+
+
+def penalties_are_auto(params: Any) -> bool:
+    """Return whether the penalties are estimated; raise an error if only one is."""
+    is_auto = [p == "auto" for p in (params.lambda_u, params.lambda_v)]
+    if is_auto[0] != is_auto[1]:
+        raise ValueError(
+            "lambda_u and lambda_v must both be 'auto' or both be numbers, got "
+            f"lambda_u={params.lambda_u!r} and lambda_v={params.lambda_v!r}."
+        )
+    return is_auto[0]
 
 
 def draw_vectors(

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any, ClassVar, Literal, Self, overload
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .._base import BaseRecommender
-from .._data.ratings import is_matrix
+from .._base import BaseRecommender, ProbabilisticRecommender
 from .._fitting import Fit
 from .._sklearn_compat import Interval, fit_method
 from .bayesian_model import BayesianModel
 from .bayesian_trainer import GibbsTrainer
 
 
-class BayesianMFRegressor(BaseRecommender):
+class BayesianMFRegressor(ProbabilisticRecommender):
     r"""Bayesian matrix factorization by Gibbs sampling.
 
     The predicted rating is the sum of the global mean, the bias of the user, the bias
@@ -263,58 +262,6 @@ array} of shape (n_users, n_items)
             )
         fit = Fit(self, X, y, sample_weight)
         return fit.run(GibbsTrainer(fit))
-
-    @overload
-    def predict(
-        self, X: Any, return_std: Literal[False] = False
-    ) -> NDArray[np.float64]: ...
-
-    @overload
-    def predict(
-        self, X: Any, return_std: Literal[True]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
-
-    def predict(self, X: Any, return_std: bool = False) -> Any:
-        """Predict ratings as means over the samples.
-
-        Parameters
-        ----------
-        X : {array-like, DataFrame} of shape (n_ratings, 2) or {sparse matrix, sparse \
-array} of shape (n_rows, n_items)
-            User and item ids; or rows of ratings, with one column for each of `items_`.
-            Each row is a new user described by its stored ratings alone, even if the
-            same user was in `fit`.
-
-        return_std : bool, default=False
-            Whether to return standard deviations as well.
-
-        Returns
-        -------
-        ratings : ndarray of shape (n_ratings,) or (n_rows, n_items)
-            Predicted ratings. A pair with an unseen user gets the item's mean, and a
-            pair with an unseen item gets the user's mean. Both means are shrunk toward
-            the global mean if ratings are few. A pair with an unseen user and an unseen
-            item gets the global mean. A row without ratings counts as an unseen user,
-            and an item without ratings counts as an unseen item.
-
-        std : ndarray of the same shape
-            Standard deviations, only with `return_std`: predictive standard deviation
-            of the user's rating, including the uncertainty of the vectors and the
-            noise. Clipping does not change it. It is `rating_std_` where the prediction
-            is a mean because the user or the item is unseen.
-
-        Raises
-        ------
-        ValueError
-            If the number of columns of X is wrong, or if the dense result of a matrix
-            would not fit in memory.
-        """
-        ratings = super().predict(X)
-        if not return_std:
-            return ratings
-        predictor = self._predictor()
-        std = predictor.std_of_rows if is_matrix(X) else predictor.std_of_pairs
-        return ratings, std(X)
 
     def _make_model(self, device):
         return BayesianModel(self, device)

@@ -1,4 +1,4 @@
-"""Matrix factorizations by alternating least squares."""
+"""Matrix factorizations: PMF, and the same with biases."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import torch
 
-from .._base import STOPPING_CONSTRAINTS, WARM_START_CONSTRAINTS, BaseRecommender
+from .._base import (
+    STOPPING_CONSTRAINTS,
+    WARM_START_CONSTRAINTS,
+    BaseRecommender,
+    ProbabilisticRecommender,
+)
 from .._fitting import Fit
 from .._sklearn_compat import fit_method
 from .alternation import (
     DIVERGENCE_REMEDY,
     FACTORIZATION_CONSTRAINTS,
+    PENALTY_OR_AUTO,
     AlternationTrainer,
     mean_item_prior,
+    penalties_are_auto,
 )
 from .models import RidgeModel
+from .variational_model import VariationalModel
+from .variational_trainer import VariationalTrainer
 
 
 class PMFRegressor(BaseRecommender):
@@ -247,25 +256,28 @@ array} of shape (n_users, n_items)
         return RidgeModel(self, device)
 
 
-class BiasedMFRegressor(BaseRecommender):
-    r"""Matrix factorization with biases, by alternating least squares.
+class BiasedMFRegressor(ProbabilisticRecommender):
+    r"""Matrix factorization with biases, by variational Bayes or least squares.
 
     The predicted rating is the sum of the global mean, the bias of the user, the bias
-    of the item, and the dot product of their latent factors [1]_. The solver computes
-    all users at once, then all items, in alternation.
+    of the item, and the dot product of their latent factors [1]_. By default all
+    penalties are estimated from the ratings by variational Bayes [2]_. The solver
+    computes all users at once, then all items, in alternation.
 
     Parameters
     ----------
-    n_factors : int, default=15
-        Number of latent factors k. With this solver, small values are most accurate.
+    n_factors : int, default=20
+        Number of latent factors k. With estimated penalties it is a maximum: factors
+        that explain nothing are dropped.
 
-    lambda_u : float, default=40.0
+    lambda_u : float or "auto", default="auto"
         Penalty on the squared norm of a user's vector, on the scale of half the sum of
-        squared errors of the standardized ratings (see Notes).
+        squared errors of the standardized ratings (see Notes). "auto" estimates the
+        prior of the vectors, and needs ``lambda_v="auto"``.
 
-    lambda_v : float, default=5.0
+    lambda_v : float or "auto", default="auto"
         Penalty on the squared distance of an item's vector from the mean item, on the
-        same scale.
+        same scale. "auto" needs ``lambda_u="auto"``.
 
     fit_intercept : bool, default=True
         Whether to subtract the global mean from the ratings. Ignored with
@@ -280,7 +292,7 @@ class BiasedMFRegressor(BaseRecommender):
         Maximum number of iterations. Each iteration solves for all users, then for all
         items.
 
-    tol : float, default=1e-4
+    tol : float, default=1e-3
         Minimum relative decrease of the objective, or minimum increase of the
         validation score, that counts as an improvement.
 
@@ -319,10 +331,12 @@ class BiasedMFRegressor(BaseRecommender):
 
     Attributes
     ----------
-    user_factors_ : ndarray of shape (n_users, n_factors)
-        Factors of the users: what `transform` returns for the users in `fit`.
+    user_factors_ : ndarray of shape (n_users, n_kept)
+        Factors of the users: what `transform` returns for the users in `fit`. With
+        estimated penalties, the n_kept <= n_factors factors that explain something, in
+        descending order of what they explain.
 
-    item_factors_ : ndarray of shape (n_items, n_factors)
+    item_factors_ : ndarray of shape (n_items, n_kept)
         Factors of the items.
 
     user_biases_ : ndarray of shape (n_users,)
@@ -333,6 +347,16 @@ class BiasedMFRegressor(BaseRecommender):
 
     intercept_ : float
         Global mean; 0 with `normalize_y` or without `fit_intercept`.
+
+    noise_variance_ : float
+        Variance of a rating around its prediction; only with estimated penalties.
+
+    user_prior_mean_, item_prior_mean_ : ndarray of shape (n_kept + 1,)
+        Prior means of the vectors; only with estimated penalties.
+
+    user_prior_covariance_, item_prior_covariance_ : ndarray of shape (n_kept + 1, \
+n_kept + 1)
+        Prior covariances of the vectors; only with estimated penalties.
 
     loss_curve_ : list of float
         Objective after each iteration.
@@ -350,11 +374,29 @@ class BiasedMFRegressor(BaseRecommender):
     See Also
     --------
     PMFRegressor : The same model without biases.
-    ConvMFRegressor : The same model with a prior on the items from their texts.
+    SVDppRegressor : The same model with prior means from who has rated what.
+    BayesianMFRegressor : Posterior samples by Gibbs sampling; slower.
 
     Notes
     -----
-    With the weight w of each rating, the objective is
+    A vector consists of the factors and the bias. With ``lambda_u="auto"`` and
+    ``lambda_v="auto"``, ratings and vectors are normal,
+
+    .. math:: r_{ui} \sim N(\mu + u_u^T v_i + b_u + c_i, \tau / w_{ui}), \quad
+              (u_u, b_u) \sim N(m_U, C_U), \quad (v_i, c_i) \sim N(m_V, C_V)
+
+    where w is the weight of the rating. The posterior of the vectors is approximated by
+    a product of normal distributions with full covariances, one for each user and each
+    item. The prior means, the prior covariances and the noise variance tau maximize the
+    evidence bound; there is no penalty to choose. The objective is the negative
+    evidence bound, which never rises. The expected vectors are `user_factors_`,
+    `user_biases_`, `item_factors_` and `item_biases_`. An iteration takes time
+    proportional to the number of ratings times the square of the number of factors, plus
+    the number of users and items times its cube. ``predict(X, return_std=True)`` includes
+    the covariances and the noise. `user_means_` and `item_means_` are predictions for
+    the prior mean of the other side.
+
+    With penalties given as numbers and the weight w of each rating, the objective is
 
     .. math:: \frac{1}{2} \sum_{(u, i)} w_{ui}
               (r_{ui} - \mu - b_u - c_i - u_u^T v_i)^2
@@ -363,6 +405,7 @@ class BiasedMFRegressor(BaseRecommender):
               \sum_i \left((c_i - \bar{c})^2 + \|v_i - \bar{v}\|^2\right)
 
     The user biases b are `user_biases_`, and the item biases c are `item_biases_`.
+    Each half step solves ridge regressions by conjugate gradients.
 
     With `normalize_y`, the ratings r are standardized, mu is 0, and the parameters are
     on this scale: the predicted rating is ``global_mean_ + rating_std_ * z``, where z
@@ -371,30 +414,33 @@ class BiasedMFRegressor(BaseRecommender):
     divided by the standard deviation of the ratings. With ratings, penalties and
     squared factors multiplied by s, the objective is multiplied by the square of s.
 
-    Items are shrunk toward the mean item, which is the mean of the current item
-    vectors. An item with few ratings is therefore treated like an average item. On
-    MovieLens 1M this shrinkage is more accurate than shrinkage toward zero, especially
-    if ratings are few.
+    Either way, vectors are shrunk toward the mean vector of a side, so that an item
+    with few ratings is treated like an average item.
 
-    A bias is the last entry of a vector, and its counterpart in the other vector is 1.
-    Biases are therefore solved for together with the factors. Everything else is as in
-    `PMFRegressor`.
+    In `predict`, each row of a matrix is a new user described by that row alone, whose
+    vector is the expected one, given the distributions of the items (a ridge regression
+    with penalties given as numbers). `score` of a matrix without y predicts each rating
+    from the other ratings in its row, exactly.
 
     References
     ----------
     .. [1] Yehuda Koren, Robert Bell and Chris Volinsky. 2009. "Matrix Factorization
        Techniques for Recommender Systems". Computer 42(8).
        https://doi.org/10.1109/MC.2009.263
+    .. [2] Yew Jin Lim and Yee Whye Teh. 2007. "Variational Bayesian Approach to Movie
+       Rating Prediction". KDD Cup and Workshop '07.
 
     Examples
     --------
     >>> from skrec import BiasedMFRegressor
-    >>> X = [["ann", "up"], ["ann", "alien"], ["bob", "up"], ["bob", "heat"]]
-    >>> model = BiasedMFRegressor(n_factors=1, lambda_u=2, lambda_v=2, random_state=0)
-    >>> model.fit(X, [5, 3, 4, 2])
-    BiasedMFRegressor(...)
-    >>> model.predict([["ann", "heat"], ["bob", "alien"], ["eve", "up"]]).round(1)
-    array([3.2, 2.9, 3.8])
+    >>> from skrec.datasets import make_ratings
+    >>> R = make_ratings(n_users=300, n_items=100, random_state=0).R
+    >>> model = BiasedMFRegressor(random_state=0).fit(R[:250])
+    >>> round(model.score(R[250:]), 1)
+    0.6
+    >>> ratings, std = model.predict([[0, 1], [0, 2]], return_std=True)
+    >>> [f"{r:.1f} +- {s:.1f}" for r, s in zip(ratings, std)]
+    ['3.8 +- 0.6', '4.0 +- 0.6']
     """
 
     _divergence_remedy = DIVERGENCE_REMEDY
@@ -404,18 +450,20 @@ class BiasedMFRegressor(BaseRecommender):
         **STOPPING_CONSTRAINTS,
         **WARM_START_CONSTRAINTS,
         **FACTORIZATION_CONSTRAINTS,
+        "lambda_u": PENALTY_OR_AUTO,
+        "lambda_v": PENALTY_OR_AUTO,
     }
 
     def __init__(
         self,
         *,
-        n_factors: int = 15,
-        lambda_u: float = 40.0,
-        lambda_v: float = 5.0,
+        n_factors: int = 20,
+        lambda_u: float | Literal["auto"] = "auto",
+        lambda_v: float | Literal["auto"] = "auto",
         fit_intercept: bool = True,
         normalize_y: bool = True,
         max_iter: int = 200,
-        tol: float = 1e-4,
+        tol: float = 1e-3,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 2,
@@ -476,10 +524,15 @@ array} of shape (n_users, n_items)
             If the objective became infinite, or did not converge within `max_iter`
             iterations.
         """
+        is_auto = penalties_are_auto(self)
         fit = Fit(self, X, y, sample_weight)
+        if is_auto:
+            return fit.run(VariationalTrainer(fit))
         prior = mean_item_prior(fit, fit.training)
         trainer = AlternationTrainer(fit, has_biases=True, item_prior=prior)
         return fit.run(trainer)
 
     def _make_model(self, device):
-        return RidgeModel(self, device)
+        return (VariationalModel if self._lambda_u is None else RidgeModel)(
+            self, device
+        )

@@ -12,6 +12,11 @@ from .._core.ridge import RowSolutions, positive_penalty, solve_rows
 from .._core.sparse import Pattern, sddmm
 from .._prediction import Model
 
+_NO_STD = (
+    "return_std=True needs the covariances that a fit with lambda_u='auto' and "
+    "lambda_v='auto' estimates; this one had numbers."
+)
+
 
 class FactorState(NamedTuple):
     """Factors and biases of users.
@@ -88,6 +93,12 @@ class RidgeModel(FactorModel):
         left_out = self.solve(rows, rows.data - offsets, leave_one_out=True).left_out
         assert left_out is not None
         return left_out.cpu().numpy() + offsets
+
+    def std_at(self, user, item):
+        raise ValueError(_NO_STD)
+
+    def std(self, rows):
+        raise ValueError(_NO_STD)
 
     def offsets(self, rows) -> np.ndarray:
         """Return the part of each rating that is independent of the user's vector."""

@@ -8,46 +8,63 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import torch
 
-from .._base import STOPPING_CONSTRAINTS, WARM_START_CONSTRAINTS, BaseRecommender
+from .._base import (
+    STOPPING_CONSTRAINTS,
+    WARM_START_CONSTRAINTS,
+    ProbabilisticRecommender,
+)
 from .._core.device import as_tensor
 from .._core.normal_rows import condition, implicit_means, leave_out, parts
 from .._core.ridge import positive_penalty
 from .._data.ids import positions_of
 from .._fitting import Fit
-from .._sklearn_compat import Interval, fit_method
+from .._sklearn_compat import Interval, StrOptions, fit_method
 from .alternation import (
     DIVERGENCE_REMEDY,
     FACTORIZATION_CONSTRAINTS,
+    PENALTY_OR_AUTO,
     AlternationTrainer,
     mean_item_prior,
+    penalties_are_auto,
 )
 from .models import FactorState, RidgeModel
 from .priors import ImplicitPrior
+from .variational_model import VariationalModel
+from .variational_trainer import VariationalTrainer
 
 
-class SVDppRegressor(BaseRecommender):
+class SVDppRegressor(ProbabilisticRecommender):
     r"""SVD++: matrix factorization with implicit feedback.
 
     The prediction is that of `BiasedMFRegressor`, with implicit feedback: every item
-    that a user has rated contributes a link vector to the factors and the bias of the
-    user, whatever the rating [1]_. The solver is alternating least squares.
+    that a user has rated contributes a link vector to the expected factors and bias of
+    the user, whatever the rating [1]_. By default every rater contributes to the
+    expected vector of an item as well, and all penalties are estimated from the ratings
+    by variational Bayes.
 
     Parameters
     ----------
-    n_factors : int, default=15
-        Number of latent factors k. With this solver, small values are most accurate.
+    n_factors : int, default=20
+        Number of latent factors k. With estimated penalties it is a maximum: factors
+        that explain nothing are dropped.
 
-    lambda_u : float, default=40.0
+    lambda_u : float or "auto", default="auto"
         Penalty on the squared norm of a user's own vector, on the scale of half the sum
-        of squared errors of the standardized ratings (see Notes).
+        of squared errors of the standardized ratings (see Notes). "auto" estimates the
+        prior of the vectors, and needs ``lambda_v="auto"``.
 
-    lambda_v : float, default=5.0
+    lambda_v : float or "auto", default="auto"
         Penalty on the squared distance of an item's vector from the mean item, on the
-        same scale.
+        same scale. "auto" needs ``lambda_u="auto"``.
 
     lambda_y : float, default=160.0
         Penalty on the squared norm of an item's link vector, on the same scale. Must be
-        positive.
+        positive. Ignored with ``lambda_u="auto"``, which estimates it.
+
+    implicit : {"users", "items", "both"}, default="both"
+        Side whose expected vectors depend on who has rated what: users on the items
+        that they have rated, items on their raters, or both. Penalties given as numbers
+        mean "users", the model of [1]_, whatever this parameter is.
 
     fit_intercept : bool, default=True
         Whether to subtract the global mean from the ratings. Ignored with
@@ -62,7 +79,7 @@ class SVDppRegressor(BaseRecommender):
         Maximum number of iterations. Each iteration solves for all users, all items and
         all links in turn.
 
-    tol : float, default=1e-4
+    tol : float, default=1e-3
         Minimum relative decrease of the objective, or minimum increase of the
         validation score, that counts as an improvement.
 
@@ -101,10 +118,12 @@ class SVDppRegressor(BaseRecommender):
 
     Attributes
     ----------
-    user_factors_ : ndarray of shape (n_users, n_factors)
-        Factors of the users: what `transform` returns for the users in `fit`.
+    user_factors_ : ndarray of shape (n_users, n_kept)
+        Factors of the users: what `transform` returns for the users in `fit`. With
+        estimated penalties, the n_kept <= n_factors factors that explain something, in
+        descending order of what they explain.
 
-    item_factors_ : ndarray of shape (n_items, n_factors)
+    item_factors_ : ndarray of shape (n_items, n_kept)
         Factors of the items.
 
     user_biases_ : ndarray of shape (n_users,)
@@ -113,10 +132,24 @@ class SVDppRegressor(BaseRecommender):
     item_biases_ : ndarray of shape (n_items,)
         Biases of the items.
 
-    item_links_ : ndarray of shape (n_items, n_factors + 1)
+    item_links_ : ndarray of shape (n_items, n_kept + 1) or None
         Link vectors: contributions of the items to the factors and the bias of their
         raters, before the division by the square root of the number of items that the
-        user has rated.
+        user has rated. None with ``implicit="items"``.
+
+    user_links_ : ndarray of shape (n_users, n_kept + 1) or None
+        The same from the users to the items that they have rated. None with
+        ``implicit="users"``.
+
+    noise_variance_ : float
+        Variance of a rating around its prediction; only with estimated penalties.
+
+    user_prior_mean_, item_prior_mean_ : ndarray of shape (n_kept + 1,)
+        Prior means of the vectors; only with estimated penalties.
+
+    user_prior_covariance_, item_prior_covariance_ : ndarray of shape (n_kept + 1, \
+n_kept + 1)
+        Prior covariances of the vectors; only with estimated penalties.
 
     intercept_ : float
         Global mean; 0 with `normalize_y` or without `fit_intercept`.
@@ -137,19 +170,30 @@ class SVDppRegressor(BaseRecommender):
     See Also
     --------
     BiasedMFRegressor : The same model without implicit feedback.
-    BayesianMFRegressor : Posterior samples instead of one estimate. With
-        ``implicit=True`` it uses implicit feedback as well, and is more accurate.
+    BayesianMFRegressor : Posterior samples by Gibbs sampling; slower. It uses implicit
+        feedback with ``implicit=True``.
 
     Notes
     -----
-    The predicted rating is
+    With ``lambda_u="auto"`` and ``lambda_v="auto"``, the model and the solver are those
+    of `BiasedMFRegressor`, with different prior means. The vector of a user, and that
+    of an item, has the prior mean
+
+    .. math:: m_U + |N(u)|^{-1/2} \sum_{j \in N(u)} y_j, \quad
+              m_V + |N(i)|^{-1/2} \sum_{j \in N(i)} x_j
+
+    where N(u) is the set of items that the user has rated, and N(i) the set of raters
+    of the item. The links y are `item_links_`, and x are `user_links_`. They maximize
+    the evidence bound with the vectors integrated out, by conjugate gradients. The
+    precision of their own prior is estimated, too.
+
+    With penalties given as numbers, the predicted rating is
 
     .. math:: \hat{r}_{ui} = \mu + b_u + c_i + q_i^T p_u + |N(u)|^{-1/2}
               \sum_{j \in N(u)} (z_j + q_i^T y_j)
 
-    where N(u) is the set of items that the user has rated. This is the model of [1]_
-    plus z, the contribution of the rated items to the user's bias. With the weight w of
-    each rating, the objective is
+    This is the model of [1]_ plus z, the contribution of the rated items to the user's
+    bias. With the weight w of each rating, the objective is
 
     .. math:: \frac{1}{2} \sum_{(u, i)} w_{ui} (r_{ui} - \hat{r}_{ui})^2
               + \frac{\lambda_U}{2} \sum_u (b_u^2 + \|p_u\|^2)
@@ -164,17 +208,15 @@ class SVDppRegressor(BaseRecommender):
     divided by the standard deviation of the ratings. With ratings, penalties and
     squared factors multiplied by s, the objective is multiplied by the square of s.
 
-    The solver works with whole user vectors, which include the contributions of the
+    This solver works with whole user vectors, which include the contributions of the
     rated items; `user_factors_` and `user_biases_` are these vectors. Each user is a
     ridge regression that is shrunk toward the sum of these contributions. Items are
     solved for as in `BiasedMFRegressor`. The links z and y are a ridge regression of
-    the users on the pattern of ratings, solved by conjugate gradients. There is no step
-    size to choose.
+    the users on the pattern of ratings, solved by conjugate gradients.
 
-    In `predict`, each row of a matrix is a new user described by that row alone, whose
-    vector is the solution of a ridge regression. `score` of a matrix without y predicts
-    each rating from the other ratings in its row, exactly: the rating is removed from
-    the sums, too.
+    In `predict`, each row of a matrix is a new user described by that row alone. `score`
+    of a matrix without y predicts each rating from the other ratings in its row,
+    exactly: the rating is removed from the sums of links, too.
 
     References
     ----------
@@ -187,32 +229,36 @@ class SVDppRegressor(BaseRecommender):
     >>> from skrec import SVDppRegressor
     >>> from skrec.datasets import make_ratings
     >>> R = make_ratings(n_users=300, n_items=100, random_state=0).R
-    >>> model = SVDppRegressor(n_factors=5, random_state=0).fit(R[:250])
+    >>> model = SVDppRegressor(random_state=0).fit(R[:250])
     >>> round(model.score(R[250:]), 1)
-    0.3
+    0.6
     """
 
     _divergence_remedy = DIVERGENCE_REMEDY
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **BaseRecommender._parameter_constraints,
+        **ProbabilisticRecommender._parameter_constraints,
         **STOPPING_CONSTRAINTS,
         **WARM_START_CONSTRAINTS,
         **FACTORIZATION_CONSTRAINTS,
+        "lambda_u": PENALTY_OR_AUTO,
+        "lambda_v": PENALTY_OR_AUTO,
+        "implicit": [StrOptions({"users", "items", "both"})],
         "lambda_y": [Interval(Real, 0, None, closed="neither")],
     }
 
     def __init__(
         self,
         *,
-        n_factors: int = 15,
-        lambda_u: float = 40.0,
-        lambda_v: float = 5.0,
+        n_factors: int = 20,
+        lambda_u: float | Literal["auto"] = "auto",
+        lambda_v: float | Literal["auto"] = "auto",
         lambda_y: float = 160.0,
+        implicit: Literal["users", "items", "both"] = "both",
         fit_intercept: bool = True,
         normalize_y: bool = True,
         max_iter: int = 200,
-        tol: float = 1e-4,
+        tol: float = 1e-3,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 2,
@@ -227,6 +273,7 @@ class SVDppRegressor(BaseRecommender):
         self.lambda_u = lambda_u
         self.lambda_v = lambda_v
         self.lambda_y = lambda_y
+        self.implicit = implicit
         self.fit_intercept = fit_intercept
         self.normalize_y = normalize_y
         self.max_iter = max_iter
@@ -274,7 +321,16 @@ array} of shape (n_users, n_items)
             If the objective became infinite, or did not converge within `max_iter`
             iterations.
         """
+        is_auto = penalties_are_auto(self)
         fit = Fit(self, X, y, sample_weight)
+        if is_auto:
+            return fit.run(
+                VariationalTrainer(
+                    fit,
+                    user_links=self.implicit != "items",
+                    item_links=self.implicit != "users",
+                )
+            )
         links = _initial_links(fit)
         trainer = AlternationTrainer(
             fit,
@@ -285,7 +341,9 @@ array} of shape (n_users, n_items)
         return fit.run(trainer)
 
     def _make_model(self, device):
-        return SVDppModel(self, device)
+        return (VariationalModel if self._lambda_u is None else SVDppModel)(
+            self, device
+        )
 
 
 class SVDppModel(RidgeModel):

@@ -1,0 +1,633 @@
+"""Variational Bayes for matrix factorization with biases.
+
+User u has a vector (u, b) of factors and a bias, item i a vector (v, c). A rating is
+
+    (1)  r = u' v + b + c + noise,  noise ~ N(0, tau / weight)
+
+Both sides have normal priors whose means m, common covariance C and noise variance tau
+are estimated from the ratings. The posterior is approximated by a product of normal
+distributions of all vectors, which have full covariances. Given the items, and with
+z = (v, 1), the optimal distribution of a user has
+
+    (2)  S = (L + G / tau)^-1,             G = sum_i E[z z'],  L = C^-1
+    (3)  mean = S (h / tau + L m),         h = sum_i (z (r - c) - Cov(z, c))
+
+Expectations are over the items, and each term is multiplied by the weight of its
+rating. An item is the mirror image. Then the evidence bound is maximized over C and
+tau. All sums over ratings are SpMM.
+
+The prior means are a common center or, with links, moved by the rated others:
+
+    (4)  m = a + sum_j y_j / sqrt(n)
+
+for n ratings. The center a and the links y are solved for with the vectors integrated
+out: they minimize, up to their own penalty,
+
+    (5)  sum_u m' P m / 2 - m' q,  P = L - L S L,  q = L S h / tau
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .chunks import row_chunks
+from .conjugate_gradients import solve_columns
+from .normal_rows import implicit_means, implicit_values, parts
+from .sparse import Pattern, sddmm, spmm
+
+# Initial standard deviation and variance of the factors
+_INITIAL_STD, _INITIAL_VARIANCE = 0.3, 0.05
+# Initial variances in the prior of a factor and of a bias, and of the noise, relative
+# to the variance of the ratings
+_FACTOR_VARIANCE, _BIAS_VARIANCE, _NOISE_VARIANCE = 0.1, 0.2, 0.7
+# Prior of C: one pseudo-observation of this variance in each direction
+_PRIOR_VARIANCE = 1e-3
+# Precision of the prior of the center, initial precision of the links and its range
+_CENTER_PRECISION, _LINK_PRECISION = 0.1, 100.0
+_LINK_PRECISIONS = 1.0, 1e5
+# Tolerance of the conjugate gradients of the links
+_TOLERANCE = 1e-2
+
+
+class Triangle:
+    """Layout of symmetric k x k matrices as rows of their upper triangles.
+
+    Parameters
+    ----------
+    k : int
+        Number of rows and columns of a matrix.
+
+    device : torch.device
+        Device of the matrices.
+    """
+
+    def __init__(self, k: int, device: torch.device):
+        self.k = k
+        self.rows, self.columns = torch.triu_indices(k, k, device=device)
+        place = torch.zeros(k, k, dtype=torch.long, device=device)
+        place[self.rows, self.columns] = torch.arange(len(self.rows), device=device)
+        self.place = torch.triu(place) + torch.triu(place, 1).T
+
+    def pack(self, matrices: Tensor) -> Tensor:
+        """Upper triangles of matrices of shape (n, k, k)."""
+        return matrices[:, self.rows, self.columns]
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """Matrices of shape (n, k, k)."""
+        return packed[:, self.place.flatten()].view(-1, self.k, self.k)
+
+    def outer(self, vectors: Tensor) -> Tensor:
+        """Upper triangles of x x' for vectors x of shape (n, k)."""
+        return vectors[:, self.rows] * vectors[:, self.columns]
+
+    def counts(self, dtype: torch.dtype) -> Tensor:
+        """How often an entry of a triangle occurs in the matrix: 1 or 2."""
+        return 1 + (self.rows != self.columns).to(dtype)
+
+
+class Vectors(NamedTuple):
+    """Normal distributions of the vectors of one side.
+
+    Attributes
+    ----------
+    mean : Tensor of shape (n, k)
+        Means. The last entry is the bias.
+
+    covariance : Tensor of shape (n, k * (k + 1) / 2)
+        Upper triangles of the covariances.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+
+    @classmethod
+    def draw(
+        cls, n: int, n_factors: int, dtype: torch.dtype, generator: torch.Generator
+    ) -> Vectors:
+        """Draw initial distributions, on the CPU. The biases are 0."""
+        mean = torch.zeros(n, n_factors + 1, dtype=dtype)
+        mean[:, :-1].normal_(0, _INITIAL_STD, generator=generator)
+        eye = torch.eye(n_factors + 1, dtype=dtype).unsqueeze(0)
+        packed = Triangle(n_factors + 1, mean.device).pack(_INITIAL_VARIANCE * eye)
+        return cls(mean, packed.repeat(n, 1))
+
+
+class Prior(NamedTuple):
+    """Normal prior of the vectors of one side.
+
+    Attributes
+    ----------
+    center : Tensor of shape (k,)
+        Mean without links.
+
+    covariance : Tensor of shape (k, k)
+        Covariance.
+
+    links : Tensor of shape (n_others, k) or (0, k)
+        Links y in (4); no rows if there are none.
+
+    link_precision : Tensor of shape (k,)
+        Precision of the entries of the links.
+    """
+
+    center: Tensor
+    covariance: Tensor
+    links: Tensor
+    link_precision: Tensor
+
+    @classmethod
+    def start(cls, n_factors: int, n_links: int, dtype: torch.dtype) -> Prior:
+        """Initial prior for ratings of variance 1, on the CPU."""
+        variances = torch.full((n_factors + 1,), _FACTOR_VARIANCE, dtype=dtype)
+        variances[-1] = _BIAS_VARIANCE
+        return cls(
+            torch.zeros_like(variances),
+            torch.diag(variances),
+            torch.zeros(n_links, n_factors + 1, dtype=dtype),
+            torch.full_like(variances, _LINK_PRECISION),
+        )
+
+    def means(self, pattern: Pattern) -> Tensor:
+        """Prior means of rows with ratings at the entries of a pattern."""
+        center = self.center.expand(pattern.shape[0], -1)
+        if not len(self.links):
+            return center
+        # A row without ratings divides 0 by 0.
+        return center + implicit_means(pattern, self.links).nan_to_num_(0.0)
+
+
+class Moments:
+    """Moments of the vectors of one side, as needed by the sums over ratings.
+
+    Parameters
+    ----------
+    vectors : Vectors
+        Distributions of the vectors.
+    """
+
+    def __init__(self, vectors: Vectors):
+        mean, covariance = vectors
+        self.triangle = t = Triangle(mean.shape[1], mean.device)
+        last = t.k - 1
+        self.bias = mean[:, last]
+        self.z = mean.clone()
+        self.z[:, last] = 1
+        # E[z z']: the covariance of an entry of z with its last entry, 1, is 0.
+        is_constant = t.columns == last
+        self.products = t.outer(self.z)
+        self.products += covariance.masked_fill(is_constant, 0)
+        # E[z c], whose last entry is E[c], and E[c^2]
+        self.z_bias = self.z * self.bias.unsqueeze(1)
+        with_bias = covariance[:, is_constant]  # covariances with the bias, in order
+        self.z_bias[:, :last] += with_bias[:, :last]
+        squares = self.bias.square() + with_bias[:, last]
+        self.linear = torch.cat([self.z, self.bias.unsqueeze(1)], 1)
+        squares = squares.unsqueeze(1)
+        self.quadratic = torch.cat([self.products, self.z_bias, squares], 1)
+
+    def sums(
+        self, pattern: Pattern, ratings: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Sums over the ratings of each row of the other side.
+
+        Returns
+        -------
+        G : Tensor of shape (n_rows, k * (k + 1) / 2)
+            Upper triangles of G in (2).
+
+        h : Tensor of shape (n_rows, k)
+            Vectors h in (3).
+
+        residual : Tensor of shape (n_rows,)
+            Weighted sums of E[(r - c)^2], without the term r^2.
+        """
+        k = self.triangle.k
+        linear = spmm(pattern, ratings * weights, self.linear)
+        quadratic = spmm(pattern, weights, self.quadratic)
+        n = self.products.shape[1]
+        h = linear[:, :k] - quadratic[:, n : n + k]
+        return quadratic[:, :n], h, quadratic[:, -1] - 2 * linear[:, -1]
+
+
+class Conditional(NamedTuple):
+    """Distributions of the vectors of rows, given those of the other side.
+
+    Attributes
+    ----------
+    covariance : Tensor of shape (n, k, k)
+        Covariances S in (2), NaN where the matrix to invert is not positive definite.
+
+    log_det : Tensor of shape (n,)
+        Logarithms of the determinants of S.
+
+    h : Tensor of shape (n, k)
+        Vectors h in (3).
+
+    residual : Tensor of shape (n,)
+        See `Moments.sums`.
+    """
+
+    covariance: Tensor
+    log_det: Tensor
+    h: Tensor
+    residual: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        moments: Moments,
+        pattern: Pattern,
+        ratings: Tensor,
+        weights: Tensor,
+        precision: Tensor,
+        noise: Tensor,
+    ) -> Conditional:
+        """Compute (2) for the rows of a pattern.
+
+        Parameters
+        ----------
+        moments : Moments
+            Moments of the other side.
+
+        pattern : Pattern of shape (n, n_others)
+            Positions of the ratings.
+
+        ratings, weights : Tensor of shape (n_ratings,)
+            Ratings and their weights.
+
+        precision : Tensor of shape (k, k)
+            Precision L of the prior.
+
+        noise : Tensor
+            Noise variance tau.
+        """
+        G, h, residual = moments.sums(pattern, ratings, weights)
+        G = moments.triangle.unpack(G).to(precision.dtype)
+        cholesky, info = torch.linalg.cholesky_ex(G / noise + precision)
+        covariance = torch.cholesky_inverse(cholesky)
+        covariance[info > 0] = torch.nan
+        log_det = -2 * cholesky.diagonal(dim1=1, dim2=2).log().sum(1)
+        return cls(covariance, log_det, h.to(precision.dtype), residual)
+
+
+class Side:
+    """Users or items: their ratings, the distributions of their vectors, their prior.
+
+    Parameters
+    ----------
+    pattern : Pattern of shape (n, n_others)
+        Positions of the ratings.
+
+    ratings, weights : Tensor of shape (n_ratings,)
+        Ratings and their weights.
+
+    vectors : Vectors
+        Initial distributions, changed in place.
+
+    prior : Prior
+        Initial prior, changed in place.
+    """
+
+    def __init__(
+        self,
+        pattern: Pattern,
+        ratings: Tensor,
+        weights: Tensor,
+        vectors: Vectors,
+        prior: Prior,
+    ):
+        self.pattern, self.ratings, self.weights = pattern, ratings, weights
+        self.vectors, self.prior = vectors, prior
+        self.is_rated = pattern.crow.diff() > 0
+        self.n_rated = int(self.is_rated.sum())
+        self.triangle = Triangle(vectors.mean.shape[1], vectors.mean.device)
+        self.total = float((weights * ratings.square()).double().sum())
+        # This side's terms of the evidence bound; see `_evidence`.
+        self.evidence = torch.zeros((), dtype=torch.float64)
+
+    def improve(self, others: Side, noise: Tensor) -> Tensor:
+        """Maximize the evidence bound over this side; return the sum of squared errors.
+
+        The noise variance is the current one. The squared errors are expectations.
+        """
+        t, prior, n = self.triangle, self.prior, self.n_rated
+        L = torch.linalg.inv(prior.covariance)
+        mean, covariance = self.vectors
+        h, log_det, residual = torch.empty_like(mean), 0.0, 0.0
+        moments = Moments(others.vectors)
+        for rows, part, entries in parts(self.pattern, 4 * t.k**2):
+            ratings, weights = self.ratings[entries], self.weights[entries]
+            found = Conditional.of(moments, part, ratings, weights, L, noise)
+            covariance[rows], h[rows] = t.pack(found.covariance), found.h
+            log_det += found.log_det[self.is_rated[rows]].double().sum()
+            residual += found.residual.double().sum()
+        self._fit_means(L, h / noise)
+        prior_mean = prior.means(self.pattern)
+        deviation = (mean - prior_mean)[self.is_rated]
+        total = t.unpack(covariance[self.is_rated].sum(0, keepdim=True))[0]
+        # By (2) and (3), G mean = h + tau L (m - mean) and G S = tau (I - L S).
+        errors = residual + self.total - (mean * h).double().sum()
+        inner = (mean[self.is_rated] @ L * deviation).double().sum()
+        errors -= noise * (inner - n * t.k + (L * total).double().sum())
+        scatter = deviation.T @ deviation + total
+        scatter.diagonal().add_(_PRIOR_VARIANCE)
+        prior.covariance.copy_(scatter / (n + 1))
+        self.evidence = self._evidence(log_det)
+        self._fit_link_precision()
+        return errors
+
+    def _fit_means(self, L: Tensor, h: Tensor) -> None:
+        """Solve for the prior means with the vectors integrated out, then for the means.
+
+        `h` are the vectors h of all rows, divided by the noise variance.
+        """
+        t, prior, mean = self.triangle, self.prior, self.vectors.mean
+        S = self.vectors.covariance
+        for rows in self._chunks():
+            mean[rows] = (t.unpack(S[rows]) @ h[rows].unsqueeze(-1)).squeeze(-1)
+        rated = self.is_rated.unsqueeze(1)
+        q = torch.where(rated, mean, 0) @ L
+        if len(prior.links):
+            self._fit_links(L, q)
+        else:
+            # The sum of P over all rows, and its product with the common mean
+            total = t.unpack(S[self.is_rated].sum(0, keepdim=True))[0]
+            P = self.n_rated * L - L @ total @ L
+            P.diagonal().add_(_CENTER_PRECISION)
+            prior.center.copy_(torch.linalg.solve(P, q.sum(0)))
+        shift = prior.means(self.pattern) @ L
+        for rows in self._chunks():
+            mean[rows] += (t.unpack(S[rows]) @ shift[rows].unsqueeze(-1)).squeeze(-1)
+
+    def _fit_links(self, L: Tensor, q: Tensor) -> None:
+        """Solve (5) for the center and the links by conjugate gradients."""
+        t, prior, pattern = self.triangle, self.prior, self.pattern
+        transposed = pattern.transposed
+        values = implicit_values(pattern, L.dtype)
+        back = values[pattern.order]
+        S = t.unpack(self.vectors.covariance)
+        # (L - L S L) x, of rows with ratings; without them it is 0, since S = L^-1.
+        rated = self.is_rated.unsqueeze(1)
+
+        def gather(x):
+            """Apply the transposed map from center and links to the prior means."""
+            return torch.cat([x.sum(0, keepdim=True), spmm(transposed, back, x)])
+
+        def times(x):
+            x = x.view(-1, t.k)
+            means = (x[0] + spmm(pattern, values, x[1:])) @ L
+            image = means - (S @ means.unsqueeze(-1)).squeeze(-1) @ L
+            return (gather(torch.where(rated, image, 0)) + ridge * x).view(-1, 1)
+
+        ridge = torch.cat(
+            [
+                torch.full_like(prior.links[:1], _CENTER_PRECISION),
+                prior.link_precision.expand_as(prior.links),
+            ]
+        )
+        start = torch.cat([prior.center.unsqueeze(0), prior.links])
+        # Diagonals of all P
+        diagonal = L.diagonal() - torch.einsum("ab,nbc,ca->na", L, S, L)
+        diagonal = torch.where(rated, diagonal, 0)
+        self.diagonal = ridge + torch.cat(
+            [diagonal.sum(0, keepdim=True), spmm(transposed, back.square(), diagonal)]
+        )
+        found = solve_columns(
+            times,
+            gather(q).view(-1, 1),
+            self.diagonal.view(-1, 1),
+            start.view(-1, 1),
+            tolerance=_TOLERANCE,
+        ).view(-1, t.k)
+        prior.center.copy_(found[0])
+        prior.links.copy_(found[1:])
+
+    def _fit_link_precision(self) -> None:
+        """Estimate the links' precision; their variances are from the diagonal of (5)."""
+        prior = self.prior
+        if len(prior.links):
+            squares = prior.links.square() + 1 / self.diagonal[1:]
+            precision = len(prior.links) / squares.sum(0)
+            prior.link_precision.copy_(precision.clamp(*_LINK_PRECISIONS))
+
+    def _evidence(self, log_det: Tensor | float) -> Tensor:
+        """Terms of the evidence bound that belong to this side, at the optimal C."""
+        prior, n, k = self.prior, self.n_rated, self.triangle.k
+        terms = 0.5 * (log_det + n * k - (n + 1) * k)
+        terms -= 0.5 * (n + 1) * torch.logdet(prior.covariance).double()
+        terms -= 0.5 * _CENTER_PRECISION * prior.center.square().double().sum()
+        penalty = prior.link_precision * prior.links.square()
+        return terms - 0.5 * penalty.double().sum()
+
+    def _chunks(self) -> list[slice]:
+        return row_chunks(len(self.vectors.mean), 2 * self.triangle.k**2)
+
+
+class Factorization:
+    """Variational factorization of a rating matrix.
+
+    Parameters
+    ----------
+    pattern : Pattern of shape (n_users, n_items)
+        Positions of the ratings.
+
+    ratings : Tensor of shape (n_ratings,)
+        Ratings minus their mean.
+
+    weights : Tensor of shape (n_ratings,) or None
+        Weights of the ratings. None means 1 each.
+
+    users, items : Vectors
+        Initial distributions, changed in place.
+
+    user_prior, item_prior : Prior
+        Initial priors, changed in place.
+    """
+
+    def __init__(
+        self,
+        pattern: Pattern,
+        ratings: Tensor,
+        weights: Tensor | None,
+        users: Vectors,
+        items: Vectors,
+        user_prior: Prior,
+        item_prior: Prior,
+    ):
+        weights = torch.ones_like(ratings) if weights is None else weights
+        order = pattern.order
+        self.users = Side(pattern, ratings, weights, users, user_prior)
+        self.items = Side(
+            pattern.transposed, ratings[order], weights[order], items, item_prior
+        )
+        self.n_ratings = len(ratings)
+        variance = (weights * ratings.square()).mean()
+        # Equal ratings have no variance.
+        self.noise = _NOISE_VARIANCE * torch.where(variance > 0, variance, 1.0)
+        self.log_weights = float(weights.log().double().sum())
+
+    def parameters(self) -> list[Tensor]:
+        """All tensors that a sweep changes."""
+        sides = self.users, self.items
+        return [
+            *(t for side in sides for t in (*side.vectors, *side.prior)),
+            self.noise,
+        ]
+
+    def sweep(self) -> float:
+        """Improve users and items; return the negative evidence bound."""
+        self.improve(self.users, self.items)
+        self.improve(self.items, self.users)
+        return self.loss()
+
+    def improve(self, side: Side, others: Side) -> None:
+        """Maximize the evidence bound over one side and the noise variance."""
+        errors = side.improve(others, self.noise)
+        smallest = torch.finfo(self.noise.dtype).tiny
+        self.noise.copy_((errors / self.n_ratings).clamp(min=smallest))
+
+    def loss(self) -> float:
+        """Negative evidence bound at the optimal noise variance."""
+        n = self.n_ratings
+        fit = 0.5 * n * (1 + math.log(2 * math.pi) + self.noise.double().log())
+        evidence = self.users.evidence + self.items.evidence + 0.5 * self.log_weights
+        return float(fit - evidence)
+
+    def predict(self, pattern: Pattern) -> Tensor:
+        """Expected ratings at the entries of a pattern, minus the mean."""
+        users, items = self.users.vectors.mean, self.items.vectors.mean
+        z = items.clone()
+        z[:, -1] = 1
+        return sddmm(pattern, users, z) + items[:, -1].index_select(0, pattern.col)
+
+
+def leave_out(
+    moments: Moments,
+    prior: Prior,
+    noise: float,
+    pattern: Pattern,
+    ratings: Tensor,
+) -> Tensor:
+    """Predict each rating of new users from the other ratings of its row.
+
+    Without a rating, the sums G and h in (2) and (3) lose its term, and so does the sum
+    of the links in (4). Since the term of a rating has full rank, each rating is a
+    system of its own.
+
+    Parameters
+    ----------
+    moments : Moments
+        Moments of the items.
+
+    prior : Prior
+        Prior of the users, in double precision.
+
+    noise : float
+        Noise variance.
+
+    pattern : Pattern of shape (n_rows, n_items)
+        Positions of the ratings.
+
+    ratings : Tensor of shape (nnz,)
+        Ratings minus their mean, in double precision.
+
+    Returns
+    -------
+    predicted : Tensor of shape (nnz,)
+        Predictions minus the mean; arbitrary in a row with one rating.
+    """
+    t, dtype = moments.triangle, ratings.dtype
+    L = torch.linalg.inv(prior.covariance)
+    weights = torch.ones_like(ratings, dtype=moments.z.dtype)
+    G, h, _ = moments.sums(pattern, ratings.to(weights.dtype), weights)
+    counts = pattern.crow.diff().unsqueeze(1).to(dtype)
+    means = prior.means(pattern)
+    # Sum of the links, for the division by the root of one rating less
+    links = (means - prior.center) * counts.sqrt()
+    fewer = (counts - 1).clamp(min=1).rsqrt()
+    predicted = torch.empty_like(ratings)
+    for part in row_chunks(pattern.nnz, 3 * t.k**2):
+        row, col = pattern.row[part], pattern.col[part]
+        A = t.unpack(G[row] - moments.products[col]).to(dtype) / noise + L
+        z = moments.z[col].to(dtype)
+        own = z * ratings[part].unsqueeze(1) - moments.z_bias[col]
+        mean = means[row]
+        if len(prior.links):
+            mean = prior.center + (links[row] - prior.links[col]) * fewer[row]
+        target = (h[row] - own) / noise + mean @ L
+        solution = torch.linalg.solve(A, target.unsqueeze(-1)).squeeze(-1)
+        predicted[part] = (z * solution).sum(1) + moments.bias[col]
+    return predicted
+
+
+def canonical_bases(
+    users: Vectors, items: Vectors, noise: float, negligible: float
+) -> tuple[Tensor, Tensor]:
+    """Find bases in which the factors are uncorrelated, in descending order.
+
+    Products of factors do not change. In the new bases both sides have the same, diagonal
+    second moments. Their product is the mean square of a factor's part of a rating; the
+    factors whose part is negligible relative to the noise variance are dropped.
+
+    Parameters
+    ----------
+    users, items : Vectors
+        Distributions of the vectors.
+
+    noise : float
+        Noise variance.
+
+    negligible : float
+        Mean square, relative to the noise variance, below which a factor is dropped. At
+        least one factor is kept.
+
+    Returns
+    -------
+    to_users, to_items : Tensor of shape (n_kept + 1, k), in double precision
+        Maps of the vectors, which leave the biases as they are.
+    """
+    A, B = (_second_moments(side)[:-1, :-1] for side in (users, items))
+    root = torch.linalg.cholesky(A)
+    squares, basis = torch.linalg.eigh(root.T @ B @ root)
+    squares, basis = squares.flip(0), basis.flip(1)
+    n_kept = max(1, int((squares > negligible * noise).sum()))
+    scale = squares[:n_kept].clamp(min=torch.finfo(A.dtype).tiny) ** 0.25
+    basis = basis[:, :n_kept]
+    to_users = torch.linalg.solve_triangular(root.T, basis, upper=True) * scale
+    to_items = root @ basis / scale
+    return _with_bias(to_users.T), _with_bias(to_items.T)
+
+
+def transform(vectors: Vectors, prior: Prior, basis: Tensor) -> tuple[Vectors, Prior]:
+    """Apply the linear map of `canonical_bases` to the vectors of a side."""
+    old, new = (Triangle(n, vectors.mean.device) for n in reversed(basis.shape))
+    basis = basis.to(vectors.mean)
+    covariance = torch.cat(
+        [
+            new.pack(basis @ old.unpack(vectors.covariance[rows]) @ basis.T)
+            for rows in row_chunks(len(vectors.mean), 2 * old.k**2)
+        ]
+    )
+    return Vectors(vectors.mean @ basis.T, covariance), Prior(
+        basis @ prior.center,
+        basis @ prior.covariance @ basis.T,
+        prior.links @ basis.T,
+        torch.full_like(basis[:, 0], _LINK_PRECISION),
+    )
+
+
+def _second_moments(vectors: Vectors) -> Tensor:
+    """Mean over all rows of the expected products of the entries of a vector."""
+    mean, covariance = (t.double() for t in vectors)
+    triangle = Triangle(mean.shape[1], mean.device)
+    average = triangle.unpack(covariance.mean(0, keepdim=True))[0]
+    return mean.T @ mean / len(mean) + average
+
+
+def _with_bias(basis: Tensor) -> Tensor:
+    """Extend a map of factors to vectors whose bias it does not change."""
+    return torch.block_diag(basis, basis.new_ones(1, 1))

@@ -1,0 +1,131 @@
+"""Fitted factorizations by variational Bayes."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from .._core.chunks import row_chunks
+from .._core.normal_rows import parts
+from .._core.variational import Conditional, Moments, Prior, Vectors, leave_out
+from .models import FactorModel, FactorState
+
+
+class VariationalModel(FactorModel):
+    """Factor model that folds in new users by their posterior, given all items."""
+
+    def fold_in(self, rows):
+        pattern, ratings = self.pattern(rows), self._centered(rows)
+        prior, found = self.prior, []
+        L = torch.linalg.inv(prior.covariance)
+        for _, part, entries in parts(pattern, 4 * len(L) ** 2):
+            given = self._condition(part, ratings[entries])
+            target = given.h / self.fitted.noise_variance_ + prior.means(part) @ L
+            found.append((given.covariance @ target.unsqueeze(-1)).squeeze(-1))
+        vectors = torch.cat(found).to(self.item_factors.dtype)
+        return FactorState(vectors[:, :-1].contiguous(), vectors[:, -1].contiguous())
+
+    def left_out(self, rows):
+        pattern, ratings = self.pattern(rows), self._centered(rows)
+        noise, width = self.fitted.noise_variance_, 4 * len(self.prior.covariance) ** 2
+        predicted = [
+            leave_out(self.moments, self.prior, noise, part, ratings[entries])
+            for _, part, entries in parts(pattern, width)
+        ]
+        return torch.cat(predicted).cpu().numpy() + self.fitted.intercept_
+
+    def std_at(self, user, item):
+        users, row = np.unique(user, return_inverse=True)
+        weights = self.fitted._rating_weights
+        seen = self.fitted._seen
+        if weights is not None:
+            seen = sp.csr_array((weights, seen.indices, seen.indptr), shape=seen.shape)
+        rows = seen[users]
+        weights = None if weights is None else self.tensor(rows.data)
+        # The covariances do not depend on the ratings.
+        covariances = self._covariances(self.pattern(rows), weights)
+        triangle = self.moments.triangle
+        vectors = self._tilde(
+            FactorState(*(tensor[self.tensor(users)] for tensor in self.users))
+        )
+        variance = torch.empty(len(user), dtype=torch.float64)
+        for part in row_chunks(len(user), 4 * covariances.shape[1]):
+            u, i = self.tensor(row[part]), self.tensor(item[part])
+            own = covariances[u] * self.moments.products[i]
+            others = triangle.outer(vectors[u]) * self.item_covariances[i]
+            variance[part] = ((own + others) @ self._counts).cpu().double()
+        return self._std(variance)
+
+    def std(self, rows):
+        state, pattern = self.fold_in(rows), self.pattern(rows)
+        triangle, std = self.moments.triangle, np.empty(rows.shape)
+        outer = triangle.outer(self._tilde(state)) * self._counts
+        for at, part, _ in parts(pattern, rows.shape[1] + 4 * triangle.k**2):
+            covariances = self._covariances(part, None) * self._counts
+            variance = covariances @ self.moments.products.T
+            variance += outer[at] @ self.item_covariances.T
+            std[at] = self._std(variance.cpu().double())
+        return std
+
+    @functools.cached_property
+    def item_covariances(self) -> Tensor:
+        """Upper triangles of the covariances of the items."""
+        return self.tensor(self.fitted._item_covariances)
+
+    @functools.cached_property
+    def moments(self) -> Moments:
+        """Moments of the items."""
+        biases = self.item_biases.unsqueeze(1)
+        means = torch.cat([self.item_factors, biases], 1)
+        return Moments(Vectors(means, self.item_covariances))
+
+    @functools.cached_property
+    def prior(self) -> Prior:
+        """Prior of the users, in double precision."""
+        fitted = self.fitted
+        center = self.tensor(fitted.user_prior_mean_).double()
+        links = center.new_zeros(0, len(center))
+        if fitted.item_links_ is not None:
+            links = self.tensor(fitted.item_links_).double()
+        covariance = self.tensor(fitted.user_prior_covariance_).double()
+        return Prior(center, covariance, links, torch.zeros_like(center))
+
+    @property
+    def _counts(self) -> Tensor:
+        return self.moments.triangle.counts(self.item_factors.dtype)
+
+    def _centered(self, rows) -> Tensor:
+        return self.tensor(rows.data - self.fitted.intercept_).double()
+
+    def _condition(self, pattern, ratings, weights=None) -> Conditional:
+        dtype = self.item_factors.dtype
+        ratings = ratings.to(dtype)
+        return Conditional.of(
+            self.moments,
+            pattern,
+            ratings,
+            torch.ones_like(ratings) if weights is None else weights,
+            torch.linalg.inv(self.prior.covariance),
+            self.fitted.noise_variance_,
+        )
+
+    def _covariances(self, pattern, weights) -> Tensor:
+        """Upper triangles of the covariances of users with ratings at some entries."""
+        triangle, found = self.moments.triangle, []
+        for _, part, entries in parts(pattern, 4 * triangle.k**2):
+            zeros = self.item_factors.new_zeros(part.nnz)
+            some = None if weights is None else weights[entries]
+            given = self._condition(part, zeros, some)
+            found.append(triangle.pack(given.covariance).to(zeros.dtype))
+        return torch.cat(found)
+
+    def _tilde(self, state) -> Tensor:
+        """Vectors of users with 1 in place of the bias."""
+        return torch.cat([state.factors, torch.ones_like(state.biases[:, None])], 1)
+
+    def _std(self, variance) -> np.ndarray:
+        return np.sqrt(variance.numpy() + self.fitted.noise_variance_)

@@ -1,0 +1,188 @@
+"""Trainer of factorizations by variational Bayes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._core.device import as_tensor, make_generator
+from .._core.variational import (
+    Factorization,
+    Prior,
+    Side,
+    Vectors,
+    canonical_bases,
+    transform,
+)
+from .._data.ids import positions_of
+from .._fitting import Fit, Trainer, r_squared
+
+# A factor is dropped if the mean square of its part of a rating, relative to the noise
+# variance, is below this.
+_NEGLIGIBLE = 1e-4
+
+
+class VariationalTrainer(Trainer):
+    """Trainer that maximizes the evidence bound of a factorization with biases.
+
+    Parameters
+    ----------
+    fit : Fit
+        Fit whose estimator has the parameters `n_factors` and `fit_intercept`.
+
+    user_links, item_links : bool
+        Whether the prior mean of a user depends on the rated items, and that of an item
+        on its raters.
+    """
+
+    def __init__(self, fit: Fit, *, user_links: bool = False, item_links: bool = False):
+        params = fit.estimator
+        self.known, self.params = fit.known, params
+        self.n_epochs = params.max_iter
+        self.intercept = fit.mean if params.fit_intercept else 0.0
+        self.rating_weights = _rating_weights(fit)
+        n_users, n_items = fit.ratings.shape
+        k = params.n_factors if fit.previous is None else _n_factors(fit)
+        generator = make_generator(fit.draw_seed())
+        users, items = (
+            Vectors.draw(n, k, fit.dtype, generator) for n in fit.ratings.shape
+        )
+        user_prior = Prior.start(k, n_items * user_links, fit.dtype)
+        item_prior = Prior.start(k, n_users * item_links, fit.dtype)
+        if fit.previous is not None:
+            _continue(fit, items, user_prior, item_prior)
+        self.model = Factorization(
+            *fit.tensors(fit.training, self.intercept),
+            Vectors(*(t.to(fit.device) for t in users)),
+            Vectors(*(t.to(fit.device) for t in items)),
+            Prior(*(t.to(fit.device) for t in user_prior)),
+            Prior(*(t.to(fit.device) for t in item_prior)),
+        )
+        if fit.previous is not None:
+            self.model.noise.fill_(fit.previous.noise_variance_)
+        if fit.held_out is not None:
+            self.held_out = fit.tensors(fit.held_out, self.intercept)
+
+    def parameters(self):
+        return self.model.parameters()
+
+    def step(self, epoch: int, keep: Callable[[], None]) -> float:
+        loss = self.model.sweep()
+        keep()
+        return loss
+
+    def validate(self):
+        pattern, ratings, weights = self.held_out
+        return r_squared(ratings, self.model.predict(pattern), weights)
+
+    def attributes(self) -> dict[str, Any]:
+        users, items = self.model.users, self.model.items
+        noise = float(self.model.noise)
+        bases = canonical_bases(users.vectors, items.vectors, noise, _NEGLIGIBLE)
+        (U, _), user_prior = _transformed(users, bases[0])
+        (V, covariances), item_prior = _transformed(items, bases[1])
+        user_means = _expected(U, item_prior.center) + self.intercept
+        item_means = _expected(V, user_prior.center) + self.intercept
+        return {
+            "user_factors_": U[:, :-1].copy(),
+            "item_factors_": V[:, :-1].copy(),
+            "user_biases_": U[:, -1].copy(),
+            "item_biases_": V[:, -1].copy(),
+            "intercept_": self.intercept,
+            "noise_variance_": noise,
+            "user_prior_mean_": user_prior.center,
+            "user_prior_covariance_": user_prior.covariance,
+            "item_prior_mean_": item_prior.center,
+            "item_prior_covariance_": item_prior.covariance,
+            # The contribution of an item to its raters, and of a user to rated items
+            "item_links_": user_prior.links if len(user_prior.links) else None,
+            "user_links_": item_prior.links if len(item_prior.links) else None,
+            "user_means_": self.known._scale.restore(user_means),
+            "item_means_": self.known._scale.restore(item_means),
+            "_item_covariances": covariances,
+            "_rating_weights": self.rating_weights,
+            "_n_factors": self.params.n_factors,
+            "_lambda_u": None,
+        }
+
+
+def _transformed(side: Side, basis: Tensor) -> tuple[Vectors, Prior]:
+    """Transform the vectors and the prior of a side, as NumPy arrays."""
+    vectors, prior = transform(side.vectors, side.prior, basis)
+    arrays = [[t.cpu().numpy().copy() for t in part] for part in (vectors, prior)]
+    return Vectors(*arrays[0]), Prior(*arrays[1])
+
+
+def _expected(vectors: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Products, plus biases, with the vector of an average row of the other side."""
+    products = vectors[:, :-1] @ other[:-1] + vectors[:, -1] + other[-1]
+    return products.astype(np.float64)
+
+
+def _rating_weights(fit: Fit) -> np.ndarray | None:
+    """Weights of all ratings, 0 for those held out; None if all are 1."""
+    if fit.ratings.weights is None and fit.is_held_out is None:
+        return None
+    weights = np.ones(fit.ratings.n_ratings, fit.estimator.dtype)
+    if fit.ratings.weights is not None:
+        weights[:] = fit.ratings.weights
+    if fit.is_held_out is not None:
+        weights[fit.is_held_out] = 0
+    return weights
+
+
+def _n_factors(fit: Fit) -> int:
+    """Number of factors of the previous fit, to continue with."""
+    old, params = fit.previous, fit.estimator
+    if old._lambda_u is not None:
+        raise ValueError(
+            "warm_start=True cannot continue a fit whose penalties were numbers with "
+            "penalties that are 'auto': use warm_start=False."
+        )
+    if old._n_factors != params.n_factors:
+        raise ValueError(
+            f"warm_start=True cannot continue a fit of {old._n_factors} factors with "
+            f"n_factors={params.n_factors}: use warm_start=False."
+        )
+    return old.item_factors_.shape[1]
+
+
+def _continue(fit: Fit, items: Vectors, user_prior: Prior, item_prior: Prior) -> None:
+    """Overwrite the initial state of a fit with that of the previous fit.
+
+    The first half step computes the users from the items, so that theirs is not needed.
+    New items have the distribution of their prior.
+    """
+    old, ratings = fit.previous, fit.ratings
+    for prior, side in (user_prior, "user"), (item_prior, "item"):
+        for tensor, name in (prior.center, "mean"), (prior.covariance, "covariance"):
+            tensor.copy_(as_tensor(getattr(old, f"{side}_prior_{name}_")))
+    known_items = _matches(ratings.items, old.items_, "item")
+    known_users = _matches(ratings.users, old.users_, "user")
+    for links, source, (new, places) in [
+        (user_prior.links, old.item_links_, known_items),
+        (item_prior.links, old.user_links_, known_users),
+    ]:
+        if len(links) and source is not None:
+            links[new] = as_tensor(source[places]).to(links.dtype)
+    items.mean.copy_(item_prior.center)
+    rows, columns = torch.triu_indices(*item_prior.covariance.shape)
+    items.covariance.copy_(item_prior.covariance[rows, columns])
+    new, places = known_items
+    dtype = items.mean.dtype
+    factors, biases = old.item_factors_[places], old.item_biases_[places]
+    items.mean[new] = as_tensor(np.column_stack([factors, biases])).to(dtype)
+    items.covariance[new] = as_tensor(old._item_covariances[places]).to(dtype)
+
+
+def _matches(
+    ids: np.ndarray, known: np.ndarray, side: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the known ids, and their positions in the previous fit."""
+    places = positions_of(ids, known, side)
+    new = np.flatnonzero(places >= 0)
+    return new, places[new]
