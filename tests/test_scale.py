@@ -174,13 +174,8 @@ def test_without_normalize_y_users_solve_ridge_regressions_of_the_ratings(
 )
 def test_penalties_for_ratings_as_they_are_can_be_converted(R, cls, params, powers):
     """Penalties times powers of the standard deviation have the same effect."""
-    params = {
-        "n_factors": 2,
-        "tol": 1e-9,
-        "max_iter": 5000,
-        "dtype": "float64",
-    } | params
-    model = small(cls, **params, **dict.fromkeys(powers, 3.0))
+    params = params | dict.fromkeys(powers, 3.0)
+    model = small(cls, tol=1e-9, max_iter=5000, dtype="float64", **params)
     R = in_unit(R, 4, 0)
     normalized = fit(clone(model), R)
     std = normalized.rating_std_
