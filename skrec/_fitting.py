@@ -273,11 +273,10 @@ class Fit:
         return int(self.random_state.randint(MAX_SEED))
 
     def tensors(
-        self, ratings: Ratings, offset: float = 0.0, scale: float = 1.0, device=None
+        self, ratings: Ratings, offset: float = 0.0, device=None
     ) -> tuple[Pattern, Tensor, Tensor | None]:
-        """Return the pattern, the shifted and scaled ratings, and the weights.
+        """Return the pattern, the ratings minus the offset, and the weights.
 
-        The offset is subtracted from the ratings, which are then divided by the scale.
         The tensors are on `device`, by default the device of the fit.
         """
         device = self.device if device is None else device
@@ -285,8 +284,7 @@ class Fit:
             pattern = self.training_pattern
         else:
             pattern = _pattern(ratings, device)
-        scaled = (ratings.values - offset) / scale
-        values = torch.tensor(scaled, dtype=self.dtype, device=device)
+        values = torch.tensor(ratings.values - offset, dtype=self.dtype, device=device)
         weights = None
         if ratings.weights is not None:
             weights = torch.tensor(ratings.weights, dtype=self.dtype, device=device)

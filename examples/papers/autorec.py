@@ -146,9 +146,11 @@ def activations(dataset):
 
 
 def systems(dataset):
-    yield line("BiasedMF", dataset, BiasedMFRegressor(), MF_PENALTIES)
+    biased = BiasedMFRegressor(normalize_y=False)
+    yield line("BiasedMF", dataset, biased, MF_PENALTIES)
     yield from rbm(dataset)
-    yield line("LLORMA", dataset, LLORMARegressor(), LOCAL_PENALTIES)
+    llorma = LLORMARegressor(normalize_y=False)
+    yield line("LLORMA", dataset, llorma, LOCAL_PENALTIES)
     yield line("I-AutoRec", dataset, plain_item(), ALPHAS)
 
 
@@ -173,7 +175,7 @@ def beyond(dataset):
     items = [(f"item{i}", AutoRecRegressor()) for i in range(3)]
     mean = VotingRegressor([*items, ("user", user)])
     yield Line("mean of three item-based and one user-based AutoRec", mean)
-    yield Line("SVD++", SVDppRegressor(), IMPLICIT_PENALTIES)
+    yield Line("SVD++", SVDppRegressor(normalize_y=False), IMPLICIT_PENALTIES)
     yield Line("Bayesian MF", BayesianMFRegressor(), FACTORS)
     implicit = BayesianMFRegressor(implicit=True)
     yield Line("Bayesian MF with implicit features", implicit, IMPLICIT_FACTORS)

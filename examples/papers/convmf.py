@@ -118,13 +118,14 @@ def measure(estimator, grid, dataset, seed, ratio=0.8, shuffle=False):
 
 
 def paper_model(dataset="ml-1m", **params):
-    """Make the ConvMF of the paper, without biases and word dropout."""
+    """Make the ConvMF of the paper: ratings as they are, no biases, no word dropout."""
     lambda_u, lambda_v = BEST[dataset]
     fixed = {
         "n_factors": 50,
         "lambda_u": lambda_u,
         "lambda_v": lambda_v,
         "lambda_w": 30,
+        "normalize_y": False,
         "fit_biases": False,
         "dropout": 0.2,
         "word_dropout": 0.0,
@@ -147,7 +148,11 @@ def grid(dataset):
 
 
 def systems(dataset):
-    systems = {"PMF": PMFRegressor(), "CTR": CTRRegressor(), "CDL": CDLRegressor()}
+    systems = {
+        "PMF": PMFRegressor(normalize_y=False),
+        "CTR": CTRRegressor(normalize_y=False),
+        "CDL": CDLRegressor(normalize_y=False),
+    }
     systems["ConvMF"] = paper_model(dataset)
     if find_vectors():
         systems["ConvMF+"] = paper_model(dataset, word_vectors=find_vectors())
@@ -167,7 +172,7 @@ def options_of(ratio, shuffle=False):
 
 
 def sparsity(dataset):
-    systems = {"PMF": PMFRegressor(), "ConvMF": paper_model(dataset)}
+    systems = {"PMF": PMFRegressor(normalize_y=False), "ConvMF": paper_model(dataset)}
     for ratio in RATIOS:
         for name, system in systems.items():
             paper = SPARSE.get((name, ratio))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._core.gibbs import GibbsSampler
+from .._data.ratings import Scale
 from .._fitting import Fit, Trainer
 
 
@@ -78,8 +80,9 @@ class GibbsTrainer(Trainer):
         self.intercept = fit.mean
         # The priors of the sampler assume ratings with a standard deviation of 1.
         self.scale = fit.known.rating_std_ or 1.0
+        values = Scale(self.intercept, self.scale).standardize(fit.ratings.values)
         self.sampler = GibbsSampler(
-            *fit.tensors(fit.ratings, self.intercept, self.scale),
+            *fit.tensors(replace(fit.ratings, values=values)),
             params.n_factors,
             np.random.default_rng(fit.draw_seed()),
             implicit=params.implicit,

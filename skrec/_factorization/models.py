@@ -46,7 +46,7 @@ class FactorModel(Model):
         self.item_biases = self.tensor(fitted.item_biases_)
 
     def link(self, sums: Tensor) -> Tensor:
-        """Turn sums into ratings."""
+        """Turn sums into ratings minus the intercept."""
         return sums
 
     def transform(self, state):
@@ -54,11 +54,12 @@ class FactorModel(Model):
 
     def scores_at(self, state, row, item):
         pattern = self.pattern_of_pairs(len(state.factors), row, item)
-        sums = self.sums_at(state, pattern) + self.fitted.intercept_
-        return self.link(sums).numpy()
+        return self.link(self.sums_at(state, pattern)).numpy() + self.fitted.intercept_
 
     def scores(self, state):
-        return self.link(self.all_sums(state).cpu()).numpy()
+        ratings = self.link(self.all_sums(state).cpu()).numpy()
+        # The sum with a large intercept needs double precision.
+        return np.add(ratings, self.fitted.intercept_, dtype=np.float64)
 
     def sums_at(self, state, pattern: Pattern) -> Tensor:
         """Return products plus biases at the entries of a pattern, on the CPU."""
@@ -68,9 +69,9 @@ class FactorModel(Model):
         return sums
 
     def all_sums(self, state) -> Tensor:
-        """Return products plus biases plus intercept of all items, on the device."""
+        """Return products plus biases of all items, on the device."""
         sums = torch.addmm(self.item_biases, state.factors, self.item_factors.T)
-        sums += state.biases.unsqueeze(1) + self.fitted.intercept_
+        sums += state.biases.unsqueeze(1)
         return sums
 
 
