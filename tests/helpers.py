@@ -1,5 +1,7 @@
 """What several test files share: small estimators, data, callbacks and references."""
 
+import inspect
+
 import numpy as np
 import scipy.sparse as sp
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
@@ -43,6 +45,8 @@ def small(cls, **params):
         sizes = {"lambda_u": 1.0, "lambda_v": 1.0}
     elif issubclass(cls, BayesianMFRegressor):
         sizes = {"n_factors": 2, "max_iter": 8, "burn_in": 1, "thinning": 3}
+    elif issubclass(cls, (BiasedMFRegressor, SVDppRegressor)):
+        sizes = {"n_factors": 2, "max_iter": 5}
     else:
         sizes = {"n_factors": 2, "lambda_u": 1.0, "lambda_v": 1.0, "max_iter": 5}
     if issubclass(cls, SVDppRegressor):
@@ -81,13 +85,28 @@ RECOMMENDERS = [
 
 
 # The same, and variants with predictions of their own.
-MODELS = [*RECOMMENDERS, small(BayesianMFRegressor, implicit=True)]
+MODELS = [
+    *RECOMMENDERS,
+    small(BayesianMFRegressor, implicit=True),
+    small(BiasedMFRegressor, lambda_u=1.0, lambda_v=1.0),
+    small(SVDppRegressor, lambda_u=1.0, lambda_v=1.0),
+]
 
 
 def name_of(estimator):
     """Return the id of an estimator in parametrized tests."""
-    implicit = "implicit" if getattr(estimator, "implicit", False) else ""
-    return type(estimator).__name__ + getattr(estimator, "kind", "") + implicit
+    names = [type(estimator).__name__, getattr(estimator, "kind", "")]
+    if getattr(estimator, "implicit", False) is True:
+        names.append("implicit")
+    if isinstance(estimator, (BiasedMFRegressor, SVDppRegressor)):
+        names.append("" if estimator.lambda_u == "auto" else "ridge")
+    return "".join(names)
+
+
+def has_std(model):
+    """Return whether a model predicts standard deviations."""
+    can = "return_std" in inspect.signature(model.predict).parameters
+    return can and getattr(model, "lambda_u", "auto") == "auto"
 
 
 def fit(model, X, y=None, *, item_texts=TEXTS, **params):

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
-from helpers import small
+from helpers import has_std, small
 
 import skrec
 from skrec.datasets import make_ratings
@@ -113,7 +113,7 @@ def outputs(cls, change, form, arguments):
         "n_iter_": model.n_iter_,
         "validation_scores_": model.validation_scores_,
     }
-    if "return_std" in inspect.signature(model.predict).parameters:
+    if has_std(model):
         found["std pairs"] = model.predict(pairs, return_std=True)[1]
         found["std rows"] = model.predict(rows, return_std=True)[1]
     if hasattr(model, "extend_items") and "item_texts" in arguments and form == "pairs":

@@ -1,6 +1,5 @@
 """Behavior that all estimators share: fitting, stopping, warm starts, persistence."""
 
-import inspect
 import pickle
 
 import joblib
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from helpers import MODELS, Interrupt, StopAfter, fit, name_of, split
+from helpers import MODELS, Interrupt, StopAfter, fit, has_std, name_of, split
 from sklearn.base import clone
 from sklearn.callback import ProgressBar
 from sklearn.exceptions import ConvergenceWarning
@@ -58,7 +57,7 @@ def outputs(model, R, pairs):
         "score of rows": model.score(R),
         "recommendations": model.recommend(R[:3]).to_numpy(),
     }
-    if "return_std" in inspect.signature(model.predict).parameters:
+    if has_std(model):
         found["std of pairs"] = model.predict(X, return_std=True)[1]
         found["std of rows"] = model.predict(R, return_std=True)[1]
     return found

@@ -354,6 +354,250 @@ class BiasedMFRegressor(ProbabilisticRecommender):
     user_prior_mean_, item_prior_mean_ : ndarray of shape (n_kept + 1,)
         Prior means of the vectors; only with estimated penalties.
 
+    user_prior_covariance_, item_prior_covariance_ : ndarray
+        Prior covariances of the vectors, of shape (n_kept + 1, n_kept + 1); only with
+        estimated penalties.
+
+    loss_curve_ : list of float
+        Objective after each iteration.
+
+    validation_scores_ : list of float
+        R² of the held-out ratings after each iteration; empty without
+        `early_stopping`.
+
+    users_, items_, user_means_, item_means_, global_mean_, rating_range_
+        Common to all recommenders, see :ref:`shared-attributes`.
+
+    rating_std_, n_iter_, n_features_in_, feature_names_in_, device_
+        Common to all recommenders, see :ref:`shared-attributes`.
+
+    See Also
+    --------
+    BiasedMFRegressor : The same model with biases; usually more accurate.
+    ConvMFRegressor : The same model with a prior on the items from their texts.
+
+    Notes
+    -----
+    With the weight w of each rating, the objective is
+
+    .. math:: \frac{1}{2} \sum_{(u, i)} w_{ui} (r_{ui} - \mu - u_u^T v_i)^2
+              + \frac{\lambda_U}{2} \sum_u \|u_u\|^2
+              + \frac{\lambda_V}{2} \sum_i \|v_i\|^2
+
+    With `normalize_y`, the ratings r are standardized, mu is 0, and the parameters are
+    on this scale: the predicted rating is ``global_mean_ + rating_std_ * z``, where z
+    is `intercept_` plus the product of the factors. A penalty for ratings as they are,
+    such as a paper's, has the same effect if it is divided by the standard deviation of
+    the ratings. With ratings, penalties and squared factors multiplied by s, the
+    objective is multiplied by the square of s.
+
+    Each half step solves ridge regressions by conjugate gradients. The matrix products
+    are evaluated at the ratings only, so the time and memory of an iteration are
+    proportional to the number of ratings times the number of factors.
+
+    In `predict`, each row of a matrix is a new user described by that row alone, whose
+    vector is the solution of a ridge regression. `score` of a matrix without y predicts
+    each rating from the other ratings in its row, exactly.
+
+    References
+    ----------
+    .. [1] Ruslan Salakhutdinov and Andriy Mnih. 2007. "Probabilistic Matrix
+       Factorization". NIPS 20.
+
+    Examples
+    --------
+    >>> from skrec import PMFRegressor
+    >>> from skrec.datasets import make_ratings
+    >>> R = make_ratings(n_users=300, n_items=100, random_state=0).R
+    >>> model = PMFRegressor(n_factors=5, random_state=0).fit(R[:250])
+    >>> round(model.score(R[250:]), 1)
+    0.3
+    """
+
+    _divergence_remedy = DIVERGENCE_REMEDY
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseRecommender._parameter_constraints,
+        **STOPPING_CONSTRAINTS,
+        **WARM_START_CONSTRAINTS,
+        **FACTORIZATION_CONSTRAINTS,
+    }
+
+    def __init__(
+        self,
+        *,
+        n_factors: int = 10,
+        lambda_u: float = 10.0,
+        lambda_v: float = 10.0,
+        fit_intercept: bool = True,
+        normalize_y: bool = True,
+        max_iter: int = 50,
+        tol: float = 1e-4,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 2,
+        warm_start: bool = False,
+        clip: bool = True,
+        device: str | torch.device = "auto",
+        dtype: Literal["float32", "float64"] = "float32",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        self.n_factors = n_factors
+        self.lambda_u = lambda_u
+        self.lambda_v = lambda_v
+        self.fit_intercept = fit_intercept
+        self.normalize_y = normalize_y
+        self.max_iter = max_iter
+        self.tol = tol
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
+        self.clip = clip
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @fit_method
+    def fit(self, X: Any, y: Any = None, *, sample_weight: Any = None) -> Self:
+        """Fit the model to ratings.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_ratings, 2) or {sparse matrix, sparse \
+array} of shape (n_users, n_items)
+            User and item ids; or a matrix whose stored entries are the ratings, a
+            stored 0 included.
+
+        y : array-like of shape (n_ratings,), sparse of shape (n_users, n_items) or None
+            Ratings of the pairs. With a matrix, further ratings of it or None.
+
+        sample_weight : array-like or sparse, default=None
+            Weight of each rating's error, of shape (n_ratings,); with a matrix, sparse
+            with its entries or of shape (n_users,). Ratings of weight 0 are ignored.
+
+        Returns
+        -------
+        self : PMFRegressor
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument or a parameter is invalid; see the message.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the objective became infinite, or did not converge within `max_iter`
+            iterations.
+        """
+        fit = Fit(self, X, y, sample_weight)
+        return fit.run(AlternationTrainer(fit, has_biases=False))
+
+    def _make_model(self, device):
+        return RidgeModel(self, device)
+
+
+class BiasedMFRegressor(ProbabilisticRecommender):
+    r"""Matrix factorization with biases, by variational Bayes or least squares.
+
+    The predicted rating is the sum of the global mean, the bias of the user, the bias
+    of the item, and the dot product of their latent factors [1]_. By default all
+    penalties are estimated from the ratings by variational Bayes [2]_. The solver
+    computes all users at once, then all items, in alternation.
+
+    Parameters
+    ----------
+    n_factors : int, default=20
+        Number of latent factors k. With estimated penalties it is a maximum: factors
+        that explain nothing are dropped.
+
+    lambda_u : float or "auto", default="auto"
+        Penalty on the squared norm of a user's vector, on the scale of half the sum of
+        squared errors of the standardized ratings (see Notes). "auto" estimates the
+        prior of the vectors, and needs ``lambda_v="auto"``.
+
+    lambda_v : float or "auto", default="auto"
+        Penalty on the squared distance of an item's vector from the mean item, on the
+        same scale. "auto" needs ``lambda_u="auto"``.
+
+    fit_intercept : bool, default=True
+        Whether to subtract the global mean from the ratings. Ignored with
+        `normalize_y`, which subtracts it.
+
+    normalize_y : bool, default=True
+        Whether to standardize the ratings inside the fit. Predictions are then the same
+        whatever the unit of the ratings. False uses the ratings as they are, as the
+        papers do.
+
+    max_iter : int, default=200
+        Maximum number of iterations. Each iteration solves for all users, then for all
+        items.
+
+    tol : float, default=1e-3
+        Minimum relative decrease of the objective, or minimum increase of the
+        validation score, that counts as an improvement.
+
+    early_stopping : bool, default=False
+        Whether to hold out ratings, to stop when their score has not improved for
+        `n_iter_no_change` iterations, and to keep the best parameters.
+
+    validation_fraction : float, default=0.1
+        Fraction of the ratings that is held out with `early_stopping`.
+
+    n_iter_no_change : int, default=2
+        Number of iterations without improvement after which to stop.
+
+    warm_start : bool, default=False
+        Whether to start from the factors of the previous fit, if there is one. Users
+        and items are matched by id. New users and items are initialized at random.
+
+    clip : bool, default=True
+        Whether to keep predictions inside the range of the training ratings.
+
+    device : str or torch.device, default="auto"
+        Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" uses a GPU if
+        there is one. A fitted model falls back to the CPU if the device is missing.
+
+    dtype : {"float32", "float64"}, default="float32"
+        Precision of the parameters.
+
+    random_state : int, RandomState instance or None, default=None
+        Source of all random numbers, such as initial parameters, batches, samples and
+        held-out ratings. An int gives reproducible fits, bit for bit with the same
+        number of threads.
+
+    verbose : bool or int, default=False
+        Whether to print the objective after each iteration. For progress bars set a
+        callback: ``set_callbacks(sklearn.callback.ProgressBar())``.
+
+    Attributes
+    ----------
+    user_factors_ : ndarray of shape (n_users, n_kept)
+        Factors of the users: what `transform` returns for the users in `fit`. With
+        estimated penalties, the n_kept <= n_factors factors that explain something, in
+        descending order of what they explain.
+
+    item_factors_ : ndarray of shape (n_items, n_kept)
+        Factors of the items.
+
+    user_biases_ : ndarray of shape (n_users,)
+        Biases of the users.
+
+    item_biases_ : ndarray of shape (n_items,)
+        Biases of the items.
+
+    intercept_ : float
+        Global mean; 0 with `normalize_y` or without `fit_intercept`.
+
+    noise_variance_ : float
+        Variance of a rating around its prediction; only with estimated penalties.
+
+    user_prior_mean_, item_prior_mean_ : ndarray of shape (n_kept + 1,)
+        Prior means of the vectors; only with estimated penalties.
+
     user_prior_covariance_, item_prior_covariance_ : ndarray of shape (n_kept + 1, \
 n_kept + 1)
         Prior covariances of the vectors; only with estimated penalties.
@@ -529,8 +773,7 @@ array} of shape (n_users, n_items)
         if is_auto:
             return fit.run(VariationalTrainer(fit))
         prior = mean_item_prior(fit, fit.training)
-        trainer = AlternationTrainer(fit, has_biases=True, item_prior=prior)
-        return fit.run(trainer)
+        return fit.run(AlternationTrainer(fit, has_biases=True, item_prior=prior))
 
     def _make_model(self, device):
         return (VariationalModel if self._lambda_u is None else RidgeModel)(

@@ -147,9 +147,9 @@ class SVDppRegressor(ProbabilisticRecommender):
     user_prior_mean_, item_prior_mean_ : ndarray of shape (n_kept + 1,)
         Prior means of the vectors; only with estimated penalties.
 
-    user_prior_covariance_, item_prior_covariance_ : ndarray of shape (n_kept + 1, \
-n_kept + 1)
-        Prior covariances of the vectors; only with estimated penalties.
+    user_prior_covariance_, item_prior_covariance_ : ndarray
+        Prior covariances of the vectors, of shape (n_kept + 1, n_kept + 1); only with
+        estimated penalties.
 
     intercept_ : float
         Global mean; 0 with `normalize_y` or without `fit_intercept`.
@@ -323,22 +323,7 @@ array} of shape (n_users, n_items)
         """
         is_auto = penalties_are_auto(self)
         fit = Fit(self, X, y, sample_weight)
-        if is_auto:
-            return fit.run(
-                VariationalTrainer(
-                    fit,
-                    user_links=self.implicit != "items",
-                    item_links=self.implicit != "users",
-                )
-            )
-        links = _initial_links(fit)
-        trainer = AlternationTrainer(
-            fit,
-            has_biases=True,
-            user_prior=ImplicitPrior(fit.training_pattern, links, self.lambda_y),
-            item_prior=mean_item_prior(fit, fit.training),
-        )
-        return fit.run(trainer)
+        return fit.run(_variational(fit) if is_auto else _least_squares(fit))
 
     def _make_model(self, device):
         return (VariationalModel if self._lambda_u is None else SVDppModel)(
@@ -377,6 +362,24 @@ class SVDppModel(RidgeModel):
                 "rating_precisions": torch.ones_like(targets[entries]),
             }
             yield problem, links
+
+
+def _variational(fit: Fit) -> VariationalTrainer:
+    """Create the trainer that estimates the penalties."""
+    implicit = fit.estimator.implicit
+    user_links, item_links = implicit != "items", implicit != "users"
+    return VariationalTrainer(fit, user_links=user_links, item_links=item_links)
+
+
+def _least_squares(fit: Fit) -> AlternationTrainer:
+    """Create the trainer for penalties given as numbers."""
+    penalty = fit.estimator.lambda_y
+    return AlternationTrainer(
+        fit,
+        has_biases=True,
+        user_prior=ImplicitPrior(fit.training_pattern, _initial_links(fit), penalty),
+        item_prior=mean_item_prior(fit, fit.training),
+    )
 
 
 def _initial_links(fit: Fit) -> torch.Tensor:
