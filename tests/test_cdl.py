@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from helpers import standardized
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from skrec import CDLRegressor
@@ -43,7 +44,7 @@ def test_the_objective_equals_the_notes(data, fit_biases, hidden_layer_sizes):
     U, V = model.user_factors_, model.item_factors_
     sums = U @ V.T + model.intercept_
     sums += model.user_biases_[:, None] + model.item_biases_
-    errors = (data.R.toarray() - sums)[data.R.toarray() != 0]
+    errors = (standardized(model, data.R.toarray()) - sums)[data.R.toarray() != 0]
     squares = (U**2).sum() + (model.user_biases_**2).sum()
     distances = ((V - model.text_factors_) ** 2).sum()
     distances += ((model.item_biases_ - model.text_biases_) ** 2).sum()

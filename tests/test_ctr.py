@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from helpers import standardized
 from sklearn.decomposition import LatentDirichletAllocation
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import CountVectorizer
@@ -37,7 +38,7 @@ def test_the_objective_equals_the_notes_and_decreases(data, fit_biases, refine):
     U, V = model.user_factors_, model.item_factors_
     sums = U @ V.T + model.intercept_
     sums += model.user_biases_[:, None] + model.item_biases_
-    errors = (data.R.toarray() - sums)[data.R.toarray() != 0]
+    errors = (standardized(model, data.R.toarray()) - sums)[data.R.toarray() != 0]
     users = (U**2).sum() + (model.user_biases_**2).sum()
     items = ((V - model.text_factors_) ** 2).sum()
     items += ((model.item_biases_ - model.text_biases_) ** 2).sum()

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers import MODELS as ALL_MODELS
-from helpers import fit, left_out, name_of, small
+from helpers import fit, left_out, name_of, small, standardized
 from scipy.stats import loguniform
 from sklearn import config_context, metrics
 from sklearn.base import clone
@@ -469,7 +469,8 @@ def test_weights_equal_repetition_in_factorizations(pairs, cls):
         mean_item = vectors.mean(axis=0)
     for item in range(5):
         users = X[X[:, 1] == item, 0]
-        target = y[X[:, 1] == item] - model.intercept_ - model.user_biases_[users]
+        ratings = standardized(model, y[X[:, 1] == item])
+        target = ratings - model.user_biases_[users]
         Z = model.user_factors_[users]
         if biased:
             Z = np.column_stack([Z, np.ones(len(Z))])
