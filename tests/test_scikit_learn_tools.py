@@ -40,6 +40,7 @@ from skrec import (
     BiasedMFRegressor,
     PMFRegressor,
     RBMRegressor,
+    SVDppRegressor,
 )
 from skrec.metrics import make_rating_scorer, neg_root_mean_squared_error_scorer
 from skrec.model_selection import ratings_to_samples
@@ -47,6 +48,12 @@ from skrec.model_selection import ratings_to_samples
 RMSE = "neg_root_mean_squared_error"
 FOLDS = KFold(3, shuffle=True, random_state=0)
 MODELS = [small(AutoRecRegressor), small(BiasedMFRegressor)]
+
+
+def biased(**params):
+    """Return a factorization whose penalties are numbers."""
+    return small(BiasedMFRegressor, **({"lambda_u": 1.0, "lambda_v": 1.0} | params))
+
 
 pytestmark = [
     # A few iterations are enough to compare models.
@@ -101,9 +108,7 @@ def test_unseen_users_or_items_are_predicted_by_means(pairs, side):
     column = ["user", "item"].index(side)
     other = 1 - column
     cv = GroupKFold(4)
-    found = cross_val_predict(
-        small(BiasedMFRegressor), X, y, cv=cv, groups=X[:, column]
-    )
+    found = cross_val_predict(biased(), X, y, cv=cv, groups=X[:, column])
     expected = np.empty(len(y))
     for train, test in cv.split(X, groups=X[:, column]):
         mean = y[train].mean()
@@ -121,7 +126,7 @@ def test_time_series_split_trains_on_the_past_of_movielens():
         order = np.argsort(file["timestamp"], kind="stable")
         X = np.column_stack([file["user"], file["item"]])[order]
         y, time = file["rating"][order].astype(float), file["timestamp"][order]
-    cv, model = TimeSeriesSplit(2), small(BiasedMFRegressor, lambda_u=10, lambda_v=10)
+    cv, model = TimeSeriesSplit(2), biased(lambda_u=10, lambda_v=10)
     assert all(time[train].max() <= time[test].min() for train, test in cv.split(X))
     found = cross_val_score(model, X, y, cv=cv, scoring=RMSE)
     np.testing.assert_allclose(
@@ -131,7 +136,7 @@ def test_time_series_split_trains_on_the_past_of_movielens():
 
 
 def test_kfold_over_users_scores_unseen_users(R):
-    cv, model = KFold(4), small(BiasedMFRegressor)
+    cv, model = KFold(4), biased()
     found = cross_val_score(model, R, cv=cv)
     train, test = next(cv.split(R))
     predicted = left_out(clone(model).fit(R[train]), R[test])
@@ -141,7 +146,7 @@ def test_kfold_over_users_scores_unseen_users(R):
 
 def test_cross_val_predict(pairs, R):
     X, y = pairs
-    model = small(BiasedMFRegressor)
+    model = biased()
     found, dense = cross_val_predict(model, X, y, cv=FOLDS), cross_val_predict(model, R)
     for train, test in FOLDS.split(X):
         expected = clone(model).fit(X[train], y[train]).predict(X[test])
@@ -164,10 +169,8 @@ def test_cross_val_predict(pairs, R):
 def test_scoring_by_name(pairs, name, function):
     X, y = pairs
     sign = -1 if name.startswith("neg") else 1
-    found = cross_validate(small(BiasedMFRegressor), X, y, cv=FOLDS, scoring=[name])
-    expected = scores_by_hand(
-        small(BiasedMFRegressor), X, y, FOLDS.split(X), score=function
-    )
+    found = cross_validate(biased(), X, y, cv=FOLDS, scoring=[name])
+    expected = scores_by_hand(biased(), X, y, FOLDS.split(X), score=function)
     np.testing.assert_allclose(found[f"test_{name}"], sign * expected, rtol=1e-6)
 
 
@@ -233,6 +236,8 @@ GRIDS = {
     AutoRecRegressor: {"alpha": [1.0, 1e5]},
     RBMRegressor: {"alpha": [1.0, 1e4]},
     BayesianMFRegressor: {"n_factors": [3, 1]},
+    BiasedMFRegressor: {"n_factors": [3, 1]},
+    SVDppRegressor: {"n_factors": [3, 1]},
     BaselineRegressor: {"lambda_v": [5.0, 1e4]},
     object: {"lambda_u": [2.0, 1e4]},
 }
@@ -265,8 +270,7 @@ GRID = {"lambda_u": [1.0, 1e4], "lambda_v": [1.0, 1e4]}
 def assert_search_is_right(search, candidates, X, y):
     """Check the scores of all candidates, the best candidate and its refit."""
     expected = [
-        scores_by_hand(small(BiasedMFRegressor), X, y, FOLDS.split(X), params)
-        for params in candidates
+        scores_by_hand(biased(), X, y, FOLDS.split(X), params) for params in candidates
     ]
     assert list(search.cv_results_["params"]) == candidates
     for i in range(3):
@@ -274,7 +278,7 @@ def assert_search_is_right(search, candidates, X, y):
         np.testing.assert_allclose(found, [scores[i] for scores in expected], rtol=1e-6)
     best = candidates[int(np.argmax([scores.mean() for scores in expected]))]
     assert search.best_params_ == best
-    refit = small(BiasedMFRegressor, **best).fit(X, y)
+    refit = biased(**best).fit(X, y)
     np.testing.assert_array_equal(search.predict(X), refit.predict(X))
     found = search.best_estimator_.recommend([0, 1], n_items=3)
     assert found.equals(refit.recommend([0, 1], n_items=3))
@@ -282,7 +286,7 @@ def assert_search_is_right(search, candidates, X, y):
 
 def test_grid_search(pairs):
     X, y = pairs
-    search = GridSearchCV(small(BiasedMFRegressor), GRID, cv=FOLDS, scoring=RMSE)
+    search = GridSearchCV(biased(), GRID, cv=FOLDS, scoring=RMSE)
     assert_search_is_right(search.fit(X, y), list(ParameterGrid(GRID)), X, y)
 
 
@@ -290,7 +294,7 @@ def test_randomized_search(pairs):
     X, y = pairs
     spaces = {name: loguniform(0.1, 1e4) for name in GRID}
     search = RandomizedSearchCV(
-        small(BiasedMFRegressor), spaces, n_iter=4, cv=FOLDS, scoring=RMSE,
+        biased(), spaces, n_iter=4, cv=FOLDS, scoring=RMSE,
         random_state=0,
     ).fit(X, y)  # fmt: skip
     candidates = list(ParameterSampler(spaces, 4, random_state=0))
@@ -300,7 +304,7 @@ def test_randomized_search(pairs):
 def test_halving_search_over_ratings(pairs):
     X, y = (array[:1200] for array in pairs)
     search = HalvingGridSearchCV(
-        small(BiasedMFRegressor), GRID, factor=2, cv=FOLDS, scoring=RMSE,
+        biased(), GRID, factor=2, cv=FOLDS, scoring=RMSE,
         min_resources=300, random_state=0,
     ).fit(X, y)  # fmt: skip
     assert search.n_resources_ == [300, 600, 1200]
@@ -313,9 +317,7 @@ def test_halving_search_over_ratings(pairs):
             assert sorted(map(str, following)) == sorted(map(str, best))
     # The last round has all ratings; their order does not matter.
     last = now.iloc[-1]
-    expected = scores_by_hand(
-        small(BiasedMFRegressor), X, y, FOLDS.split(X), last["params"]
-    )
+    expected = scores_by_hand(biased(), X, y, FOLDS.split(X), last["params"])
     found = [last[f"split{i}_test_score"] for i in range(3)]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert search.best_params_ == last["params"]
@@ -323,12 +325,12 @@ def test_halving_search_over_ratings(pairs):
 
 def test_halving_search_over_iterations_and_users(R):
     search = HalvingGridSearchCV(
-        small(BiasedMFRegressor), GRID, factor=2, cv=KFold(2), resource="max_iter",
+        biased(), GRID, factor=2, cv=KFold(2), resource="max_iter",
         min_resources=2, max_resources=8, random_state=0,
         scoring=neg_root_mean_squared_error_scorer,
     ).fit(R)  # fmt: skip
     assert search.n_resources_ == [2, 4, 8]
-    model = small(BiasedMFRegressor, **search.best_params_)
+    model = biased(**search.best_params_)
     assert search.best_params_["max_iter"] == 8
     predicted = left_out(model.fit(R[40:]), R[:40])
     found = search.cv_results_["split0_test_score"][-1]
@@ -338,19 +340,19 @@ def test_halving_search_over_iterations_and_users(R):
 def test_nested_cross_validation(pairs):
     X, y = pairs
     grid, inner = {"lambda_u": [1.0, 30.0, 1e4]}, KFold(2)
-    search = GridSearchCV(small(BiasedMFRegressor), grid, cv=inner, scoring=RMSE)
+    search = GridSearchCV(biased(), grid, cv=inner, scoring=RMSE)
     found = cross_val_score(search, X, y, cv=FOLDS, scoring=RMSE)
     expected = []
     for train, test in FOLDS.split(X):
         means = [
             scores_by_hand(
-                small(BiasedMFRegressor), X[train], y[train], inner.split(train), params
+                biased(), X[train], y[train], inner.split(train), params
             ).mean()
             for params in ParameterGrid(grid)
         ]
         best = ParameterGrid(grid)[int(np.argmax(means))]
         expected += [*scores_by_hand(
-            small(BiasedMFRegressor), X, y, [(train, test)], best
+            biased(), X, y, [(train, test)], best
         )]  # fmt: skip
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
@@ -366,10 +368,10 @@ def test_a_search_over_users_predicts_the_ratings_in_y(R):
     given.eliminate_zeros()
     asked.eliminate_zeros()
     search = GridSearchCV(
-        small(BiasedMFRegressor), {"lambda_u": [1.0, 1e4]}, cv=KFold(2),
+        biased(), {"lambda_u": [1.0, 1e4]}, cv=KFold(2),
         scoring=neg_root_mean_squared_error_scorer,
     ).fit(given, asked)  # fmt: skip
-    dense = small(BiasedMFRegressor).fit(R[40:]).predict(given[:40])
+    dense = biased().fit(R[40:]).predict(given[:40])
     expected = neg_rmse(asked[:40].data, dense[asked[:40].nonzero()])
     found = search.cv_results_["split0_test_score"][0]
     assert found == pytest.approx(expected, abs=1e-6)
@@ -406,11 +408,11 @@ def test_the_progress_bar_shows_fits_within_a_search(model, R, capsys, search):
 def test_weights_go_to_fit_and_score_of_a_search(pairs):
     X, y = pairs
     weights = np.random.default_rng(0).uniform(0.1, 3, len(y))
-    search = GridSearchCV(
-        small(BiasedMFRegressor), {"n_factors": [2]}, cv=FOLDS, scoring=RMSE
-    ).fit(X, y, sample_weight=weights)
+    search = GridSearchCV(biased(), {"n_factors": [2]}, cv=FOLDS, scoring=RMSE).fit(
+        X, y, sample_weight=weights
+    )
     train, test = next(FOLDS.split(X))
-    model = small(BiasedMFRegressor)
+    model = biased()
     model.fit(X[train], y[train], sample_weight=weights[train])
     squares = (y[test] - model.predict(X[test])) ** 2
     expected = -np.sqrt(np.average(squares, weights=weights[test]))
@@ -423,7 +425,7 @@ def test_weights_go_to_fit_and_score_with_routing(pairs):
     X, y = pairs
     weights = np.random.default_rng(0).uniform(0.1, 3, len(y))
     with config_context(enable_metadata_routing=True):
-        model = small(BiasedMFRegressor).set_fit_request(sample_weight=True)
+        model = biased().set_fit_request(sample_weight=True)
         scorer = make_rating_scorer(root_mean_squared_error, greater_is_better=False)
         found = cross_val_score(
             model, X, y, cv=FOLDS, params={"sample_weight": weights},
@@ -438,12 +440,12 @@ def test_weights_go_to_fit_and_score_with_routing(pairs):
 
 def test_weights_of_users_go_through_a_search_on_a_matrix(R):
     weights = np.random.default_rng(0).uniform(0.1, 3, R.shape[0])
-    search = GridSearchCV(small(BiasedMFRegressor), {"n_factors": [2]}, cv=KFold(2))
+    search = GridSearchCV(biased(), {"n_factors": [2]}, cv=KFold(2))
     search.fit(R, sample_weight=weights)
     # A user's weight applies to each of the user's ratings, in fit and in score.
     by_rating = R.copy()
     by_rating.data = np.repeat(weights, np.diff(R.indptr))
-    model = small(BiasedMFRegressor).fit(R[40:], sample_weight=by_rating[40:])
+    model = biased().fit(R[40:], sample_weight=by_rating[40:])
     predicted = left_out(model, R[:40])
     expected = metrics.r2_score(
         R[:40].data, predicted, sample_weight=by_rating[:40].data
@@ -457,9 +459,9 @@ def test_weights_equal_repetition_in_factorizations(pairs, cls):
     """Each item solves a ridge regression with ratings repeated by their weights."""
     X, y = pairs
     times = np.random.default_rng(0).integers(0, 4, len(y))
-    model = small(cls, dtype="float64", max_iter=1000, tol=1e-9).fit(
-        X, y, sample_weight=times
-    )
+    model = small(
+        cls, lambda_u=1.0, lambda_v=1.0, dtype="float64", max_iter=1000, tol=1e-9
+    ).fit(X, y, sample_weight=times)
     X, y = np.repeat(X, times, axis=0), np.repeat(y, times)
     assert model.global_mean_ == pytest.approx(y.mean())
     biased = cls is BiasedMFRegressor

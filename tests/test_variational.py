@@ -1,4 +1,4 @@
-"""Variational factorization: the bound, the posteriors and what the models make of them."""
+"""Variational factorization: the bound, the posteriors and the fitted models."""
 
 import numpy as np
 import pytest
@@ -324,8 +324,10 @@ def test_links(data):
         for side in ("both", "users", "items")
     )
     k = both.item_factors_.shape[1] + 1
-    assert both.item_links_.shape == (60, k) and both.user_links_.shape == (200, k)
-    assert users.user_links_ is None and items.item_links_ is None
+    assert both.item_links_.shape == (60, k)
+    assert both.user_links_.shape == (200, k)
+    assert users.user_links_ is None
+    assert items.item_links_ is None
 
 
 def test_users_without_ratings_have_the_prior_mean(data):

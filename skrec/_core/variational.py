@@ -317,7 +317,8 @@ class Side:
         t, prior, n = self.triangle, self.prior, self.n_rated
         L = torch.linalg.inv(prior.covariance)
         mean, covariance = self.vectors
-        h, log_det, residual = torch.empty_like(mean), 0.0, 0.0
+        h = torch.empty_like(mean)
+        log_det, residual = torch.zeros(2, dtype=torch.float64, device=h.device)
         moments = Moments(others.vectors)
         for rows, part, entries in parts(self.pattern, 4 * t.k**2):
             ratings, weights = self.ratings[entries], self.weights[entries]
@@ -341,7 +342,7 @@ class Side:
         return errors
 
     def _fit_means(self, L: Tensor, h: Tensor) -> None:
-        """Solve for the prior means with the vectors integrated out, then for the means.
+        """Solve for prior means with the vectors integrated out, then for the means.
 
         `h` are the vectors h of all rows, divided by the noise variance.
         """
@@ -407,14 +408,14 @@ class Side:
         prior.links.copy_(found[1:])
 
     def _fit_link_precision(self) -> None:
-        """Estimate the links' precision; their variances are from the diagonal of (5)."""
+        """Estimate the links' precision; the diagonal of (5) gives their variances."""
         prior = self.prior
         if len(prior.links):
             squares = prior.links.square() + 1 / self.diagonal[1:]
             precision = len(prior.links) / squares.sum(0)
             prior.link_precision.copy_(precision.clamp(*_LINK_PRECISIONS))
 
-    def _evidence(self, log_det: Tensor | float) -> Tensor:
+    def _evidence(self, log_det: Tensor) -> Tensor:
         """Terms of the evidence bound that belong to this side, at the optimal C."""
         prior, n, k = self.prior, self.n_rated, self.triangle.k
         terms = 0.5 * (log_det + n * k - (n + 1) * k)
@@ -569,9 +570,10 @@ def canonical_bases(
 ) -> tuple[Tensor, Tensor]:
     """Find bases in which the factors are uncorrelated, in descending order.
 
-    Products of factors do not change. In the new bases both sides have the same, diagonal
-    second moments. Their product is the mean square of a factor's part of a rating; the
-    factors whose part is negligible relative to the noise variance are dropped.
+    Products of factors do not change. In the new bases both sides have the same,
+    diagonal second moments. Their product is the mean square of a factor's part of a
+    rating; the factors whose part is negligible relative to the noise variance are
+    dropped.
 
     Parameters
     ----------

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from .._base import BaseRecommender, ProbabilisticRecommender
 from .._fitting import Fit

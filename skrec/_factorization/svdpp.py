@@ -214,9 +214,9 @@ class SVDppRegressor(ProbabilisticRecommender):
     solved for as in `BiasedMFRegressor`. The links z and y are a ridge regression of
     the users on the pattern of ratings, solved by conjugate gradients.
 
-    In `predict`, each row of a matrix is a new user described by that row alone. `score`
-    of a matrix without y predicts each rating from the other ratings in its row,
-    exactly: the rating is removed from the sums of links, too.
+    In `predict`, each row of a matrix is a new user described by that row alone.
+    `score` of a matrix without y predicts each rating from the other ratings in its
+    row, exactly: the rating is removed from the sums of links, too.
 
     References
     ----------

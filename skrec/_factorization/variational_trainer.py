@@ -13,12 +13,12 @@ from .._core.device import as_tensor, make_generator
 from .._core.variational import (
     Factorization,
     Prior,
-    Side,
     Vectors,
     canonical_bases,
     transform,
 )
 from .._data.ids import positions_of
+from .._data.ratings import Ratings
 from .._fitting import Fit, Trainer, r_squared
 
 # A factor is dropped if the mean square of its part of a rating, relative to the noise
@@ -46,7 +46,9 @@ class VariationalTrainer(Trainer):
         self.intercept = fit.mean if params.fit_intercept else 0.0
         self.rating_weights = _rating_weights(fit)
         n_users, n_items = fit.ratings.shape
-        k = params.n_factors if fit.previous is None else _n_factors(fit)
+        k = params.n_factors
+        if fit.previous is not None:
+            k = _n_factors(fit.previous, params)
         generator = make_generator(fit.draw_seed())
         users, items = (
             Vectors.draw(n, k, fit.dtype, generator) for n in fit.ratings.shape
@@ -54,7 +56,7 @@ class VariationalTrainer(Trainer):
         user_prior = Prior.start(k, n_items * user_links, fit.dtype)
         item_prior = Prior.start(k, n_users * item_links, fit.dtype)
         if fit.previous is not None:
-            _continue(fit, items, user_prior, item_prior)
+            _continue(fit.previous, fit.ratings, items, user_prior, item_prior)
         self.model = Factorization(
             *fit.tensors(fit.training, self.intercept),
             Vectors(*(t.to(fit.device) for t in users)),
@@ -83,44 +85,47 @@ class VariationalTrainer(Trainer):
         users, items = self.model.users, self.model.items
         noise = float(self.model.noise)
         bases = canonical_bases(users.vectors, items.vectors, noise, _NEGLIGIBLE)
-        (U, _), user_prior = _transformed(users, bases[0])
-        (V, covariances), item_prior = _transformed(items, bases[1])
-        user_means = _expected(U, item_prior.center) + self.intercept
-        item_means = _expected(V, user_prior.center) + self.intercept
+        (U, _), user_prior = transform(users.vectors, users.prior, bases[0])
+        (V, covariances), item_prior = transform(items.vectors, items.prior, bases[1])
+        user_means = self._means(U, item_prior, users.is_rated)
+        item_means = self._means(V, user_prior, items.is_rated)
+        # An item's contribution to its raters, and a user's to the rated items
+        item_links, user_links = user_prior.links, item_prior.links
         return {
-            "user_factors_": U[:, :-1].copy(),
-            "item_factors_": V[:, :-1].copy(),
-            "user_biases_": U[:, -1].copy(),
-            "item_biases_": V[:, -1].copy(),
+            "user_factors_": _array(U[:, :-1]),
+            "item_factors_": _array(V[:, :-1]),
+            "user_biases_": _array(U[:, -1]),
+            "item_biases_": _array(V[:, -1]),
             "intercept_": self.intercept,
             "noise_variance_": noise,
-            "user_prior_mean_": user_prior.center,
-            "user_prior_covariance_": user_prior.covariance,
-            "item_prior_mean_": item_prior.center,
-            "item_prior_covariance_": item_prior.covariance,
-            # The contribution of an item to its raters, and of a user to rated items
-            "item_links_": user_prior.links if len(user_prior.links) else None,
-            "user_links_": item_prior.links if len(item_prior.links) else None,
-            "user_means_": self.known._scale.restore(user_means),
-            "item_means_": self.known._scale.restore(item_means),
-            "_item_covariances": covariances,
+            "user_prior_mean_": _array(user_prior.center),
+            "user_prior_covariance_": _array(user_prior.covariance),
+            "item_prior_mean_": _array(item_prior.center),
+            "item_prior_covariance_": _array(item_prior.covariance),
+            "item_links_": _array(item_links) if len(item_links) else None,
+            "user_links_": _array(user_links) if len(user_links) else None,
+            "user_means_": user_means,
+            "item_means_": item_means,
+            "_item_covariances": _array(covariances),
             "_rating_weights": self.rating_weights,
             "_n_factors": self.params.n_factors,
             "_lambda_u": None,
         }
 
+    def _means(self, vectors: Tensor, other: Prior, is_rated: Tensor) -> np.ndarray:
+        """Predictions for an average row of the other side.
 
-def _transformed(side: Side, basis: Tensor) -> tuple[Vectors, Prior]:
-    """Transform the vectors and the prior of a side, as NumPy arrays."""
-    vectors, prior = transform(side.vectors, side.prior, basis)
-    arrays = [[t.cpu().numpy().copy() for t in part] for part in (vectors, prior)]
-    return Vectors(*arrays[0]), Prior(*arrays[1])
+        Without ratings they are the global mean.
+        """
+        center = other.center
+        sums = vectors[:, :-1] @ center[:-1] + vectors[:, -1] + center[-1]
+        means = self.known._scale.restore(_array(sums + self.intercept))
+        return np.where(_array(is_rated), means, self.known.global_mean_)
 
 
-def _expected(vectors: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Products, plus biases, with the vector of an average row of the other side."""
-    products = vectors[:, :-1] @ other[:-1] + vectors[:, -1] + other[-1]
-    return products.astype(np.float64)
+def _array(tensor: Tensor) -> np.ndarray:
+    """Copy a tensor to a NumPy array."""
+    return tensor.cpu().numpy().copy(order="C")
 
 
 def _rating_weights(fit: Fit) -> np.ndarray | None:
@@ -135,9 +140,8 @@ def _rating_weights(fit: Fit) -> np.ndarray | None:
     return weights
 
 
-def _n_factors(fit: Fit) -> int:
+def _n_factors(old: Any, params: Any) -> int:
     """Number of factors of the previous fit, to continue with."""
-    old, params = fit.previous, fit.estimator
     if old._lambda_u is not None:
         raise ValueError(
             "warm_start=True cannot continue a fit whose penalties were numbers with "
@@ -151,13 +155,18 @@ def _n_factors(fit: Fit) -> int:
     return old.item_factors_.shape[1]
 
 
-def _continue(fit: Fit, items: Vectors, user_prior: Prior, item_prior: Prior) -> None:
+def _continue(
+    old: Any,
+    ratings: Ratings,
+    items: Vectors,
+    user_prior: Prior,
+    item_prior: Prior,
+) -> None:
     """Overwrite the initial state of a fit with that of the previous fit.
 
     The first half step computes the users from the items, so that theirs is not needed.
     New items have the distribution of their prior.
     """
-    old, ratings = fit.previous, fit.ratings
     for prior, side in (user_prior, "user"), (item_prior, "item"):
         for tensor, name in (prior.center, "mean"), (prior.covariance, "covariance"):
             tensor.copy_(as_tensor(getattr(old, f"{side}_prior_{name}_")))
