@@ -44,6 +44,9 @@ _INITIAL_STD, _INITIAL_VARIANCE = 0.3, 0.05
 # Initial variances in the prior of a factor and of a bias, and of the noise, relative
 # to the variance of the ratings
 _FACTOR_VARIANCE, _BIAS_VARIANCE, _NOISE_VARIANCE = 0.1, 0.2, 0.7
+# Smallest variance of the noise, relative to that of the ratings. Ratings without noise
+# would need more than the working precision.
+_SMALLEST_NOISE = 1e-5
 # Prior of C: one pseudo-observation of this variance for each factor and for the bias.
 # A handful of ratings then still have effects.
 _PRIOR_FACTOR_VARIANCE, _PRIOR_BIAS_VARIANCE = 1e-3, 0.2
@@ -269,6 +272,7 @@ class Conditional(NamedTuple):
         G, h, residual = moments.sums(pattern, ratings, weights)
         G = moments.triangle.unpack(G).to(precision.dtype)
         cholesky, info = torch.linalg.cholesky_ex(G / noise + precision)
+        cholesky[info > 0] = torch.eye(len(precision)).to(cholesky)
         covariance = torch.cholesky_inverse(cholesky)
         covariance[info > 0] = torch.nan
         log_det = -2 * cholesky.diagonal(dim1=1, dim2=2).log().sum(1)
@@ -469,8 +473,9 @@ class Factorization:
         )
         self.n_ratings = len(ratings)
         variance = (weights * ratings.square()).mean()
-        # Equal ratings have no variance.
-        self.noise = _NOISE_VARIANCE * torch.where(variance > 0, variance, 1.0)
+        variance = torch.where(variance > 0, variance, 1.0)  # if all ratings are equal
+        self.noise = _NOISE_VARIANCE * variance
+        self.smallest_noise = _SMALLEST_NOISE * float(variance)
         self.log_weights = float(weights.log().double().sum())
 
     def parameters(self) -> list[Tensor]:
@@ -490,8 +495,7 @@ class Factorization:
     def improve(self, side: Side, others: Side) -> None:
         """Maximize the evidence bound over one side and the noise variance."""
         errors = side.improve(others, self.noise)
-        smallest = torch.finfo(self.noise.dtype).tiny
-        self.noise.copy_((errors / self.n_ratings).clamp(min=smallest))
+        self.noise.copy_((errors / self.n_ratings).clamp(min=self.smallest_noise))
 
     def loss(self) -> float:
         """Negative evidence bound at the optimal noise variance."""

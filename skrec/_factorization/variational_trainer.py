@@ -32,7 +32,7 @@ class VariationalTrainer(Trainer):
     Parameters
     ----------
     fit : Fit
-        Fit whose estimator has the parameters `n_factors` and `fit_intercept`.
+        Fit of standardized ratings, whose estimator has the parameter `n_factors`.
 
     user_links, item_links : bool
         Whether the prior mean of a user depends on the rated items, and that of an item
@@ -43,7 +43,7 @@ class VariationalTrainer(Trainer):
         params = fit.estimator
         self.known, self.params = fit.known, params
         self.n_epochs = params.max_iter
-        self.intercept = fit.mean if params.fit_intercept else 0.0
+        self.intercept = fit.mean
         self.rating_weights = _rating_weights(fit)
         n_users, n_items = fit.ratings.shape
         k = params.n_factors
