@@ -72,21 +72,24 @@ class Triangle:
     def __init__(self, k: int, device: torch.device):
         self.k = k
         self.rows, self.columns = torch.triu_indices(k, k, device=device)
+        self.entries = self.rows * k + self.columns
         place = torch.zeros(k, k, dtype=torch.long, device=device)
         place[self.rows, self.columns] = torch.arange(len(self.rows), device=device)
-        self.place = torch.triu(place) + torch.triu(place, 1).T
+        self.place = (torch.triu(place) + torch.triu(place, 1).T).flatten()
 
     def pack(self, matrices: Tensor) -> Tensor:
         """Upper triangles of matrices of shape (n, k, k)."""
-        return matrices[:, self.rows, self.columns]
+        return matrices.flatten(1).index_select(1, self.entries)
 
     def unpack(self, packed: Tensor) -> Tensor:
         """Matrices of shape (n, k, k)."""
-        return packed[:, self.place.flatten()].view(-1, self.k, self.k)
+        return packed.index_select(1, self.place).view(-1, self.k, self.k)
 
     def outer(self, vectors: Tensor) -> Tensor:
         """Upper triangles of x x' for vectors x of shape (n, k)."""
-        return vectors[:, self.rows] * vectors[:, self.columns]
+        return vectors.index_select(1, self.rows) * vectors.index_select(
+            1, self.columns
+        )
 
     def counts(self, dtype: torch.dtype) -> Tensor:
         """How often an entry of a triangle occurs in the matrix: 1 or 2."""
