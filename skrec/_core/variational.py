@@ -42,8 +42,9 @@ from .sparse import Pattern, sddmm, spmm
 # Initial standard deviation and variance of the factors
 _INITIAL_STD, _INITIAL_VARIANCE = 0.3, 0.05
 # Initial variances in the prior of a factor and of a bias, and of the noise, relative
-# to the variance of the ratings
-_FACTOR_VARIANCE, _BIAS_VARIANCE, _NOISE_VARIANCE = 0.1, 0.2, 0.7
+# to the variance of the ratings. With little noise at first, factors follow the ratings
+# before the prior may shrink them to nothing.
+_FACTOR_VARIANCE, _BIAS_VARIANCE, _NOISE_VARIANCE = 0.1, 0.2, 0.2
 # Smallest variance of the noise, relative to that of the ratings. Ratings without noise
 # would need more than the working precision.
 _SMALLEST_NOISE = 1e-5
