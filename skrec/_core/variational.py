@@ -469,6 +469,8 @@ class Factorization:
         variance = (weights * ratings.square()).mean()
         # Equal ratings have no variance.
         self.noise = _NOISE_VARIANCE * torch.where(variance > 0, variance, 1.0)
+        # Ratings that are fitted exactly have no noise, whose precision is infinite.
+        self.smallest_noise = torch.finfo(ratings.dtype).eps * self.noise
         self.log_weights = float(weights.log().double().sum())
 
     def parameters(self) -> list[Tensor]:
@@ -488,8 +490,7 @@ class Factorization:
     def improve(self, side: Side, others: Side) -> None:
         """Maximize the evidence bound over one side and the noise variance."""
         errors = side.improve(others, self.noise)
-        smallest = torch.finfo(self.noise.dtype).tiny
-        self.noise.copy_((errors / self.n_ratings).clamp(min=smallest))
+        self.noise.copy_((errors / self.n_ratings).clamp(min=self.smallest_noise))
 
     def loss(self) -> float:
         """Negative evidence bound at the optimal noise variance."""

@@ -18,7 +18,12 @@ class BayesianModel(FactorModel):
 
     def __init__(self, fitted, device):
         super().__init__(fitted, device)
-        self.n_samples, self.k = fitted.user_prior_means_.shape
+        self.n_samples = fitted.user_bias_samples_.shape[1]
+        self.k = len(fitted.user_prior_mean_)
+        self.prior_mean = self._double(fitted.user_prior_mean_)
+        self.prior_precision = torch.linalg.inv(
+            self._double(fitted.user_prior_covariance_)
+        )
 
     def fold_in(self, rows):
         pattern, ratings = self.pattern(rows), self._centered(rows)
@@ -53,7 +58,7 @@ class BayesianModel(FactorModel):
             )
             sums = np.einsum("nsk,nsk->ns", p, q) * self.n_samples
             sums += fitted.user_bias_samples_[u] + fitted.item_bias_samples_[i]
-            std[part] = np.sqrt(sums.var(axis=1) + fitted.noise_variances_.mean())
+            std[part] = np.sqrt(sums.var(axis=1) + fitted.noise_variance_)
         return std
 
     def std(self, rows):
@@ -74,7 +79,7 @@ class BayesianModel(FactorModel):
             # Variance of the conditional means, plus mean of the conditional variances
             between = squares / n_samples - (sums / n_samples).square()
             variance = between.clamp(min=0) + inner / n_samples
-            std[at] = np.sqrt(variance.numpy() + self.fitted.noise_variances_.mean())
+            std[at] = np.sqrt(variance.numpy() + self.fitted.noise_variance_)
         return std
 
     def _centered(self, rows) -> Tensor:
@@ -85,18 +90,17 @@ class BayesianModel(FactorModel):
         fitted = self.fitted
         factors = np.split(fitted.item_factors_, self.n_samples, axis=1)[s]
         vectors = self._double(np.column_stack([factors, np.ones(len(factors))]))
-        prior = self._double(fitted.user_prior_means_[s]).expand(pattern.shape[0], -1)
+        prior = self.prior_mean.expand(pattern.shape[0], -1)
         links = self._links(s)
         if links is not None:
             prior = prior + implicit_means(pattern, links)
-        precision = 1 / fitted.noise_variances_[s]
         return {
             "pattern": pattern,
             "ratings": ratings - self._item_biases(s).index_select(0, pattern.col),
             "vectors": vectors,
             "prior": prior,
-            "prior_precision": self._double(fitted.user_prior_precisions_[s]),
-            "rating_precisions": torch.full_like(ratings, precision),
+            "prior_precision": self.prior_precision,
+            "rating_precisions": torch.full_like(ratings, 1 / fitted.noise_variance_),
         }
 
     def _item_biases(self, s: int) -> Tensor:
