@@ -38,12 +38,9 @@ class Side:
     """
 
     def __init__(self, start: variational.Side, noise: Tensor):
-        self.pattern, self.ratings, self.weights = (
-            start.pattern,
-            start.ratings,
-            start.weights,
-        )
-        self.vectors, self.prior = start.vectors.mean, start.prior
+        self.pattern, self.prior = start.pattern, start.prior
+        self.ratings, self.weights = start.ratings, start.weights
+        self.vectors = start.vectors.mean
         self.rating_precisions = self.weights / noise
         self.precision = torch.linalg.inv(self.prior.covariance)
         if not len(self.prior.links):

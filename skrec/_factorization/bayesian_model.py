@@ -26,7 +26,7 @@ class BayesianModel(FactorModel):
         )
 
     def fold_in(self, rows):
-        pattern, ratings = self.pattern(rows), self._centered(rows)
+        pattern, ratings = self.pattern(rows), self._double(rows.data)
         dtype = self.item_factors.dtype
         vectors = self.item_factors.new_empty(rows.shape[0], self.n_samples, self.k)
         for at, part, entries in parts(pattern, self.k**2):
@@ -38,7 +38,7 @@ class BayesianModel(FactorModel):
         return FactorState(factors, self.tensor(biases))
 
     def left_out(self, rows):
-        pattern, ratings = self.pattern(rows), self._centered(rows)
+        pattern, ratings = self.pattern(rows), self._double(rows.data)
         predicted = torch.zeros_like(ratings)
         for _, part, entries in parts(pattern, self.k**2):
             for s in range(self.n_samples):
@@ -46,7 +46,7 @@ class BayesianModel(FactorModel):
                 offsets = ratings[entries] - problem["ratings"]
                 left_out = leave_out(**problem, links=self._links(s))
                 predicted[entries] += (left_out + offsets) / self.n_samples
-        return predicted.cpu().numpy() + self.fitted.intercept_
+        return predicted.cpu().numpy()
 
     def std_at(self, user, item):
         fitted, std = self.fitted, np.empty(len(user))
@@ -63,7 +63,7 @@ class BayesianModel(FactorModel):
 
     def std(self, rows):
         n_samples = self.n_samples
-        pattern, ratings = self.pattern(rows), self._centered(rows)
+        pattern, ratings = self.pattern(rows), self._double(rows.data)
         std = np.empty(rows.shape)
         for at, part, entries in parts(pattern, rows.shape[1] * self.k):
             sums, squares, inner = torch.zeros(3, *part.shape, dtype=torch.float64)
@@ -81,9 +81,6 @@ class BayesianModel(FactorModel):
             variance = between.clamp(min=0) + inner / n_samples
             std[at] = np.sqrt(variance.numpy() + self.fitted.noise_variance_)
         return std
-
-    def _centered(self, rows) -> Tensor:
-        return self._double(rows.data - self.fitted.intercept_)
 
     def _problem(self, s: int, pattern, ratings) -> dict[str, Any]:
         """Return the arguments of `condition` for users in some rows, sample s."""
