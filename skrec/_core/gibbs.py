@@ -42,17 +42,19 @@ class Side:
         self.ratings, self.weights = start.ratings, start.weights
         self.vectors = start.vectors.mean
         self.rating_precisions = self.weights / noise
-        self.precision = torch.linalg.inv(self.prior.covariance)
+        dtype = self.vectors.dtype
+        # Superfluous factors have tiny variances: inverses need double precision.
+        covariance = self.prior.covariance.double()
+        self.precision = torch.linalg.inv(covariance).to(dtype)
         if not len(self.prior.links):
             return
-        self.features = implicit_values(self.pattern, self.vectors.dtype)
+        self.features = implicit_values(self.pattern, dtype)
         # B and the penalty in (5)
-        root = self.prior.link_precision.sqrt()
-        penalty, rotation = torch.linalg.eigh(
-            root.unsqueeze(1) * self.prior.covariance * root
-        )
-        self.penalty = penalty.clamp(min=torch.finfo(penalty.dtype).eps)
-        self.basis = root.unsqueeze(1) * rotation * self.penalty.rsqrt()
+        root = self.prior.link_precision.double().sqrt().unsqueeze(1)
+        penalty, rotation = torch.linalg.eigh(root * covariance * root.T)
+        basis = root * rotation * penalty.rsqrt()
+        self.penalty, self.basis = penalty.to(dtype), basis.to(dtype)
+        self.inverse = torch.linalg.inv(basis).to(dtype)
         # The diagonal of F'F + penalty, for the preconditioner
         self.diagonal = self.penalty + spmm(
             self.pattern.transposed,
@@ -114,7 +116,7 @@ class Side:
         right += self.penalty.sqrt() * _normal(prior.links, rng)
         start = prior.links @ self.basis
         solution = solve_columns(times, right, self.diagonal, start)
-        return torch.linalg.solve(self.basis, solution, left=False)
+        return solution @ self.inverse
 
 
 class GibbsSampler:
