@@ -131,7 +131,7 @@ def make_rating_scorer(
     >>> model = BiasedMFRegressor(random_state=0)
     >>> folds = KFold(3, shuffle=True, random_state=0)
     >>> cross_val_score(model, R, scoring=scorer, cv=folds).round(1)
-    array([-0.6, -0.6, -0.6])
+    array([-0.5, -0.5, -0.6])
     """
     return _RatingScorer(score_func, 1 if greater_is_better else -1, kwargs)
 

@@ -104,9 +104,10 @@ def name_of(estimator):
 
 
 def has_std(model):
-    """Return whether a model predicts standard deviations."""
+    """Return whether a fitted model predicts standard deviations."""
     can = "return_std" in inspect.signature(model.predict).parameters
-    return can and getattr(model, "lambda_u", "auto") == "auto"
+    # Penalties given as numbers come without covariances.
+    return can and getattr(model, "_lambda_u", None) is None
 
 
 def fit(model, X, y=None, *, item_texts=TEXTS, **params):

@@ -136,7 +136,7 @@ def test_text_factors_correlate_with_item_factors(model):
 def test_without_texts_it_is_a_plain_factorization(data):
     with pytest.warns(UserWarning, match="There are no item_texts"):
         model = make(ConvMFRegressor, tol=1e-4, n_iter_no_change=2).fit(data.R)
-    plain = make(BiasedMFRegressor).fit(data.R)
+    plain = make(BiasedMFRegressor, tol=1e-4).fit(data.R)
     np.testing.assert_array_equal(model.item_factors_, plain.item_factors_)
     assert model.text_factors_ is None
     with pytest.raises(ValueError, match="fitted without texts"):

@@ -101,7 +101,9 @@ def test_evidence_bound_is_that_of_the_definition():
             second = np.outer(means[n] - center, means[n] - center) + S[n]
             bound += 0.5 * (np.linalg.slogdet(S[n])[1] - log_det)
             bound += 0.5 * (4 - np.sum(L * second))
-        bound -= 0.5 * (log_det + variational._PRIOR_VARIANCE * np.trace(L))
+        observed = np.full(4, variational._PRIOR_FACTOR_VARIANCE)
+        observed[-1] = variational._PRIOR_BIAS_VARIANCE
+        bound -= 0.5 * (log_det + observed @ np.diag(L))
         bound -= 0.5 * variational._CENTER_PRECISION * center @ center
     assert loss == pytest.approx(-bound, rel=1e-10)
 

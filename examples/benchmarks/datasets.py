@@ -385,7 +385,8 @@ def summarize(results, options):
         seeds=("seed", "count"),
     )
     table = table.reindex(pd.MultiIndex.from_product(order)).dropna(subset=["rmse"])
-    effects = table.loc[pd.IndexSlice[:, [EFFECTS]], "rmse"].droplevel(1)
+    is_effects = table.index.get_level_values(1) == EFFECTS
+    effects = table.loc[is_effects, "rmse"].droplevel(1)
     ratios = table["rmse"] / table.index.get_level_values(0).map(effects)
     return table.assign(ratio=ratios)
 

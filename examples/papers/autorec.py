@@ -39,6 +39,14 @@ LINEAR = {"learning_rate_init": 0.0005}
 # Search spaces, with the same number of candidates for every system.
 ALPHAS = {"alpha": [100, 200, 300]}
 RBM_ALPHAS = {"alpha": [8, 16, 32]}
+# Alternating least squares of the ratings as they are
+LEAST_SQUARES = {
+    "n_factors": 15,
+    "lambda_u": 40.0,
+    "lambda_v": 5.0,
+    "tol": 1e-4,
+    "normalize_y": False,
+}
 MF_PENALTIES = {"lambda_u": [20, 40, 80]}
 LOCAL_PENALTIES = {"local_penalty": [0.1, 0.2, 0.4]}
 IMPLICIT_PENALTIES = {"lambda_y": [80, 160, 320]}
@@ -146,7 +154,7 @@ def activations(dataset):
 
 
 def systems(dataset):
-    biased = BiasedMFRegressor(normalize_y=False)
+    biased = BiasedMFRegressor(**LEAST_SQUARES)
     yield line("BiasedMF", dataset, biased, MF_PENALTIES)
     yield from rbm(dataset)
     llorma = LLORMARegressor(normalize_y=False)
@@ -175,7 +183,7 @@ def beyond(dataset):
     items = [(f"item{i}", AutoRecRegressor()) for i in range(3)]
     mean = VotingRegressor([*items, ("user", user)])
     yield Line("mean of three item-based and one user-based AutoRec", mean)
-    yield Line("SVD++", SVDppRegressor(normalize_y=False), IMPLICIT_PENALTIES)
+    yield Line("SVD++", SVDppRegressor(**LEAST_SQUARES), IMPLICIT_PENALTIES)
     yield Line("Bayesian MF", BayesianMFRegressor(), FACTORS)
     implicit = BayesianMFRegressor(implicit=True)
     yield Line("Bayesian MF with implicit features", implicit, IMPLICIT_FACTORS)

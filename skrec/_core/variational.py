@@ -44,8 +44,9 @@ _INITIAL_STD, _INITIAL_VARIANCE = 0.3, 0.05
 # Initial variances in the prior of a factor and of a bias, and of the noise, relative
 # to the variance of the ratings
 _FACTOR_VARIANCE, _BIAS_VARIANCE, _NOISE_VARIANCE = 0.1, 0.2, 0.7
-# Prior of C: one pseudo-observation of this variance in each direction
-_PRIOR_VARIANCE = 1e-3
+# Prior of C: one pseudo-observation of this variance for each factor and for the bias.
+# A handful of ratings then still have effects.
+_PRIOR_FACTOR_VARIANCE, _PRIOR_BIAS_VARIANCE = 1e-3, 0.2
 # Precision of the prior of the center, initial precision of the links and its range
 _CENTER_PRECISION, _LINK_PRECISION = 0.1, 100.0
 _LINK_PRECISIONS = 1.0, 1e5
@@ -335,7 +336,8 @@ class Side:
         inner = (mean[self.is_rated] @ L * deviation).double().sum()
         errors -= noise * (inner - n * t.k + (L * total).double().sum())
         scatter = deviation.T @ deviation + total
-        scatter.diagonal().add_(_PRIOR_VARIANCE)
+        scatter.diagonal().add_(_PRIOR_FACTOR_VARIANCE)
+        scatter[-1, -1] += _PRIOR_BIAS_VARIANCE - _PRIOR_FACTOR_VARIANCE
         prior.covariance.copy_(scatter / (n + 1))
         self.evidence = self._evidence(log_det)
         self._fit_link_precision()

@@ -439,7 +439,7 @@ class BiasedMFRegressor(ProbabilisticRecommender):
     0.6
     >>> ratings, std = model.predict([[0, 1], [0, 2]], return_std=True)
     >>> [f"{r:.1f} +- {s:.1f}" for r, s in zip(ratings, std)]
-    ['3.8 +- 0.6', '4.0 +- 0.6']
+    ['3.8 +- 0.6', '4.7 +- 0.6']
     """
 
     _divergence_remedy = DIVERGENCE_REMEDY

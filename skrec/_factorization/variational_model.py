@@ -89,8 +89,9 @@ class VariationalModel(FactorModel):
         fitted = self.fitted
         center = self.tensor(fitted.user_prior_mean_).double()
         links = center.new_zeros(0, len(center))
-        if fitted.item_links_ is not None:
-            links = self.tensor(fitted.item_links_).double()
+        item_links = getattr(fitted, "item_links_", None)
+        if item_links is not None:
+            links = self.tensor(item_links).double()
         covariance = self.tensor(fitted.user_prior_covariance_).double()
         return Prior(center, covariance, links, torch.zeros_like(center))
 

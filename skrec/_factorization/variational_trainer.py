@@ -81,7 +81,9 @@ class VariationalTrainer(Trainer):
         user_means = self._means(U, item_prior, users.is_rated)
         item_means = self._means(V, user_prior, items.is_rated)
         # An item's contribution to its raters, and a user's to the rated items
-        item_links, user_links = user_prior.links, item_prior.links
+        links = {"item_links_": user_prior.links, "user_links_": item_prior.links}
+        if not any(map(len, links.values())):
+            links = {}
         return {
             "user_factors_": _array(U[:, :-1]),
             "item_factors_": _array(V[:, :-1]),
@@ -93,8 +95,7 @@ class VariationalTrainer(Trainer):
             "user_prior_covariance_": _array(user_prior.covariance),
             "item_prior_mean_": _array(item_prior.center),
             "item_prior_covariance_": _array(item_prior.covariance),
-            "item_links_": _array(item_links) if len(item_links) else None,
-            "user_links_": _array(user_links) if len(user_links) else None,
+            **{name: _array(y) if len(y) else None for name, y in links.items()},
             "user_means_": user_means,
             "item_means_": item_means,
             "_item_covariances": _array(covariances),
@@ -192,8 +193,8 @@ def _continue(old: Any, ratings: Ratings, model: Factorization) -> None:
     known_items = _matches(ratings.items, old.items_, "item")
     known_users = _matches(ratings.users, old.users_, "user")
     for links, source, (new, places) in [
-        (user_prior.links, old.item_links_, known_items),
-        (item_prior.links, old.user_links_, known_users),
+        (user_prior.links, getattr(old, "item_links_", None), known_items),
+        (item_prior.links, getattr(old, "user_links_", None), known_users),
     ]:
         if len(links) and source is not None:
             links[new] = as_tensor(source[places]).to(links)
