@@ -280,7 +280,7 @@ def test_a_failed_draw_warns_and_keeps_the_samples_so_far(R, monkeypatch):
 
 
 def test_cross_validation_over_users_scores_unseen_users(R, implicit):
-    assert cross_val_score(make(implicit=implicit), R, cv=3).min() > 0.1
+    assert cross_val_score(make(implicit=implicit), R, cv=3).mean() > 0.15
 
 
 def test_users_and_items_without_ratings_are_allowed(implicit, rng):
