@@ -254,11 +254,13 @@ class AutoRecRegressor(BaseRecommender):
         ],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "out_activation": [StrOptions(set(ACTIVATIONS))],
-        "alpha": [Interval(Real, 0, None, closed="left")],
+        "baseline": ["boolean"],
+        "alpha": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "solver": [StrOptions({"adam", "rprop", "lbfgs"})],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "learning_rate": [StrOptions(set(SCHEDULES))],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "normalize_y": ["boolean"],
         "center_input": ["boolean"],
         "input_scaling": [Interval(Real, 0, 1, closed="both")],
         "input_dropout": [Interval(Real, 0, 1, closed="left")],
@@ -276,13 +278,15 @@ class AutoRecRegressor(BaseRecommender):
         hidden_layer_sizes: int | Sequence[int] = (500,),
         activation: str = "sigmoid",
         out_activation: str = "identity",
-        alpha: float = 150.0,
+        baseline: bool = True,
+        alpha: float | Literal["auto"] = "auto",
         solver: Literal["adam", "rprop", "lbfgs"] = "adam",
         batch_size: int | None = None,
         learning_rate: Literal["constant", "linear", "cosine"] = "linear",
         learning_rate_init: float = 0.003,
         max_iter: int = 150,
         tol: float = 1e-5,
+        normalize_y: bool = True,
         center_input: bool = False,
         input_scaling: float = 0.5,
         input_dropout: float = 0.5,
@@ -302,6 +306,7 @@ class AutoRecRegressor(BaseRecommender):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.out_activation = out_activation
+        self.baseline = baseline
         self.alpha = alpha
         self.solver = solver
         self.batch_size = batch_size
@@ -309,6 +314,7 @@ class AutoRecRegressor(BaseRecommender):
         self.learning_rate_init = learning_rate_init
         self.max_iter = max_iter
         self.tol = tol
+        self.normalize_y = normalize_y
         self.center_input = center_input
         self.input_scaling = input_scaling
         self.input_dropout = input_dropout
@@ -382,6 +388,12 @@ array} of shape (n_users, n_items)
             raise ValueError(
                 "hidden_layer_sizes must be a positive integer or a sequence of them, "
                 f"got {self.hidden_layer_sizes!r}."
+            )
+        if self.baseline and self.out_activation != "identity":
+            raise ValueError(
+                f"out_activation={self.out_activation!r} cannot reconstruct what "
+                "effects leave of the ratings: use baseline=False, or "
+                "out_activation='identity'."
             )
         if self.solver != "adam" and self.batch_size is not None:
             raise ValueError(
