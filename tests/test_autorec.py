@@ -447,6 +447,20 @@ def test_texts_predict_ratings_of_cold_start_items(dataset):
     assert errors[0] < errors[1] - 0.1
 
 
+@pytest.mark.parametrize("batch_size", [None, 16])
+def test_texts_predict_the_level_of_cold_start_items(rng, batch_size):
+    """Also with a baseline, which subtracts the level of items with ratings."""
+    is_good = rng.random(120) < 0.5
+    texts = {i: "great fun" if good else "bad dull" for i, good in enumerate(is_good)}
+    X = np.argwhere(rng.random((60, 120)) < 0.3)
+    y = np.where(is_good, 4.5, 1.5)[X[:, 1]] + rng.normal(0, 0.3, len(X))
+    known = X[:, 1] < 100
+    model = make(text_components=2, batch_size=batch_size)
+    model.fit(X[known], y[known], item_texts=texts)
+    error = root_mean_squared_error(y[~known], model.predict(X[~known]))
+    assert error < 0.5
+
+
 def test_reduced_texts_are_an_additional_input(dataset):
     texts = list(dataset.item_texts)
     texts[3] = None

@@ -71,6 +71,9 @@ class Rows(NamedTuple):
 
     side : Tensor of shape (n_rows, n_side) or None
         Side information of each row, a further input.
+
+    effects : Tensor of shape (n_rows,) or None
+        Effect of each row, which its targets are less.
     """
 
     pattern: Pattern
@@ -78,25 +81,26 @@ class Rows(NamedTuple):
     targets: Tensor
     weights: Tensor | None = None
     side: Tensor | None = None
+    effects: Tensor | None = None
 
     def arrange(self, pattern: Pattern, order: Tensor) -> Rows:
-        """The entries at `order`, with the positions `pattern`, without `side`."""
+        """The entries at `order`, with the positions `pattern`, without row values."""
         weights = None if self.weights is None else self.weights[order]
         return Rows(pattern, self.inputs[order], self.targets[order], weights)
 
     def select(self, selection: Tensor) -> Rows:
         """The selected rows."""
         rows = self.arrange(*self.pattern.rows(selection))
-        return rows._replace(side=None if self.side is None else self.side[selection])
+        return rows._replace(
+            side=None if self.side is None else self.side[selection],
+            effects=None if self.effects is None else self.effects[selection],
+        )
 
     def to(self, device: torch.device) -> Rows:
         """The same rows on another device."""
         return Rows(
             self.pattern.to(device),
-            self.inputs.to(device),
-            self.targets.to(device),
-            None if self.weights is None else self.weights.to(device),
-            None if self.side is None else self.side.to(device),
+            *(None if values is None else values.to(device) for values in self[1:]),
         )
 
     def cut(self, batch_size: int | None, generator: torch.Generator) -> list[Rows]:

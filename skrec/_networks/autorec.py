@@ -25,8 +25,9 @@ class AutoRecRegressor(BaseRecommender):
     the vector to a code and reconstructs all ratings, including the missing ones, from
     the code. The time and memory of an epoch are proportional to the number of ratings.
 
-    See the Notes for details. With ``input_scaling=0`` and ``input_dropout=0`` this is
-    the model of [1]_.
+    By default, the network learns what damped effects of users and items leave of the
+    ratings. With ``baseline=False``, ``normalize_y=False``, ``input_scaling=0`` and
+    ``input_dropout=0`` this is the model of [1]_. See the Notes for details.
 
     Parameters
     ----------
@@ -45,11 +46,18 @@ class AutoRecRegressor(BaseRecommender):
     out_activation : str, default="identity"
         Activation function f of the output: "identity", "sigmoid", "tanh", "relu",
         "elu" or "selu". "sigmoid" and "tanh" are mapped onto the range of the training
-        ratings.
+        ratings. All but "identity" require ``baseline=False``.
 
-    alpha : float, default=150.0
+    baseline : bool, default=True
+        Whether to subtract damped user and item effects from the ratings, those of
+        `BaselineRegressor`, and to add effects to the output of the network. False
+        leaves the levels of users and items to the network, which is less accurate for
+        those with few ratings.
+
+    alpha : float or "auto", default="auto"
         Penalty lambda on the squared weights (weight decay), on the scale of the sum of
-        squared errors. Biases are not penalized.
+        squared errors. Biases are not penalized, except for effects. "auto" is 20 times
+        the square root of the mean number of ratings of a row, times the mean weight.
 
     solver : {"adam", "rprop", "lbfgs"}, default="adam"
         Optimizer. "rprop" and "lbfgs" use all ratings in each step. "lbfgs" does not
@@ -74,11 +82,16 @@ class AutoRecRegressor(BaseRecommender):
         Minimum relative decrease of the objective, or minimum increase of the
         validation score, that counts as an improvement.
 
+    normalize_y : bool, default=True
+        Whether to standardize the ratings inside the fit: predictions are then the same
+        whatever the unit of the ratings. False uses the ratings as they are, as the
+        papers do.
+
     center_input : bool, default=False
-        Whether to subtract the global mean from the input, so that missing ratings
-        count as ratings at the mean. Recommended with ``kind="user"``. With
-        ``kind="item"`` the zeros of the raw input indicate which users did not rate,
-        which is more informative.
+        Whether to subtract the mean from the input, so that missing ratings count as
+        ratings at the mean (with effects: as predicted by them). With ``kind="item"``
+        the zeros of the input indicate which users did not rate, which is more
+        informative. For ``kind="user"`` without `baseline`, True is recommended.
 
     input_scaling : float, default=0.5
         Exponent of the input scaling: each input row is divided by its number of
@@ -146,8 +159,16 @@ class AutoRecRegressor(BaseRecommender):
     item_biases_ : ndarray of shape (n_items,)
         Biases of the items.
 
+    user_effects_, item_effects_ : ndarray of shape (n_users,), (n_items,) or None
+        Effects that are subtracted from the ratings in the input; None without
+        `baseline`.
+
     intercept_ : float
-        Always 0, since the biases include the global mean.
+        Mean of the ratings on the scale of the model (0 with `normalize_y`). Without
+        `baseline` it is 0, since the biases include the mean.
+
+    alpha_ : float
+        Penalty that was used.
 
     encoder_coefs_ : list of ndarray
         Encoder weights: V of shape (n_users, k_1), or (n_items, k_1) with
@@ -190,19 +211,42 @@ class AutoRecRegressor(BaseRecommender):
 
     The weights of further layers and of texts are penalized in the same way. The output
     biases b are `user_biases_` with ``kind="item"`` and `item_biases_` with
-    ``kind="user"``; the biases of the other side are 0.
+    ``kind="user"``.
+
+    With `normalize_y`, the ratings are standardized, and the network sees them with the
+    mean 3.5 and the standard deviation 0.9. Factors and biases predict standardized
+    ratings if f is the identity: a prediction is `global_mean_` plus `rating_std_`
+    times the sum of `intercept_`, both biases and the product of the factors.
+
+    With `baseline`, the damped effects b of users and c of items are estimated from the
+    ratings as by `BaselineRegressor`. The rows r are the residuals of the ratings, which
+    are scaled to the same mean and standard deviation with `normalize_y`, or are at the
+    global mean without. For ``kind="item"``, the model is
+
+    .. math:: \hat r_{ui} = \mu + c_i + b_u + w_u' (g(V r_i + \mu_1) - g(\mu_1))
+
+    where :math:`w_u` is a row of W. Subtracting the code of an empty row makes a row with
+    little information differ little from its effects. The bias :math:`b_u` starts at
+    the effect of the user, and its penalty :math:`\lambda_U b_u^2` is that of the
+    effects. For ``kind="user"``, users and items change places. Without `baseline`,
+    no code is subtracted, and the biases of the rows that are encoded are 0.
+    `user_means_` and `item_means_` are the global mean plus the effect, as in
+    `BaselineRegressor`.
 
     With item texts, h has additional inputs, as in [2]_: the tf-idf of the text,
     reduced to `text_components` components by a singular value decomposition. A
     cold-start item, without ratings, then has its own code. To train the network for
-    such items, each step drops all ratings of a tenth of the items from the input. This
-    is not done with ``solver="lbfgs"``, which needs a deterministic loss.
+    such items, each step drops all ratings of a tenth of the items from the input, and
+    their effect from the baseline. This is not done with ``solver="lbfgs"``, which
+    needs a deterministic loss.
 
     In `predict`, each row of a matrix is a new user described by that row alone. With
-    ``kind="user"`` the network is evaluated. With ``kind="item"`` the user's decoder
-    row is the ridge regression of the ratings on the codes of the items, with penalty
-    lambda / 2. This is the solution to which training would converge for that row. If f
-    is not the identity, the Gauss-Newton method is used.
+    ``kind="user"`` the network is evaluated, and the user's effect is the sum of the
+    row's residuals divided by their number plus the penalty. With ``kind="item"`` the
+    user's decoder row is the ridge regression of the ratings on the codes of the items,
+    with penalty lambda / 2, and with the effect of the user as intercept, which has the
+    penalty of the effects. This is the solution to which training would converge for
+    that row. If f is not the identity, the Gauss-Newton method is used.
 
     `score` of a matrix without y predicts each rating from the other ratings in its
     row. This leave-one-out prediction is exact unless ``kind="item"`` and f is not the
@@ -226,7 +270,7 @@ class AutoRecRegressor(BaseRecommender):
     >>> R = make_ratings(n_users=300, n_items=100, random_state=0).R
     >>> model = AutoRecRegressor(hidden_layer_sizes=20, alpha=10, random_state=0)
     >>> round(model.fit(R[:250]).score(R[250:]), 1)
-    0.3
+    0.4
     >>> model.recommend(R[250:251], n_items=3).round(1)
        user  item  rating
     0     0    70     4.3
