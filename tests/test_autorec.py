@@ -257,7 +257,7 @@ def test_the_baseline_needs_a_linear_output(R, output):
     ids=str,
 )
 def test_the_unit_of_the_ratings_has_no_effect(R, pairs, kind, params):
-    X, y = pairs
+    X, _ = pairs
     other = R.copy()
     other.data = 7 + 20 * R.data
     a, b = (make(kind, max_iter=30, **params).fit(M) for M in (R, other))
@@ -451,11 +451,16 @@ def test_texts_predict_ratings_of_cold_start_items(dataset):
 def test_texts_predict_the_level_of_cold_start_items(rng, batch_size):
     """Also with a baseline, which subtracts the level of items with ratings."""
     is_good = rng.random(120) < 0.5
-    texts = {i: "great fun" if good else "bad dull" for i, good in enumerate(is_good)}
+    words = np.where(
+        is_good[:, np.newaxis], ["great", "fun", "joy"], ["bad", "dull", "sad"]
+    )
+    texts = {i: " ".join(rng.choice(w, 2, replace=False)) for i, w in enumerate(words)}
     X = np.argwhere(rng.random((60, 120)) < 0.3)
     y = np.where(is_good, 4.5, 1.5)[X[:, 1]] + rng.normal(0, 0.3, len(X))
     known = X[:, 1] < 100
-    model = make(text_components=2, batch_size=batch_size)
+    model = make(
+        hidden_layer_sizes=50, alpha=1.0, text_components=4, batch_size=batch_size
+    )
     model.fit(X[known], y[known], item_texts=texts)
     error = root_mean_squared_error(y[~known], model.predict(X[~known]))
     assert error < 0.5

@@ -100,7 +100,11 @@ class Rows(NamedTuple):
         """The same rows on another device."""
         return Rows(
             self.pattern.to(device),
-            *(None if values is None else values.to(device) for values in self[1:]),
+            self.inputs.to(device),
+            self.targets.to(device),
+            None if self.weights is None else self.weights.to(device),
+            None if self.side is None else self.side.to(device),
+            None if self.effects is None else self.effects.to(device),
         )
 
     def cut(self, batch_size: int | None, generator: torch.Generator) -> list[Rows]:

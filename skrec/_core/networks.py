@@ -322,7 +322,7 @@ class Autoencoder(torch.nn.Module):
             # (3), one first layer for each rating; then (1) and (2)
             row, col = pattern.row[part], pattern.col[part]
             without = sums[row] - inputs[part].unsqueeze(1) * V[col]
-            mean = 0.0
+            mean = torch.zeros_like(ratings[part])
             if penalty is not None:
                 n = others[row].to(ratings.dtype) + penalty
                 mean = (means[row] * (n + 1) - ratings[part]) / n  # (4)

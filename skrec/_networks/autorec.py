@@ -219,19 +219,18 @@ class AutoRecRegressor(BaseRecommender):
     times the sum of `intercept_`, both biases and the product of the factors.
 
     With `baseline`, the damped effects b of users and c of items are estimated from the
-    ratings as by `BaselineRegressor`. The rows r are the residuals of the ratings, which
-    are scaled to the same mean and standard deviation with `normalize_y`, or are at the
-    global mean without. For ``kind="item"``, the model is
+    ratings as by `BaselineRegressor`. The rows r are the residuals of the ratings. With
+    `normalize_y`, they are scaled to the mean and standard deviation above, otherwise
+    the global mean is added. For ``kind="item"``, the model is
 
     .. math:: \hat r_{ui} = \mu + c_i + b_u + w_u' (g(V r_i + \mu_1) - g(\mu_1))
 
-    where :math:`w_u` is a row of W. Subtracting the code of an empty row makes a row with
-    little information differ little from its effects. The bias :math:`b_u` starts at
-    the effect of the user, and its penalty :math:`\lambda_U b_u^2` is that of the
-    effects. For ``kind="user"``, users and items change places. Without `baseline`,
-    no code is subtracted, and the biases of the rows that are encoded are 0.
-    `user_means_` and `item_means_` are the global mean plus the effect, as in
-    `BaselineRegressor`.
+    where :math:`w_u` is a row of W. The code of an empty row is subtracted, so that the
+    effects alone predict a row without information. The bias :math:`b_u` starts at the
+    effect of the user, and its penalty :math:`\lambda_U b_u^2` is that of the effects.
+    For ``kind="user"``, users and items change places. Without `baseline`, no code is
+    subtracted, and the biases of the rows that are encoded are 0. `user_means_` and
+    `item_means_` are the global mean plus the effect, as in `BaselineRegressor`.
 
     With item texts, h has additional inputs, as in [2]_: the tf-idf of the text,
     reduced to `text_components` components by a singular value decomposition. A
