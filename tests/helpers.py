@@ -110,6 +110,13 @@ def make_factorization(cls, **params):
     return cls(**(defaults | params))
 
 
+def to_ratings(model, sums):
+    """Return the predictions that follow from sums on the scale of the parameters."""
+    if getattr(model, "normalize_y", False):
+        sums = model.global_mean_ + model.rating_std_ * sums
+    return np.clip(sums, *model.rating_range_)
+
+
 def random_sparse(rng, shape, density, dtype=np.float64):
     """Return a CSR array of standard normal entries, at least one in each row."""
     mask = rng.random(shape) < density

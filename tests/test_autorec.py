@@ -275,15 +275,12 @@ def test_ratings_without_normalization_are_used_as_they_are(R):
 
 
 @pytest.mark.parametrize("weight", [None, 3.0])
-def test_the_penalty_auto_grows_with_the_root_of_the_number_of_ratings(R, weight):
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_penalty_auto_grows_with_the_number_of_ratings_of_a_row(R, kind, weight):
     weights = None if weight is None else np.full(R.shape[0], weight)
-    found = [
-        make(alpha="auto", max_iter=1).fit(M, sample_weight=w).alpha_
-        for M, w in [(R, weights), (R[:20], None if weight is None else weights[:20])]
-    ]
-    assert found[0] / found[1] == pytest.approx(np.sqrt(R.nnz / R[:20].nnz))
-    plain = make(alpha="auto", max_iter=1).fit(R).alpha_
-    assert found[0] == pytest.approx(plain * (weight or 1))
+    model = make(kind, alpha="auto", max_iter=1).fit(R, sample_weight=weights)
+    n_rows = R.shape[1] if kind == "item" else R.shape[0]
+    assert model.alpha_ == pytest.approx(20 * np.sqrt(R.nnz / n_rows) * (weight or 1))
 
 
 @pytest.mark.parametrize("baseline", [True, False])

@@ -83,7 +83,7 @@ class AutoRecRegressor(BaseRecommender):
         validation score, that counts as an improvement.
 
     normalize_y : bool, default=True
-        Whether to standardize the ratings inside the fit: predictions are then the same
+        Whether to standardize the ratings inside the fit. Predictions are then the same
         whatever the unit of the ratings. False uses the ratings as they are, as the
         papers do.
 
@@ -272,16 +272,16 @@ class AutoRecRegressor(BaseRecommender):
     0.4
     >>> model.recommend(R[250:251], n_items=3).round(1)
        user  item  rating
-    0     0    70     4.3
-    1     0    44     4.3
-    2     0     8     4.2
+    0     0     8     4.6
+    1     0    73     4.5
+    2     0    44     4.5
 
     Samples can also be single ratings, given as user-item pairs:
 
     >>> model.fit([["ann", "up"], ["ann", "alien"], ["bob", "up"]], [5, 2, 4])
     AutoRecRegressor(...)
     >>> model.predict([["bob", "alien"], ["eve", "up"]]).round(1)
-    array([3.9, 3.9])
+    array([2.5, 4.3])
     """
 
     _divergence_remedy = "Lower learning_rate_init or raise alpha"

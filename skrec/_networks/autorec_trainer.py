@@ -216,9 +216,9 @@ class AutoRecTrainer(Trainer):
 
     def _orient(self, fit: Fit, ratings: Ratings, transform: InputTransform) -> Rows:
         """Convert ratings to input rows of the network, which are users or items."""
-        pattern, targets, weights = fit.tensors(
-            ratings, self._offsets(ratings), self.unit, torch.device("cpu")
-        )
+        pattern, _, weights = fit.tensors(ratings, device=torch.device("cpu"))
+        targets = (ratings.values - self._offsets(ratings)) / self.unit
+        targets = torch.tensor(targets, dtype=fit.dtype)
         inputs = torch.tensor(self._residuals(ratings), dtype=fit.dtype)
         rows = Rows(pattern, inputs, targets, weights)
         if self.is_item:
