@@ -140,6 +140,15 @@ def test_the_effects_are_those_of_the_baseline(R):
         assert model.intercept_ == pytest.approx(0 if Z is not R else R.data.mean())
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_early_stopping_scores_ratings_not_residuals(R, pairs, kind):
+    X, y = pairs
+    model = make(kind, early_stopping=True, clip=False, max_iter=20).fit(R)
+    is_held_out = np.random.RandomState(0).permutation(len(y)) < np.ceil(0.1 * len(y))
+    found = r2_score(y[is_held_out], model.predict(X[is_held_out]))
+    assert max(model.validation_scores_) == pytest.approx(found, abs=1e-5)
+
+
 def test_without_baseline_there_are_no_effects(R):
     model = make(baseline=False, max_iter=1).fit(R)
     assert model.user_effects_ is None

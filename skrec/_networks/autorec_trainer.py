@@ -81,7 +81,9 @@ class AutoRecTrainer(Trainer):
         self.shift, self.unit = self._output_scale(fit.training)
         self.input = self._input_transform(fit.training)
         self.alpha = self._resolve_alpha(fit.training)
-        self.rows = self._orient(fit, fit.training, self.input)
+        rows = self._orient(fit, fit.training, self._residuals(fit.training))
+        inputs = self.input(rows.pattern, rows.inputs)
+        self.rows = rows._replace(inputs=inputs)
         if fit.texts is not None and fit.known._has_text.any():
             side = reduce_texts(fit.texts, params.text_components, fit.random_state)
             fit.known._has_text = np.asarray(side.any(axis=1))
@@ -111,7 +113,8 @@ class AutoRecTrainer(Trainer):
         )
         self.may_settle = self.must_settle = self.descent.settles
         if fit.held_out is not None:
-            self.held_out = self._orient(fit, fit.held_out, InputTransform())
+            offsets = (self._offsets(fit.held_out) - self.shift) / self.unit
+            self.held_out = self._orient(fit, fit.held_out, offsets)
 
     def parameters(self):
         return list(self.network.parameters())
@@ -127,9 +130,11 @@ class AutoRecTrainer(Trainer):
 
     @torch.no_grad()
     def validate(self):
-        targets = self.held_out
-        predicted = self.network.decode(targets.pattern, self._codes())
-        return r_squared(targets.targets, predicted, targets.weights)
+        rows = self.held_out
+        predicted = self.network.decode(rows.pattern, self._codes())
+        # R² of the ratings, not of what the network reconstructs of them
+        ratings, predicted = rows.targets + rows.inputs, predicted + rows.inputs
+        return r_squared(ratings, predicted, rows.weights)
 
     @torch.no_grad()
     def attributes(self) -> dict[str, Any]:
@@ -193,10 +198,10 @@ class AutoRecTrainer(Trainer):
             return ratings.values
         return ratings.values - self.mean - self.effects.at(ratings)
 
-    def _offsets(self, ratings: Ratings) -> Any:
+    def _offsets(self, ratings: Ratings) -> np.ndarray:
         """Part of each rating that the network does not reconstruct."""
         if self.effects is None:
-            return self.shift
+            return np.full(ratings.n_ratings, self.shift)
         if self.is_item:
             return self.mean + self.effects.items[ratings.indices]
         return self.mean + self.effects.users[ratings.rows]
@@ -214,17 +219,16 @@ class AutoRecTrainer(Trainer):
             center - level, mean_count, params.input_scaling, self.unit
         )
 
-    def _orient(self, fit: Fit, ratings: Ratings, transform: InputTransform) -> Rows:
-        """Convert ratings to input rows of the network, which are users or items."""
+    def _orient(self, fit: Fit, ratings: Ratings, inputs: np.ndarray) -> Rows:
+        """Convert ratings to rows of the network, which are users or items."""
         pattern, _, weights = fit.tensors(ratings, device=torch.device("cpu"))
-        targets = (ratings.values - self._offsets(ratings)) / self.unit
-        targets = torch.tensor(targets, dtype=fit.dtype)
-        inputs = torch.tensor(self._residuals(ratings), dtype=fit.dtype)
-        rows = Rows(pattern, inputs, targets, weights)
+        residuals = (ratings.values - self._offsets(ratings)) / self.unit
+        targets = torch.tensor(residuals, dtype=fit.dtype)
+        values = torch.tensor(inputs, dtype=fit.dtype)
+        rows = Rows(pattern, values, targets, weights)
         if self.is_item:
             rows = rows.arrange(pattern.transposed, pattern.order)
-        inputs = transform(rows.pattern, rows.inputs)
-        return rows._replace(inputs=inputs).to(fit.device)
+        return rows.to(fit.device)
 
     def _make_network(self, fit: Fit, sizes: list[int]) -> Autoencoder:
         params, ratings, side = self.params, fit.ratings, self.rows.side
@@ -303,10 +307,8 @@ class AutoRecTrainer(Trainer):
     def _loss(self, rows: Rows) -> Tensor:
         """Weighted sum of squared errors of the reconstructed ratings."""
         params, generator = self.params, self.dropout_generator
-        inputs, targets = (
-            drop(rows.inputs, params.input_dropout, generator),
-            rows.targets,
-        )
+        inputs = drop(rows.inputs, params.input_dropout, generator)
+        targets = rows.targets
         drop_units = functools.partial(drop, rate=params.dropout, generator=generator)
         if rows.side is not None and params.solver != "lbfgs":
             kept = _keep_rows(rows, generator)
