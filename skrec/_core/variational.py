@@ -36,7 +36,7 @@ from torch import Tensor
 
 from .chunks import row_chunks
 from .conjugate_gradients import solve_columns
-from .normal_rows import implicit_means, implicit_values, parts
+from .normal_rows import implicit_means, implicit_values, parts, with_ones
 from .sparse import Pattern, sddmm, spmm
 
 # Initial standard deviation and variance of the factors
@@ -182,8 +182,7 @@ class Moments:
         self.triangle = t = Triangle(mean.shape[1], mean.device)
         last = t.k - 1
         self.bias = mean[:, last]
-        self.z = mean.clone()
-        self.z[:, last] = 1
+        self.z = with_ones(mean)
         # E[z z']: the covariance of an entry of z with its last entry, 1, is 0.
         is_constant = t.columns == last
         self.products = t.outer(self.z)
@@ -511,9 +510,8 @@ class Factorization:
     def predict(self, pattern: Pattern) -> Tensor:
         """Expected ratings at the entries of a pattern, minus the mean."""
         users, items = self.users.vectors.mean, self.items.vectors.mean
-        z = items.clone()
-        z[:, -1] = 1
-        return sddmm(pattern, users, z) + items[:, -1].index_select(0, pattern.col)
+        biases = items[:, -1].index_select(0, pattern.col)
+        return sddmm(pattern, users, with_ones(items)) + biases
 
 
 def leave_out(
