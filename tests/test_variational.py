@@ -201,15 +201,6 @@ def test_fold_in_is_the_last_half_step(estimator, data):
     np.testing.assert_allclose(model.transform(data), model.user_factors_, atol=2e-2)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS, ids=IDS)
-def test_equal_ratings_leave_a_noise_variance_above_zero(estimator, data):
-    data = data.copy()
-    data.data[:] = 3.7
-    model = clone(estimator).set_params(max_iter=100, clip=False).fit(data)
-    assert 0 < model.noise_variance_ < 1e-6
-    np.testing.assert_allclose(model.predict(data), 3.7, atol=1e-4)
-
-
 @pytest.mark.parametrize("estimator", [ESTIMATORS[0], ESTIMATORS[3]], ids=["MF", "++"])
 def test_agrees_with_gibbs_sampling(estimator):
     """On a small problem, means and standard deviations are near those of samples."""
