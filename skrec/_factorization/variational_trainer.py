@@ -81,12 +81,18 @@ class VariationalTrainer(Trainer):
         pattern, ratings, weights = self.held_out
         return r_squared(ratings, self.model.predict(pattern), weights)
 
+    def canonical(self) -> list[tuple[Vectors, Prior]]:
+        """Users and items in the canonical bases, without negligible factors."""
+        sides, noise = (self.model.users, self.model.items), float(self.model.noise)
+        bases = canonical_bases(*(side.vectors for side in sides), noise, _NEGLIGIBLE)
+        return [
+            transform(side.vectors, side.prior, basis)
+            for side, basis in zip(sides, bases, strict=True)
+        ]
+
     def attributes(self) -> dict[str, Any]:
         users, items = self.model.users, self.model.items
-        noise = float(self.model.noise)
-        bases = canonical_bases(users.vectors, items.vectors, noise, _NEGLIGIBLE)
-        (U, _), user_prior = transform(users.vectors, users.prior, bases[0])
-        (V, covariances), item_prior = transform(items.vectors, items.prior, bases[1])
+        ((U, _), user_prior), ((V, covariances), item_prior) = self.canonical()
         user_means = self._means(U, item_prior, users.is_rated)
         item_means = self._means(V, user_prior, items.is_rated)
         # An item's contribution to its raters, and a user's to the rated items
@@ -99,7 +105,7 @@ class VariationalTrainer(Trainer):
             "user_biases_": _array(U[:, -1]),
             "item_biases_": _array(V[:, -1]),
             "intercept_": self.intercept,
-            "noise_variance_": noise,
+            "noise_variance_": float(self.model.noise),
             "user_prior_mean_": _array(user_prior.center),
             "user_prior_covariance_": _array(user_prior.covariance),
             "item_prior_mean_": _array(item_prior.center),
