@@ -100,20 +100,20 @@ class VariationalTrainer(Trainer):
         if not any(map(len, links.values())):
             links = {}
         return {
-            "user_factors_": _array(U[:, :-1]),
-            "item_factors_": _array(V[:, :-1]),
-            "user_biases_": _array(U[:, -1]),
-            "item_biases_": _array(V[:, -1]),
+            "user_factors_": to_array(U[:, :-1]),
+            "item_factors_": to_array(V[:, :-1]),
+            "user_biases_": to_array(U[:, -1]),
+            "item_biases_": to_array(V[:, -1]),
             "intercept_": self.intercept,
             "noise_variance_": float(self.model.noise),
-            "user_prior_mean_": _array(user_prior.center),
-            "user_prior_covariance_": _array(user_prior.covariance),
-            "item_prior_mean_": _array(item_prior.center),
-            "item_prior_covariance_": _array(item_prior.covariance),
-            **{name: _array(y) if len(y) else None for name, y in links.items()},
+            "user_prior_mean_": to_array(user_prior.center),
+            "user_prior_covariance_": to_array(user_prior.covariance),
+            "item_prior_mean_": to_array(item_prior.center),
+            "item_prior_covariance_": to_array(item_prior.covariance),
+            **{name: to_array(y) if len(y) else None for name, y in links.items()},
             "user_means_": user_means,
             "item_means_": item_means,
-            "_item_covariances": _array(covariances),
+            "_item_covariances": to_array(covariances),
             "_rating_weights": self.rating_weights,
             "_n_factors": self.params.n_factors,
             "_lambda_u": None,
@@ -126,11 +126,11 @@ class VariationalTrainer(Trainer):
         """
         center = other.center
         sums = vectors[:, :-1] @ center[:-1] + vectors[:, -1] + center[-1]
-        means = self.known._scale.restore(_array(sums + self.intercept))
-        return np.where(_array(is_rated), means, self.known.global_mean_)
+        means = self.known._scale.restore(to_array(sums + self.intercept))
+        return np.where(to_array(is_rated), means, self.known.global_mean_)
 
 
-def _array(tensor: Tensor) -> np.ndarray:
+def to_array(tensor: Tensor) -> np.ndarray:
     """Copy a tensor to a NumPy array."""
     return tensor.cpu().numpy().copy(order="C")
 
