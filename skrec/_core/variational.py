@@ -251,7 +251,7 @@ class Conditional(NamedTuple):
         ratings: Tensor,
         weights: Tensor,
         precision: Tensor,
-        noise: Tensor,
+        noise: Tensor | float,
     ) -> Conditional:
         """Compute (2) for the rows of a pattern.
 
@@ -269,7 +269,7 @@ class Conditional(NamedTuple):
         precision : Tensor of shape (k, k)
             Precision L of the prior.
 
-        noise : Tensor
+        noise : Tensor or float
             Noise variance tau.
         """
         G, h, residual = moments.sums(pattern, ratings, weights)
@@ -514,18 +514,15 @@ class Factorization:
         return sddmm(pattern, users, with_ones(items)) + biases
 
 
-def leave_out(
+def fold_in(
     moments: Moments,
     prior: Prior,
     noise: float,
     pattern: Pattern,
     ratings: Tensor,
+    weights: Tensor,
 ) -> Tensor:
-    """Predict each rating of new users from the other ratings of its row.
-
-    Without a rating, the sums G and h in (2) and (3) lose its term, and so does the sum
-    of the links in (4). Since the term of a rating has full rank, each rating is a
-    system of its own.
+    """Compute the expected vectors (3) of new users.
 
     Parameters
     ----------
@@ -541,36 +538,92 @@ def leave_out(
     pattern : Pattern of shape (n_rows, n_items)
         Positions of the ratings.
 
-    ratings : Tensor of shape (nnz,)
-        Ratings minus their mean, in double precision.
+    ratings, weights : Tensor of shape (nnz,)
+        Ratings minus their mean, and their weights.
 
     Returns
     -------
+    vectors : Tensor of shape (n_rows, k), in double precision
+    """
+    L, dtype = torch.linalg.inv(prior.covariance), moments.z.dtype
+    ratings, weights = ratings.to(dtype), weights.to(dtype)
+    found = []
+    for _, part, entries in parts(pattern, 4 * moments.triangle.k**2):
+        given = Conditional.of(
+            moments, part, ratings[entries], weights[entries], L, noise
+        )
+        target = given.h / noise + prior.means(part) @ L
+        found.append((given.covariance @ target.unsqueeze(-1)).squeeze(-1))
+    return torch.cat(found)
+
+
+def leave_out(
+    moments: Moments,
+    prior: Prior,
+    noise: float | Tensor,
+    pattern: Pattern,
+    ratings: Tensor,
+    weights: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Compute what the other ratings of its row tell about each rating of new users.
+
+    Without a rating, the sums G and h in (2) and (3) lose its term, and so does the sum
+    of the links in (4). Since the term of a rating has full rank, each rating is a
+    system of its own.
+
+    Parameters
+    ----------
+    moments : Moments
+        Moments of the items.
+
+    prior : Prior
+        Prior of the users, in double precision.
+
+    noise : float or Tensor of shape (nnz,)
+        Noise variance of the other ratings, which may depend on the one that is left
+        out.
+
+    pattern : Pattern of shape (n_rows, n_items)
+        Positions of the ratings.
+
+    ratings, weights : Tensor of shape (nnz,)
+        Ratings minus their mean, and their weights, in double precision.
+
+    Returns
+    -------
+    vectors : Tensor of shape (nnz, k)
+        Expected vectors of the users without each rating; arbitrary in a row with one
+        rating.
+
     predicted : Tensor of shape (nnz,)
-        Predictions minus the mean; arbitrary in a row with one rating.
+        Their predictions of the ratings, minus the mean.
     """
     t, dtype = moments.triangle, ratings.dtype
     L = torch.linalg.inv(prior.covariance)
-    weights = torch.ones_like(ratings, dtype=moments.z.dtype)
-    G, h, _ = moments.sums(pattern, ratings.to(weights.dtype), weights)
+    G, h, _ = moments.sums(
+        pattern, ratings.to(moments.z.dtype), weights.to(moments.z.dtype)
+    )
     counts = pattern.crow.diff().unsqueeze(1).to(dtype)
     means = prior.means(pattern)
     # Sum of the links, for the division by the root of one rating less
     links = (means - prior.center) * counts.sqrt()
     fewer = (counts - 1).clamp(min=1).rsqrt()
-    predicted = torch.empty_like(ratings)
+    noises = ratings.new_ones(pattern.nnz, 1) * torch.as_tensor(noise).view(-1, 1)
+    vectors, predicted = ratings.new_empty(pattern.nnz, t.k), torch.empty_like(ratings)
     for part in row_chunks(pattern.nnz, 3 * t.k**2):
         row, col = pattern.row[part], pattern.col[part]
-        A = t.unpack(G[row] - moments.products[col]).to(dtype) / noise + L
+        weight, tau = weights[part].unsqueeze(1), noises[part]
+        others = G[row].to(dtype) - weight * moments.products[col]
+        A = t.unpack(others / tau) + L
         z = moments.z[col].to(dtype)
-        own = z * ratings[part].unsqueeze(1) - moments.z_bias[col]
+        own = weight * (z * ratings[part].unsqueeze(1) - moments.z_bias[col])
         mean = means[row]
         if len(prior.links):
             mean = prior.center + (links[row] - prior.links[col]) * fewer[row]
-        target = (h[row] - own) / noise + mean @ L
-        solution = torch.linalg.solve(A, target.unsqueeze(-1)).squeeze(-1)
-        predicted[part] = (z * solution).sum(1) + moments.bias[col]
-    return predicted
+        target = (h[row] - own) / tau + mean @ L
+        vectors[part] = torch.linalg.solve(A, target.unsqueeze(-1)).squeeze(-1)
+        predicted[part] = (z * vectors[part]).sum(1) + moments.bias[col]
+    return vectors, predicted
 
 
 def canonical_bases(

@@ -10,10 +10,16 @@ import torch
 
 from .._base import STOPPING_CONSTRAINTS, BaseRecommender
 from .._fitting import Fit
-from .._sklearn_compat import Interval, fit_method
-from .alternation import DIVERGENCE_REMEDY, FACTORIZATION_CONSTRAINTS
+from .._sklearn_compat import Interval, StrOptions, fit_method
+from .alternation import (
+    DIVERGENCE_REMEDY,
+    FACTORIZATION_CONSTRAINTS,
+    penalties_are_auto,
+)
 from .llorma_model import LLORMAModel
-from .llorma_trainer import LLORMATrainer
+from .llorma_trainer import LeastSquares, LLORMATrainer, VariationalBayes
+
+_POSITIVE_OR_AUTO = [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})]
 
 
 class LLORMARegressor(BaseRecommender):
@@ -209,8 +215,8 @@ class LLORMARegressor(BaseRecommender):
         "n_models": [Interval(Integral, 1, None, closed="left")],
         "local_penalty": [Interval(Real, 0, None, closed="neither")],
         "bandwidth": [Interval(Real, 0, None, closed="neither")],
-        "lambda_u": [Interval(Real, 0, None, closed="neither")],
-        "lambda_v": [Interval(Real, 0, None, closed="neither")],
+        "lambda_u": _POSITIVE_OR_AUTO,
+        "lambda_v": _POSITIVE_OR_AUTO,
     }
 
     def __init__(
@@ -218,8 +224,8 @@ class LLORMARegressor(BaseRecommender):
         *,
         n_models: int = 50,
         n_factors: int = 15,
-        lambda_u: float = 40.0,
-        lambda_v: float = 5.0,
+        lambda_u: float | Literal["auto"] = "auto",
+        lambda_v: float | Literal["auto"] = "auto",
         local_penalty: float = 0.2,
         bandwidth: float = 2.0,
         fit_intercept: bool = True,
@@ -286,8 +292,9 @@ array} of shape (n_users, n_items)
         ConvergenceWarning
             If the objective became infinite.
         """
+        solver = VariationalBayes if penalties_are_auto(self) else LeastSquares
         fit = Fit(self, X, y, sample_weight)
-        return fit.run(LLORMATrainer(fit))
+        return fit.run(LLORMATrainer(fit, solver))
 
     def _make_model(self, device):
         return LLORMAModel(self, device)

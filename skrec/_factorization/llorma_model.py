@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .._core.normal_rows import condition, with_ones
+from .._core.normal_rows import condition, parts, with_ones
 from .._core.ridge import positive_penalty, solve_rows
 from .._core.sparse import sddmm
+from .._core.variational import Moments, Prior, Vectors, fold_in, leave_out
+from .._prediction import Model
 from .alternation import products
 from .llorma_trainer import LocalModels, average, kernel
-from .models import FactorState, RidgeModel
+from .models import RidgeModel
+from .variational_model import VariationalModel
 
-# Negligible weight of a rating whose item is not near the anchor
+# Negligible weight of a rating that is not near the anchor
 _NOT_NEAR = 1e-12
 
 
@@ -38,79 +42,77 @@ class LocalState(NamedTuple):
     local: Tensor
 
 
-class LLORMAModel(RidgeModel):
-    """Mean of the local models, or the preliminary model where none is near."""
+class LLORMAModel(Model):
+    """Weighted mean of the local models and the preliminary model."""
 
     # Arrays in `scores`: three sums and the predictions of a local model
     width = 4
 
     def __init__(self, fitted, device):
         super().__init__(fitted, device)
-        factors, biases = self.users
+        is_auto = fitted._lambda_u is None
+        self.solver = (VariationalSolver if is_auto else RidgeSolver)(fitted, device)
         self.users = LocalState(
-            torch.cat([factors, biases.unsqueeze(1)], 1),
+            _joined(*self.solver.users),
             self.tensor(fitted.user_kernels_).T,
             self.tensor(fitted.local_user_factors_).transpose(0, 1),
         )
-        biases = self.item_biases.unsqueeze(1)
-        self.item_vectors = torch.cat([self.item_factors, biases], 1)
+        self.item_vectors = _joined(self.solver.item_factors, self.solver.item_biases)
         self.local_items = self.tensor(fitted.local_item_factors_)
         self.item_kernels = self.tensor(fitted.item_kernels_)
+        # Models that were not fitted because training ended early have no kernels.
+        is_fitted = (fitted.user_kernels_ > 0).any(axis=1)
+        self.fitted_models: list[int] = np.flatnonzero(is_fitted).tolist()
 
     def transform(self, state):
         return state.vectors[:, :-1].cpu().numpy()
 
     def scores_at(self, state, row, item):
         pattern = self.pattern_of_pairs(len(state.vectors), row, item)
-        fallback = products(pattern, state.vectors, self.item_vectors, True)
-        total, weight = torch.zeros_like(fallback), torch.zeros_like(fallback)
+        preliminary = products(pattern, state.vectors, self.item_vectors, True)
+        total, weight = torch.zeros_like(preliminary), torch.zeros_like(preliminary)
         models = self._local_models(state)
-        for t in range(len(models.users)):
+        for t in self.fitted_models:
             models.add(t, pattern, total, weight)
-        sums = average(total, weight, fallback).cpu().double()
-        return (sums + self.fitted.intercept_).numpy()
+        return self._blend(total, weight, preliminary)
 
     def scores(self, state):
-        fallback = _all_products(state.vectors, self.item_vectors)
-        total, weight = torch.zeros_like(fallback), torch.zeros_like(fallback)
-        for U, V, user_kernel, item_kernel in zip(
-            *self._local_models(state), strict=True
-        ):
-            near = torch.outer(user_kernel, item_kernel)
-            total.addcmul_(near, _all_products(U, V))
+        preliminary = _all_products(state.vectors, self.item_vectors)
+        total, weight = torch.zeros_like(preliminary), torch.zeros_like(preliminary)
+        models = self._local_models(state)
+        for t in self.fitted_models:
+            near = torch.outer(models.user_kernels[t], models.item_kernels[t])
+            total.addcmul_(near, _all_products(models.users[t], models.items[t]))
             weight.add_(near)
-        sums = average(total, weight, fallback).cpu().double()
-        return (sums + self.fitted.intercept_).numpy()
+        return self._blend(total, weight, preliminary)
 
     def fold_in(self, rows):
-        factors, biases = self._fold_in_preliminary(rows)
+        vectors = _joined(*self.solver.fold_in(rows))
         n_models = len(self.local_items)
-        local = [self._solve_local(t, rows).coef for t in range(n_models)]
-        return LocalState(
-            torch.cat([factors, biases.unsqueeze(1)], 1),
-            self._kernels_of(factors),
-            torch.stack(local, 1).to(factors.dtype),
-        )
+        kernels = vectors.new_zeros(len(vectors), n_models)
+        k = self.local_items.shape[2]
+        local = vectors.new_zeros(len(vectors), n_models, k)
+        for t in self.fitted_models:
+            kernels[:, t] = self._kernel(t, vectors)
+            local[:, t] = self.solver.fold_in_local(t, rows, kernels[:, t])
+        return LocalState(vectors, kernels, local)
 
     def left_out(self, rows):
-        preliminary = self._leave_out_preliminary(rows).cpu()
-        item = self.item_vectors.cpu().double()[rows.indices]
-        fallback = (preliminary[:, :-1] * item[:, :-1]).sum(1)
-        fallback += preliminary[:, -1] + item[:, -1]
-        total, weight = torch.zeros_like(fallback), torch.zeros_like(fallback)
-        for t in range(len(self.local_items)):
-            near = self._kernels_of(preliminary[:, :-1], [t]).squeeze(1)
-            near *= self.item_kernels[t].cpu()[rows.indices]
-            solutions = self._solve_local(t, rows, leave_one_out=True)
-            left_out = solutions.left_out.cpu()
-            offset = self.local_items[t].cpu()[rows.indices, -1]
-            # NaN if no other rating of the row is near; the vector is then zero.
-            total += near * (left_out.nan_to_num() + offset)
+        vectors = self.solver.vectors_without_each(rows)
+        item = self.item_vectors.double()[self.tensor(rows.indices)]
+        preliminary = (vectors[:, :-1] * item[:, :-1]).sum(1)
+        preliminary += vectors[:, -1] + item[:, -1]
+        total, weight = torch.zeros_like(preliminary), torch.zeros_like(preliminary)
+        for t in self.fitted_models:
+            user_kernel = self._kernel(t, vectors)
+            near = user_kernel * self.item_kernels[t][self.tensor(rows.indices)]
+            total += near * self.solver.left_out_local(t, rows, user_kernel)
             weight += near
-        return average(total, weight, fallback).numpy() + self.fitted.intercept_
+        return self._blend(total, weight, preliminary)
 
-    def _fold_in_preliminary(self, rows) -> FactorState:
-        return super().fold_in(rows)
+    def _blend(self, total, weight, preliminary) -> np.ndarray:
+        sums = average(total, weight, preliminary, self.fitted._preliminary_weight)
+        return (sums.cpu().double() + self.fitted.intercept_).numpy()
 
     def _local_models(self, state) -> LocalModels:
         return LocalModels(
@@ -120,33 +122,42 @@ class LLORMAModel(RidgeModel):
             self.item_kernels,
         )
 
-    def _kernels_of(self, factors: Tensor, models=slice(None)) -> Tensor:
-        """Return the kernels between users and anchors, (n_users, n_models)."""
-        anchors = self.tensor(self.fitted._anchor_factors[models]).to(factors)
-        is_fitted = (self.fitted.user_kernels_[models] > 0).any(axis=1)
-        kernels = kernel(factors, anchors, self.fitted._bandwidth)
-        return kernels * torch.as_tensor(is_fitted).to(factors)
+    def _kernel(self, t: int, vectors: Tensor) -> Tensor:
+        """Return the kernel between users and anchor t."""
+        anchor = self.tensor(self.fitted._anchor_factors[[t]]).to(vectors)
+        return kernel(vectors[:, :-1], anchor, self.fitted._bandwidth).squeeze(1)
 
-    def _solve_local(self, t, rows, leave_one_out=False):
-        """Solve for new users in local model t by weighted ridge regressions."""
-        items = self.local_items[t].double()
-        weights = self.item_kernels[t].double()
-        indices = self.tensor(rows.indices)
-        targets = self.tensor(rows.data) - self.fitted.intercept_
-        design = with_ones(items)
-        return solve_rows(
-            self.tensor(rows.indptr),
-            indices,
-            targets - items[indices, -1],
-            design,
-            positive_penalty(self.fitted._local_lambda_u, design),
-            # An item that is not near has negligible weight, but can be left out.
-            weights=weights[indices].clamp(min=_NOT_NEAR),
-            intercept=False,
-            leave_one_out=leave_one_out,
-        )
 
-    def _leave_out_preliminary(self, rows) -> Tensor:
+class RidgeSolver(RidgeModel):
+    """Ridge regressions of new users, in the preliminary and in the local models."""
+
+    def fold_in_local(self, t: int, rows, user_kernel: Tensor) -> Tensor:
+        """Return the vectors of new users in local model t.
+
+        Parameters
+        ----------
+        t : int
+            Number of the model.
+
+        rows : csr_array
+            Ratings of the users.
+
+        user_kernel : Tensor of shape (n_users,)
+            Kernel between users and anchor, which has no effect on ridge regressions.
+        """
+        return self._solve_local(t, rows).coef
+
+    def left_out_local(self, t: int, rows, user_kernel: Tensor) -> Tensor:
+        """Return local predictions of each rating from the others of its row.
+
+        Here, `user_kernel` has an entry for each rating, which is left out of it.
+        """
+        left_out = self._solve_local(t, rows, leave_one_out=True).left_out
+        offset = self.tensor(self.fitted.local_item_factors_[t][rows.indices, -1])
+        # NaN if no other rating of the row is near; the vector is then zero.
+        return left_out.nan_to_num() + offset
+
+    def vectors_without_each(self, rows) -> Tensor:
         """Return each rating's preliminary user vector without it, (nnz, k + 1)."""
         targets = self.tensor(rows.data - self.offsets(rows))
         design = self.tensor(self.design())
@@ -169,6 +180,79 @@ class LLORMAModel(RidgeModel):
         kept = 1 - (moves * design[pattern.col]).sum(1)
         error = (targets - sddmm(pattern, users, design)) / kept
         return users[pattern.row] - error.unsqueeze(1) * moves
+
+    def _solve_local(self, t, rows, leave_one_out=False):
+        """Solve for new users in local model t by weighted ridge regressions."""
+        items = self.tensor(self.fitted.local_item_factors_[t]).double()
+        weights = self.tensor(self.fitted.item_kernels_[t]).double()
+        indices = self.tensor(rows.indices)
+        targets = self.tensor(rows.data) - self.fitted.intercept_
+        design = with_ones(items)
+        return solve_rows(
+            self.tensor(rows.indptr),
+            indices,
+            targets - items[indices, -1],
+            design,
+            positive_penalty(self.fitted._local_lambda_u, design),
+            # An item that is not near has negligible weight, but can be left out.
+            weights=weights[indices].clamp(min=_NOT_NEAR),
+            intercept=False,
+            leave_one_out=leave_one_out,
+        )
+
+
+class VariationalSolver(VariationalModel):
+    """Posteriors of new users; the interface is that of `RidgeSolver`."""
+
+    def fold_in_local(self, t: int, rows, user_kernel: Tensor) -> Tensor:
+        pattern = self.pattern(rows)
+        item_kernel = self.tensor(self.fitted.item_kernels_[t])
+        return fold_in(
+            *self._local(t),
+            pattern,
+            self._centered(rows),
+            user_kernel[pattern.row] * item_kernel[pattern.col],
+        )
+
+    def left_out_local(self, t: int, rows, user_kernel: Tensor) -> Tensor:
+        moments, prior, noise = self._local(t)
+        # All ratings of a row have the same factor in their weights.
+        noises = noise / user_kernel.clamp(min=_NOT_NEAR)
+        weights = self.tensor(self.fitted.item_kernels_[t][rows.indices]).double()
+        ratings, found = self._centered(rows), []
+        width = 4 * moments.triangle.k**2
+        for _, part, entries in parts(self.pattern(rows), width):
+            _, predicted = leave_out(
+                moments,
+                prior,
+                noises[entries],
+                part,
+                ratings[entries],
+                weights[entries],
+            )
+            found.append(predicted)
+        return torch.cat(found)
+
+    def vectors_without_each(self, rows) -> Tensor:
+        return torch.cat([vectors for vectors, _ in self._without_each(rows)])
+
+    def _local(self, t: int) -> tuple[Moments, Prior, float]:
+        """Return item moments, prior of the users and noise variance of model t."""
+        fitted = self.fitted
+        items = Vectors(
+            self.tensor(fitted.local_item_factors_[t]),
+            self.tensor(fitted._local_item_covariances[t]),
+        )
+        center = self.tensor(fitted.local_user_prior_means_[t]).double()
+        covariance = self.tensor(fitted.local_user_prior_covariances_[t]).double()
+        links = center.new_zeros(0, len(center))
+        prior = Prior(center, covariance, links, torch.zeros_like(center))
+        return Moments(items), prior, float(fitted.local_noise_variances_[t])
+
+
+def _joined(factors: Tensor, biases: Tensor) -> Tensor:
+    """Return vectors: factors followed by the bias."""
+    return torch.cat([factors, biases.unsqueeze(1)], 1)
 
 
 def _all_products(users, items):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,7 +12,14 @@ from torch import Tensor
 
 from .._core.chunks import row_chunks
 from .._core.normal_rows import parts
-from .._core.variational import Conditional, Moments, Prior, Vectors, leave_out
+from .._core.variational import (
+    Conditional,
+    Moments,
+    Prior,
+    Vectors,
+    fold_in,
+    leave_out,
+)
 from .models import FactorModel, FactorState
 
 
@@ -19,23 +27,19 @@ class VariationalModel(FactorModel):
     """Factor model that folds in new users by their posterior, given all items."""
 
     def fold_in(self, rows):
-        pattern, ratings = self.pattern(rows), self._centered(rows)
-        prior, found = self.prior, []
-        L = torch.linalg.inv(prior.covariance)
-        for _, part, entries in parts(pattern, 4 * len(L) ** 2):
-            given = self._condition(part, ratings[entries])
-            target = given.h / self.fitted.noise_variance_ + prior.means(part) @ L
-            found.append((given.covariance @ target.unsqueeze(-1)).squeeze(-1))
-        vectors = torch.cat(found).to(self.item_factors.dtype)
+        ratings = self._centered(rows)
+        vectors = fold_in(
+            self.moments,
+            self.prior,
+            self.fitted.noise_variance_,
+            self.pattern(rows),
+            ratings,
+            torch.ones_like(ratings),
+        ).to(self.item_factors.dtype)
         return FactorState(vectors[:, :-1].contiguous(), vectors[:, -1].contiguous())
 
     def left_out(self, rows):
-        pattern, ratings = self.pattern(rows), self._centered(rows)
-        noise, width = self.fitted.noise_variance_, 4 * len(self.prior.covariance) ** 2
-        predicted = [
-            leave_out(self.moments, self.prior, noise, part, ratings[entries])
-            for _, part, entries in parts(pattern, width)
-        ]
+        predicted = [predicted for _, predicted in self._without_each(rows)]
         return torch.cat(predicted).cpu().numpy() + self.fitted.intercept_
 
     def std_at(self, user, item):
@@ -98,6 +102,22 @@ class VariationalModel(FactorModel):
     @property
     def _counts(self) -> Tensor:
         return self.moments.triangle.counts(self.item_factors.dtype)
+
+    def _without_each(self, rows) -> Iterator[tuple[Tensor, Tensor]]:
+        """Vectors and predictions of new users without each rating, in batches."""
+        ratings = self._centered(rows)
+        for _, part, entries in parts(
+            self.pattern(rows), 4 * len(self.prior.center) ** 2
+        ):
+            some = ratings[entries]
+            yield leave_out(
+                self.moments,
+                self.prior,
+                self.fitted.noise_variance_,
+                part,
+                some,
+                torch.ones_like(some),
+            )
 
     def _centered(self, rows) -> Tensor:
         return self.tensor(rows.data - self.fitted.intercept_).double()

@@ -72,12 +72,19 @@ class VariationalTrainer(Trainer):
         pattern, ratings, weights = self.held_out
         return r_squared(ratings, self.model.predict(pattern), weights)
 
+    def canonical(self) -> list[tuple[Vectors, Prior]]:
+        """Users and items in the canonical bases, without negligible factors."""
+        sides, noise = (self.model.users, self.model.items), float(self.model.noise)
+        users, items = (side.vectors for side in sides)
+        bases = canonical_bases(users, items, noise, _NEGLIGIBLE)
+        return [
+            transform(side.vectors, side.prior, basis)
+            for side, basis in zip(sides, bases, strict=True)
+        ]
+
     def attributes(self) -> dict[str, Any]:
         users, items = self.model.users, self.model.items
-        noise = float(self.model.noise)
-        bases = canonical_bases(users.vectors, items.vectors, noise, _NEGLIGIBLE)
-        (U, _), user_prior = transform(users.vectors, users.prior, bases[0])
-        (V, covariances), item_prior = transform(items.vectors, items.prior, bases[1])
+        ((U, _), user_prior), ((V, covariances), item_prior) = self.canonical()
         user_means = self._means(U, item_prior, users.is_rated)
         item_means = self._means(V, user_prior, items.is_rated)
         # An item's contribution to its raters, and a user's to the rated items
@@ -85,20 +92,20 @@ class VariationalTrainer(Trainer):
         if not any(map(len, links.values())):
             links = {}
         return {
-            "user_factors_": _array(U[:, :-1]),
-            "item_factors_": _array(V[:, :-1]),
-            "user_biases_": _array(U[:, -1]),
-            "item_biases_": _array(V[:, -1]),
+            "user_factors_": to_array(U[:, :-1]),
+            "item_factors_": to_array(V[:, :-1]),
+            "user_biases_": to_array(U[:, -1]),
+            "item_biases_": to_array(V[:, -1]),
             "intercept_": self.intercept,
-            "noise_variance_": noise,
-            "user_prior_mean_": _array(user_prior.center),
-            "user_prior_covariance_": _array(user_prior.covariance),
-            "item_prior_mean_": _array(item_prior.center),
-            "item_prior_covariance_": _array(item_prior.covariance),
-            **{name: _array(y) if len(y) else None for name, y in links.items()},
+            "noise_variance_": float(self.model.noise),
+            "user_prior_mean_": to_array(user_prior.center),
+            "user_prior_covariance_": to_array(user_prior.covariance),
+            "item_prior_mean_": to_array(item_prior.center),
+            "item_prior_covariance_": to_array(item_prior.covariance),
+            **{name: to_array(y) if len(y) else None for name, y in links.items()},
             "user_means_": user_means,
             "item_means_": item_means,
-            "_item_covariances": _array(covariances),
+            "_item_covariances": to_array(covariances),
             "_rating_weights": self.rating_weights,
             "_n_factors": self.params.n_factors,
             "_lambda_u": None,
@@ -111,8 +118,8 @@ class VariationalTrainer(Trainer):
         """
         center = other.center
         sums = vectors[:, :-1] @ center[:-1] + vectors[:, -1] + center[-1]
-        means = self.known._scale.restore(_array(sums + self.intercept))
-        return np.where(_array(is_rated), means, self.known.global_mean_)
+        means = self.known._scale.restore(to_array(sums + self.intercept))
+        return np.where(to_array(is_rated), means, self.known.global_mean_)
 
 
 def start_factorization(
@@ -143,7 +150,7 @@ def start_factorization(
     )
 
 
-def _array(tensor: Tensor) -> np.ndarray:
+def to_array(tensor: Tensor) -> np.ndarray:
     """Copy a tensor to a NumPy array."""
     return tensor.cpu().numpy().copy(order="C")
 
