@@ -188,7 +188,7 @@ class BayesianMFRegressor(ProbabilisticRecommender):
     0.6
     >>> mean, std = model.predict(R[250:], return_std=True)
     >>> mean[0, 6:9].round(1), std[0, 6:9].round(1)
-    (array([3.4, 3.7, 4.9]), array([0.7, 0.8, 0.7]))
+    (array([3.4, 3.6, 4.9]), array([0.7, 0.8, 0.7]))
     """
 
     # Not a parameter: there is no penalty that depends on the scale of the ratings.
