@@ -223,7 +223,7 @@ class LLORMARegressor(BaseRecommender):
         self,
         *,
         n_models: int = 50,
-        n_factors: int = 15,
+        n_factors: int = 10,
         lambda_u: float | Literal["auto"] = "auto",
         lambda_v: float | Literal["auto"] = "auto",
         local_penalty: float = 0.2,
