@@ -245,7 +245,7 @@ class Conditional(NamedTuple):
         ratings: Tensor,
         weights: Tensor,
         precision: Tensor,
-        noise: Tensor,
+        noise: Tensor | float,
     ) -> Conditional:
         """Compute (2) for the rows of a pattern.
 
@@ -263,7 +263,7 @@ class Conditional(NamedTuple):
         precision : Tensor of shape (k, k)
             Precision L of the prior.
 
-        noise : Tensor
+        noise : Tensor or float
             Noise variance tau.
         """
         G, h, residual = moments.sums(pattern, ratings, weights)

@@ -61,7 +61,8 @@ class LLORMAModel(Model):
         self.local_items = self.tensor(fitted.local_item_factors_)
         self.item_kernels = self.tensor(fitted.item_kernels_)
         # Models that were not fitted because training ended early have no kernels.
-        self.fitted_models = np.flatnonzero((fitted.user_kernels_ > 0).any(axis=1))
+        is_fitted = (fitted.user_kernels_ > 0).any(axis=1)
+        self.fitted_models: list[int] = np.flatnonzero(is_fitted).tolist()
 
     def transform(self, state):
         return state.vectors[:, :-1].cpu().numpy()

@@ -83,11 +83,12 @@ class VariationalTrainer(Trainer):
 
     def canonical(self) -> list[tuple[Vectors, Prior]]:
         """Users and items in the canonical bases, without negligible factors."""
-        sides, noise = (self.model.users, self.model.items), float(self.model.noise)
-        bases = canonical_bases(*(side.vectors for side in sides), noise, _NEGLIGIBLE)
+        users, items = self.model.users, self.model.items
+        noise = float(self.model.noise)
+        bases = canonical_bases(users.vectors, items.vectors, noise, _NEGLIGIBLE)
         return [
             transform(side.vectors, side.prior, basis)
-            for side, basis in zip(sides, bases, strict=True)
+            for side, basis in zip((users, items), bases, strict=True)
         ]
 
     def attributes(self) -> dict[str, Any]:
