@@ -1,15 +1,21 @@
 import numpy as np
 import pytest
-from helpers import Interrupt, StopAfter, left_out
+from helpers import Interrupt, StopAfter, left_out, without_columns
 from scipy.special import logit
 from sklearn.metrics import r2_score, root_mean_squared_error
 from sklearn.model_selection import GroupKFold, KFold, cross_val_score
 
-from skrec import AutoRecRegressor
+from skrec import AutoRecRegressor, BaselineRegressor
 from skrec.datasets import make_ratings
 from skrec.model_selection import ratings_to_samples
 
 KINDS = ["item", "user"]
+# The objective of the paper, on the ratings as they are
+PAPER = {"baseline": False, "normalize_y": False}
+CONVERGED = {
+    "solver": "lbfgs", "dtype": "float64", "alpha": 20.0, "max_iter": 2000,
+    "tol": 1e-13, "n_iter_no_change": 50,
+}  # fmt: skip
 
 
 def make(kind="item", **params):
@@ -34,7 +40,7 @@ def sigmoid(x):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_factors_are_codes_and_decoder_rows(R, kind):
-    model = make(kind, input_scaling=0.0).fit(R)
+    model = make(kind, input_scaling=0.0, **PAPER).fit(R)
     (V,), (mu,) = model.encoder_coefs_, model.encoder_intercepts_
     rows = (R.T if kind == "item" else R).toarray()
     encoded = model.item_factors_ if kind == "item" else model.user_factors_
@@ -42,14 +48,14 @@ def test_factors_are_codes_and_decoder_rows(R, kind):
 
 
 def test_center_input_subtracts_the_global_mean(R):
-    model = make("user", input_scaling=0.0, center_input=True).fit(R)
+    model = make("user", input_scaling=0.0, center_input=True, **PAPER).fit(R)
     rows = np.where(R.toarray() != 0, R.toarray() - R.data.mean(), 0)
     expected = sigmoid(rows @ model.encoder_coefs_[0] + model.encoder_intercepts_[0])
     np.testing.assert_allclose(model.user_factors_, expected, atol=1e-5)
 
 
 def test_input_scaling_divides_rows_by_a_power_of_their_counts(R):
-    model = make("user", input_scaling=0.5).fit(R)
+    model = make("user", input_scaling=0.5, **PAPER).fit(R)
     counts = np.diff(R.indptr)
     rows = R.toarray() / np.sqrt(counts / counts.mean())[:, np.newaxis]
     expected = sigmoid(rows @ model.encoder_coefs_[0] + model.encoder_intercepts_[0])
@@ -62,32 +68,244 @@ def test_the_loss_equals_the_formula_of_the_paper(R, weighted):
     weights.data = np.random.default_rng(0).uniform(0.5, 2, R.nnz)
     losses = []
 
-    class Recorder:
-        def setup(self, estimator, context): ...
-        def teardown(self, estimator, context): ...
-        def on_fit_task_end(self, estimator, context, *, fitted_estimator): ...
+    def record(m):
+        error = (m.item_factors_ @ m.user_factors_.T + m.user_biases_).T - R
+        squares = np.square(error)[R.toarray() != 0]
+        w = weights.data if weighted else 1
+        norms = sum((a**2).sum() for a in (m.encoder_coefs_[0], m.user_factors_))
+        losses.append((w * squares).sum() + m.alpha / 2 * norms)
 
-        def on_fit_task_begin(self, estimator, context, *, fitted_estimator):
-            m = fitted_estimator
-            if context.task_name != "epoch":
-                return
-            error = (m.item_factors_ @ m.user_factors_.T + m.user_biases_).T - R
-            squares = np.square(error)[R.toarray() != 0]
-            w = weights.data if weighted else 1
-            norms = sum((a**2).sum() for a in (m.encoder_coefs_[0], m.user_factors_))
-            losses.append((w * squares).sum() + m.alpha / 2 * norms)
-
-    model = make(max_iter=3, dtype="float64").set_callbacks(Recorder())
+    model = make(max_iter=3, dtype="float64", **PAPER)
+    model.set_callbacks(Recorder(record))
     model.fit(R, sample_weight=weights if weighted else None)
     np.testing.assert_allclose(model.loss_curve_, losses)
 
 
-def test_folding_in_recovers_converged_user_factors(R):
-    params = {"alpha": 20.0, "max_iter": 2000, "tol": 1e-13, "n_iter_no_change": 50}
-    model = make(solver="lbfgs", dtype="float64", **params).fit(R)
+class Recorder:
+    """Callback that calls a function with the model at the beginning of each epoch."""
+
+    def __init__(self, record):
+        self.record = record
+
+    def setup(self, estimator, context): ...
+    def teardown(self, estimator, context): ...
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator): ...
+
+    def on_fit_task_begin(self, estimator, context, *, fitted_estimator):
+        if context.task_name == "epoch":
+            self.record(fitted_estimator)
+
+
+@pytest.mark.parametrize("baseline", [True, False])
+def test_folding_in_recovers_converged_user_factors(R, baseline):
+    model = make(baseline=baseline, **CONVERGED).fit(R)
     X, _ = ratings_to_samples(R)
     dense = model.predict(R)
     np.testing.assert_allclose(dense[X[:, 0], X[:, 1]], model.predict(X), atol=1e-3)
+
+
+@pytest.mark.parametrize("baseline", [True, False])
+def test_folding_in_a_user_gives_the_codes_of_the_fit(R, pairs, baseline):
+    model = make("user", baseline=baseline, dtype="float64").fit(R)
+    np.testing.assert_allclose(model.transform(R), model.user_factors_, atol=1e-10)
+    X, _ = pairs
+    found = model.predict(R)[X[:, 0], X[:, 1]]
+    np.testing.assert_allclose(found, model.predict(X), atol=1e-10)
+
+
+# Baseline
+
+
+def standardized(R):
+    """Ratings with mean 0 and standard deviation 1."""
+    Z = R.copy()
+    Z.data = (R.data - R.data.mean()) / R.data.std()
+    return Z
+
+
+def effects_of(R):
+    """Damped effects and their penalties."""
+    found = BaselineRegressor().fit(R)
+    return (
+        found.user_factors_[:, 0], found.item_biases_, found.lambda_u_, found.lambda_v_
+    )  # fmt: skip
+
+
+def test_the_effects_are_those_of_the_baseline(R):
+    for Z, params in [(standardized(R), {}), (R, {"normalize_y": False})]:
+        model = make(max_iter=1, **params).fit(R)
+        users, items, *_ = effects_of(Z)
+        np.testing.assert_allclose(model.user_effects_, users, atol=1e-6)
+        np.testing.assert_allclose(model.item_effects_, items, atol=1e-6)
+        assert model.intercept_ == pytest.approx(0 if Z is not R else R.data.mean())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_early_stopping_scores_ratings_not_residuals(R, pairs, kind):
+    X, y = pairs
+    model = make(kind, early_stopping=True, clip=False, max_iter=20).fit(R)
+    is_held_out = np.random.RandomState(0).permutation(len(y)) < np.ceil(0.1 * len(y))
+    found = r2_score(y[is_held_out], model.predict(X[is_held_out]))
+    assert max(model.validation_scores_) == pytest.approx(found, abs=1e-5)
+
+
+def test_without_baseline_there_are_no_effects(R):
+    model = make(baseline=False, max_iter=1).fit(R)
+    assert model.user_effects_ is None
+    assert model.item_effects_ is None
+    assert model.intercept_ == 0
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_codes_are_those_of_residuals_less_that_of_an_empty_row(R, kind, normalize):
+    model = make(kind, input_scaling=0.0, normalize_y=normalize).fit(R)
+    users, items, *_ = effects_of(standardized(R) if normalize else R)
+    left = standardized(R) if normalize else R.copy()
+    left.data -= left.data.mean() + users[R.tocoo().row] + items[R.indices]
+    if normalize:
+        left.data = 3.5 + 0.9 * left.data / left.data.std()
+    else:
+        left.data += R.data.mean()
+    rows = (left.T if kind == "item" else left).toarray()
+    (V,), (mu,) = model.encoder_coefs_, model.encoder_intercepts_
+    encoded = model.item_factors_ if kind == "item" else model.user_factors_
+    expected = sigmoid(rows @ V + mu) - sigmoid(mu)
+    np.testing.assert_allclose(encoded, expected, atol=1e-4)
+
+
+def test_a_prediction_is_the_sum_of_effects_codes_and_the_global_mean(R, pairs):
+    X, _ = pairs
+    for kind in KINDS:
+        model = make(kind, clip=False).fit(R)
+        sums = model.user_factors_ @ model.item_factors_.T + model.intercept_
+        sums = (sums + model.item_biases_) + model.user_biases_[:, np.newaxis]
+        expected = R.data.mean() + R.data.std() * sums
+        np.testing.assert_allclose(
+            model.predict(X), expected[X[:, 0], X[:, 1]], rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_loss_penalizes_the_effects_of_the_decoder(R, kind):
+    Z = standardized(R)
+    users, items, lambda_u, lambda_v = effects_of(Z)
+    row, col = R.tocoo().row, R.indices
+    losses = []
+
+    def record(m):
+        sums = m.user_factors_ @ m.item_factors_.T + m.item_biases_
+        error = (sums + m.user_biases_[:, np.newaxis])[row, col] - Z.data
+        unit = np.std(Z.data - users[row] - items[col]) / 0.9
+        if kind == "item":
+            decoder, effects, penalty = m.user_factors_, m.user_biases_, lambda_u
+        else:
+            decoder, effects, penalty = m.item_factors_, m.item_biases_, lambda_v
+        loss = (error**2).sum() + m.alpha_ / 2 * (decoder**2).sum()
+        loss += penalty * (effects**2).sum()
+        losses.append(loss / unit**2 + m.alpha_ / 2 * (m.encoder_coefs_[0] ** 2).sum())
+
+    model = make(kind, max_iter=3, dtype="float64").set_callbacks(Recorder(record))
+    np.testing.assert_allclose(model.fit(R).loss_curve_, losses, rtol=1e-5)
+
+
+def test_a_row_is_a_ridge_regression_with_the_penalty_of_the_effects(R):
+    model = make(dtype="float64", clip=False).fit(R)
+    lambda_u = effects_of(standardized(R))[2]
+    found = model.predict(R[:20])
+    for row in range(20):
+        rated = R[[row]].indices
+        z = (R[[row]].data - model.global_mean_) / model.rating_std_
+        A = np.column_stack([model.item_factors_, np.ones(R.shape[1])])
+        penalty = np.diag([model.alpha_ / 2] * 8 + [lambda_u])
+        target = A[rated].T @ (z - model.item_effects_[rated])
+        theta = np.linalg.solve(A[rated].T @ A[rated] + penalty, target)
+        expected = model.item_effects_ + A @ theta
+        expected = model.global_mean_ + model.rating_std_ * expected
+        np.testing.assert_allclose(found[row], expected, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.* have an unseen")
+def test_unseen_users_and_items_get_the_known_effect(R, pairs):
+    model = make(max_iter=1).fit(*pairs)
+    expected = BaselineRegressor().fit(*pairs)
+    for X in ([[1000, 3]], [[2, 1000]], [[1000, 1000]]):
+        assert model.predict(X) == pytest.approx(expected.predict(X), abs=1e-6)
+    empty = R[:1] * 0
+    empty.eliminate_zeros()
+    np.testing.assert_allclose(model.predict(empty), expected.predict(empty), atol=1e-6)
+
+
+def test_an_item_without_ratings_has_the_code_zero(R):
+    model = make().fit(without_columns(R, [7]))
+    assert not model.item_factors_[7].any()
+    assert model.item_factors_[8].any()
+
+
+@pytest.mark.parametrize("output", ["sigmoid", "relu"])
+def test_the_baseline_needs_a_linear_output(R, output):
+    with pytest.raises(ValueError, match="use baseline=False, or out_activation"):
+        make(out_activation=output).fit(R)
+
+
+# Scale of the ratings
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"baseline": False},
+        {"center_input": True},
+        {"baseline": False, "center_input": True},
+        {"baseline": False, "out_activation": "sigmoid"},
+        {"baseline": False, "out_activation": "elu"},
+        {"early_stopping": True},
+    ],
+    ids=str,
+)
+def test_the_unit_of_the_ratings_has_no_effect(R, pairs, kind, params):
+    X, _ = pairs
+    other = R.copy()
+    other.data = 7 + 20 * R.data
+    a, b = (make(kind, max_iter=30, **params).fit(M) for M in (R, other))
+    assert b.loss_curve_ == a.loss_curve_
+    np.testing.assert_allclose(b.predict(X), 7 + 20 * a.predict(X))
+    np.testing.assert_allclose(b.predict(other[:9]), 7 + 20 * a.predict(R[:9]))
+    assert b.score(other[:9]) == pytest.approx(a.score(R[:9]))
+
+
+def test_ratings_without_normalization_are_used_as_they_are(R):
+    other = R.copy()
+    other.data = 20 * R.data
+    a, b = (make(normalize_y=False, max_iter=1).fit(M) for M in (R, other))
+    assert b.loss_curve_[0] > 100 * a.loss_curve_[0]
+
+
+@pytest.mark.parametrize("weight", [None, 3.0])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_penalty_auto_grows_with_the_number_of_ratings_of_a_row(R, kind, weight):
+    weights = None if weight is None else np.full(R.shape[0], weight)
+    model = make(kind, alpha="auto", max_iter=1).fit(R, sample_weight=weights)
+    n_rows = R.shape[1] if kind == "item" else R.shape[0]
+    assert model.alpha_ == pytest.approx(20 * np.sqrt(R.nnz / n_rows) * (weight or 1))
+
+
+@pytest.mark.parametrize("baseline", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_warm_start_continues_in_another_unit(R, kind, baseline):
+    model = make(kind, baseline=baseline, warm_start=True, dtype="float64").fit(R)
+    other = R.copy()
+    other.data = 7 + 20 * R.data
+    last = model.loss_curve_[-1]
+    assert model.fit(other).loss_curve_[0] == pytest.approx(last, rel=0.01)
+
+
+def test_a_warm_start_refuses_another_baseline(R):
+    model = make(max_iter=1, warm_start=True).fit(R)
+    with pytest.raises(ValueError, match="another baseline"):
+        model.set_params(baseline=False).fit(R)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -95,11 +313,14 @@ def test_folding_in_recovers_converged_user_factors(R):
     "params",
     [
         {"activation": "tanh"},
-        {"activation": "relu", "out_activation": "sigmoid"},
-        {"activation": "elu", "out_activation": "tanh"},
-        {"activation": "selu", "out_activation": "elu"},
-        {"activation": "identity", "out_activation": "selu"},
-        {"out_activation": "relu"},
+        {"activation": "relu", "out_activation": "sigmoid", "baseline": False},
+        {"activation": "elu", "out_activation": "tanh", "baseline": False},
+        {"activation": "selu", "out_activation": "elu", "baseline": False},
+        {"activation": "identity", "out_activation": "selu", "baseline": False},
+        {"out_activation": "relu", "baseline": False},
+        {"baseline": False},
+        {"normalize_y": False},
+        PAPER,
         {"hidden_layer_sizes": 8},
         {"hidden_layer_sizes": [16, 8, 16], "activation": "elu"},
         {"hidden_layer_sizes": 300},
@@ -131,7 +352,8 @@ def test_equal_ratings_are_predicted_exactly(R):
     R = R.copy()
     R.data[:] = 3
     for output in ("identity", "sigmoid"):
-        model = make(out_activation=output, max_iter=3).fit(R)
+        params = {"out_activation": output, "baseline": output == "identity"}
+        model = make(max_iter=3, **params).fit(R)
         assert (model.predict(R) == 3).all()
 
 
@@ -182,21 +404,27 @@ def test_cross_validation_on_movielens_beats_item_means(movielens_100k):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("sizes", [(8,), (40,), (6, 4)])
-def test_score_of_a_matrix_leaves_each_rating_out(R, kind, sizes, center):
+@pytest.mark.parametrize("baseline", [True, False])
+def test_score_of_a_matrix_leaves_each_rating_out(R, kind, sizes, center, baseline):
     R = R.tolil()
     R[2, :], R[3, :] = 0, 0
     R[3, 11] = 4  # a user with a single rating, and one without any
     R = R.tocsr()
     R.eliminate_zeros()
     model = make(
-        kind, hidden_layer_sizes=sizes, center_input=center, dtype="float64"
+        kind,
+        baseline=baseline,
+        hidden_layer_sizes=sizes,
+        center_input=center,
+        dtype="float64",
     ).fit(R[20:])
     expected = left_out(model, R[:20])
     assert model.score(R[:20]) == pytest.approx(r2_score(R[:20].data, expected))
 
 
 def test_leaving_out_under_a_nonlinear_output_is_close(R):
-    model = make(out_activation="sigmoid", dtype="float64").fit(R[20:])
+    params = {"out_activation": "sigmoid", "baseline": False, "dtype": "float64"}
+    model = make(**params).fit(R[20:])
     expected = r2_score(R[:20].data, left_out(model, R[:20]))
     with_itself = model.score(R[:20], R[:20])
     assert abs(model.score(R[:20]) - expected) < 0.15 * (with_itself - expected)
@@ -225,10 +453,29 @@ def test_texts_predict_ratings_of_cold_start_items(dataset):
     assert errors[0] < errors[1] - 0.1
 
 
+@pytest.mark.parametrize("batch_size", [None, 16])
+def test_texts_predict_the_level_of_cold_start_items(rng, batch_size):
+    """Also with a baseline, which subtracts the level of items with ratings."""
+    is_good = rng.random(120) < 0.5
+    words = np.where(
+        is_good[:, np.newaxis], ["great", "fun", "joy"], ["bad", "dull", "sad"]
+    )
+    texts = {i: " ".join(rng.choice(w, 2, replace=False)) for i, w in enumerate(words)}
+    X = np.argwhere(rng.random((60, 120)) < 0.3)
+    y = np.where(is_good, 4.5, 1.5)[X[:, 1]] + rng.normal(0, 0.3, len(X))
+    known = X[:, 1] < 100
+    model = make(
+        hidden_layer_sizes=50, alpha=1.0, text_components=4, batch_size=batch_size
+    )
+    model.fit(X[known], y[known], item_texts=texts)
+    error = root_mean_squared_error(y[~known], model.predict(X[~known]))
+    assert error < 0.5
+
+
 def test_reduced_texts_are_an_additional_input(dataset):
     texts = list(dataset.item_texts)
     texts[3] = None
-    model = make(input_scaling=0.0, text_components=7)
+    model = make(input_scaling=0.0, text_components=7, **PAPER)
     model.fit(dataset.R, item_texts=texts)
     (V,), (mu,) = model.encoder_coefs_, model.encoder_intercepts_
     assert model.text_coefs_.shape == (7, 8)

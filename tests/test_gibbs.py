@@ -4,14 +4,10 @@ import torch
 from helpers import random_sparse
 
 from skrec._core.conjugate_gradients import solve_columns
-from skrec._core.gibbs import (
-    GibbsSampler,
-    Side,
-    draw_normal_wishart,
-    draw_wishart,
-)
+from skrec._core.gibbs import GibbsSampler
 from skrec._core.normal_rows import condition, implicit_means, leave_out, parts
 from skrec._core.sparse import Pattern
+from skrec._core.variational import Factorization, Prior, Vectors
 
 K = 3
 
@@ -142,59 +138,36 @@ def test_implicit_means_divide_by_the_root_of_the_count(problem, rng):
     )
 
 
-def test_wishart_draws_have_the_mean_and_variance_of_the_distribution(rng):
-    scale, df = np.linalg.inv(positive_definite(rng)), 7.5
-    draws = np.stack(
-        [draw_wishart(df, np.linalg.inv(scale), rng) for _ in range(5_000)]
-    )
-    np.testing.assert_allclose(draws.mean(axis=0), df * scale, atol=0.05 * df)
-    variance = df * (scale**2 + np.outer(np.diag(scale), np.diag(scale)))
-    np.testing.assert_allclose(draws.var(axis=0), variance, rtol=0.15)
+def make_sampler(rng, R, k, *, implicit, weights=None):
+    """Sampler with random vectors and priors."""
 
+    def prior(n_links):
+        links = torch.zeros(n_links, k, dtype=torch.float64)
+        link_precision = torch.tensor(rng.uniform(0.5, 2, k))
+        center = torch.tensor(rng.standard_normal(k) / 2)
+        covariance = torch.tensor(np.linalg.inv(positive_definite(rng, k)))
+        return Prior(center, covariance, links, link_precision)
 
-def test_drawn_priors_recover_the_distribution_of_many_vectors(rng):
-    mean, precision = rng.standard_normal(K), positive_definite(rng)
-    vectors = rng.multivariate_normal(mean, np.linalg.inv(precision), size=50_000)
-    drawn = draw_normal_wishart(torch.tensor(vectors), rng)
-    np.testing.assert_allclose(drawn[0], mean, atol=0.03)
-    np.testing.assert_allclose(drawn[1], precision, rtol=0.05, atol=0.05)
-
-
-def test_drawn_prior_means_have_the_uncertainty_of_few_vectors(rng):
-    vectors = torch.tensor(rng.standard_normal((6, K)))
-    draws = [draw_normal_wishart(vectors, rng) for _ in range(3_000)]
-    means = np.stack([mean for mean, _ in draws])
-    np.testing.assert_allclose(means.mean(axis=0), vectors.sum(0) / 8, atol=0.05)
-    # Given the precision, the mean has 6 + 2 times that precision.
-    distances = [
-        8 * (m - means.mean(axis=0)) @ P.numpy() @ (m - means.mean(axis=0))
-        for m, (_, P) in zip(means, draws, strict=True)
+    vectors = [
+        Vectors(torch.tensor(rng.standard_normal((n, k))), torch.empty(n, 0))
+        for n in R.shape
     ]
-    assert np.mean(distances) == pytest.approx(K, rel=0.1)
-
-
-def make_side(rng):
-    R = random_sparse(rng, (12, 5), 0.5)
-    ones = torch.ones(R.nnz, dtype=torch.float64)
-    vectors = torch.tensor(rng.standard_normal((12, K)))
-    side = Side(to_pattern(R), torch.tensor(R.data), ones, vectors, implicit=True)
-    side.mean.copy_(torch.tensor(rng.standard_normal(K)))
-    side.precision.copy_(torch.tensor(positive_definite(rng)))
-    side.link_precision.copy_(torch.tensor(positive_definite(rng)))
-    F = (R.toarray() != 0) / np.sqrt(np.diff(R.indptr))[:, None]
-    return side, F
+    priors = [prior(n * implicit) for n in reversed(R.shape)]
+    ratings = to_pattern(R), torch.tensor(R.data)
+    return GibbsSampler(Factorization(*ratings, weights, *vectors, *priors), rng)
 
 
 def test_link_draws_have_the_posterior_of_the_dense_formula(rng):
-    side, F = make_side(rng)
-    P, Q = side.precision.numpy(), side.link_precision.numpy()
+    R = random_sparse(rng, (12, 5), 0.5)
+    side = make_sampler(rng, R, K, implicit=True).users
+    F = (R.toarray() != 0) / np.sqrt(np.diff(R.indptr))[:, None]
+    P = np.linalg.inv(side.prior.covariance.numpy())
+    Q = np.diag(side.prior.link_precision.numpy())
     # The concatenated rows of the links are normal with this precision.
     A = np.kron(F.T @ F, P) + np.kron(np.eye(5), Q)
-    target = F.T @ (side.vectors - side.mean).numpy() @ P
+    target = F.T @ (side.vectors - side.prior.center).numpy() @ P
     mean, covariance = np.linalg.solve(A, target.ravel()), np.linalg.inv(A)
-    draws = np.stack(
-        [side._draw_links(side.links, rng).numpy().ravel() for _ in range(2000)]
-    )
+    draws = np.stack([side.draw_links(rng).numpy().ravel() for _ in range(2000)])
     spread = np.sqrt(np.diag(covariance))
     np.testing.assert_allclose((draws.mean(axis=0) - mean) / spread, 0, atol=0.1)
     found = np.cov(draws.T) / np.outer(spread, spread)
@@ -218,29 +191,33 @@ def test_conjugate_gradients_solve_each_column(rng):
         np.testing.assert_allclose(solution[:, column], expected, atol=1e-6)
 
 
-def test_the_chain_preserves_the_joint_distribution(rng):
+@pytest.mark.parametrize("implicit", [False, True])
+def test_the_chain_preserves_the_joint_distribution(rng, implicit):
     """Drawing ratings and parameters in turn preserves their prior distributions."""
     R = random_sparse(rng, (6, 5), 0.6)
-    pattern, ratings = to_pattern(R), torch.tensor(R.data)
     weights = torch.tensor(rng.uniform(0.5, 2, R.nnz))
-    sampler = GibbsSampler(pattern, ratings, weights, 1, rng, implicit=False)
-    for side in (sampler.users, sampler.items):
-        side.draw_prior = lambda rng: None  # stays standard normal
-    noise, vectors = [], []
-    for _ in range(3000):
-        users, items = sampler.users.vectors, sampler.items.vectors
-        sums = users[:, :1] @ items[:, :1].T + users[:, 1:] + items[:, 1]
-        errors = torch.tensor(rng.standard_normal(R.nnz))
+    sampler = make_sampler(rng, R, 2, implicit=implicit, weights=weights)
+    users, items = sides = sampler.users, sampler.items
+    pattern = users.pattern
+    found = [([], []), ([], [])]
+    for _ in range(2500):
+        u, v = users.vectors, items.vectors
+        sums = u[:, :1] @ v[:, :1].T + u[:, 1:] + v[:, 1]
         drawn = sums[pattern.row.long(), pattern.col.long()]
-        drawn += errors / (weights * sampler.rating_precision).sqrt()
-        sampler.users.ratings.copy_(drawn)
-        sampler.items.ratings.copy_(drawn[pattern.order.long()])
+        errors = torch.tensor(rng.standard_normal(R.nnz))
+        drawn += errors * (sampler.noise_variance / weights).sqrt()
+        users.ratings.copy_(drawn)
+        items.ratings.copy_(drawn[pattern.order.long()])
         sampler.sweep()
-        noise.append(float(sampler.rating_precision))
-        vectors.append(torch.cat([users, items]).clone())
-    # Exponential with mean 1, and standard normal.
-    shares = [np.mean(np.array(noise) < -np.log(1 - p)) for p in (0.25, 0.5, 0.75)]
-    np.testing.assert_allclose(shares, [0.25, 0.5, 0.75], atol=0.06)
-    found = torch.stack(vectors)
-    np.testing.assert_allclose(found.mean((0, 1)), 0, atol=0.15)
-    np.testing.assert_allclose(found.square().mean((0, 1)), 1, atol=0.15)
+        for side, (deviations, links) in zip(sides, found, strict=True):
+            deviations.append(side.vectors - side.prior.means(side.pattern))
+            links.append(side.prior.links.clone())
+    for side, (deviations, links) in zip(sides, found, strict=True):
+        root = np.linalg.cholesky(np.linalg.inv(side.prior.covariance.numpy()))
+        standard = [torch.cat(deviations).numpy() @ root]
+        if implicit:
+            root = np.sqrt(side.prior.link_precision.numpy())
+            standard.append(torch.cat(links).numpy() * root)
+        for values in standard:
+            np.testing.assert_allclose(values.mean(axis=0), 0, atol=0.15)
+            np.testing.assert_allclose(np.cov(values.T), np.eye(2), atol=0.15)

@@ -4,6 +4,7 @@ import torch
 from helpers import random_sparse
 
 from skrec._core import networks
+from skrec._core.batches import InputTransform
 from skrec._core.networks import (
     ACTIVATIONS,
     Autoencoder,
@@ -16,7 +17,9 @@ from skrec._core.training import PenalizedLoss
 CPU = torch.device("cpu")
 
 
-def make_network(n_visible, sizes, generator, activation="sigmoid", output="identity"):
+def make_network(
+    n_visible, sizes, generator, activation="sigmoid", output="identity", centered=False
+):
     weights = AutoencoderWeights.draw(
         n_visible, sizes, activation, 0.5, generator, torch.float64
     )
@@ -25,7 +28,8 @@ def make_network(n_visible, sizes, generator, activation="sigmoid", output="iden
     weights.decoder *= 50
     for bias in weights.encoder_biases:
         bias.normal_(generator=generator)
-    return Autoencoder(weights, activation, OutputActivation(output, 1.0, 5.0), CPU)
+    output = OutputActivation(output, 1.0, 5.0)
+    return Autoencoder(weights, activation, output, CPU, centered)
 
 
 @pytest.fixture
@@ -68,6 +72,46 @@ def test_reconstructions_equal_the_dense_formula_at_any_depth(data, generator, s
     torch.testing.assert_close(
         found.detach(), dense[pattern.row.long(), pattern.col.long()]
     )
+
+
+@pytest.mark.parametrize("sizes", [[7], [5, 4]])
+def test_a_centered_code_is_less_that_of_an_empty_row(data, generator, sizes):
+    _, pattern, values = data
+    centered = make_network(10, sizes, generator, centered=True)
+    plain = Autoencoder(centered.weights(), "sigmoid", centered.out_activation, CPU)
+    empty = Pattern(torch.tensor([0, 0]), torch.tensor([], dtype=torch.int32), (1, 10))
+    of_empty = plain.encode(empty, values[:0])
+    found = centered.encode(pattern, values)
+    torch.testing.assert_close(found, plain.encode(pattern, values) - of_empty)
+    assert not centered.encode(empty, values[:0]).any()
+
+
+def test_dropped_units_of_a_centered_network_are_zero(data, generator):
+    _, pattern, values = data
+    network = make_network(10, [5, 4], generator, centered=True)
+    codes = network.encode(pattern, values, drop=lambda units: units * 0)
+    assert not codes.any()
+
+
+@pytest.mark.parametrize("penalty", [None, 0.7])
+def test_left_out_ratings_equal_rows_without_them(data, generator, penalty):
+    matrix, pattern, values = data
+    network = make_network(10, [5, 4], generator, centered=True)
+    transform = InputTransform(center=-3.0, mean_count=2.5, exponent=0.5, unit=1.3)
+    found = network.leave_one_out(pattern, values, transform, penalty)
+    row = matrix.tocoo().row
+    for j in range(matrix.nnz):
+        kept = np.flatnonzero((row == row[j]) & (np.arange(matrix.nnz) != j))
+        crow, col = torch.tensor([0, len(kept)]), torch.tensor(matrix.indices[kept])
+        others = Pattern(crow, col, (1, 10))
+        ratings = values[kept]
+        mean = 0.0
+        if penalty is not None:
+            mean = ratings.sum() / (len(kept) + penalty)
+        code = network.encode(others, transform(others, ratings - mean))
+        item = matrix.indices[j]
+        expected = mean + code @ network.decoder[item] + network.decoder_bias[item]
+        torch.testing.assert_close(found[j : j + 1], expected.detach())
 
 
 def test_gradients_of_the_objective_equal_the_dense_formula(data, generator):

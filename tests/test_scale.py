@@ -16,7 +16,6 @@ from helpers import (
 from sklearn.base import clone
 
 from skrec import (
-    AutoRecRegressor,
     BayesianMFRegressor,
     BiasedMFRegressor,
     CTRRegressor,
@@ -31,17 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.* stopped at max_iter")
 # steps, small differences and large numbers.
 UNITS = [(25, -25), (5, -15), (0.5, 0), (1e-3, 1), (1e6, 0)]
 
-NOT_YET = pytest.mark.xfail(
-    strict=True, reason="AutoRecRegressor does not standardize the ratings"
-)
-each_model = pytest.mark.parametrize(
-    "recommender",
-    [
-        pytest.param(m, marks=NOT_YET if isinstance(m, AutoRecRegressor) else ())
-        for m in MODELS
-    ],
-    ids=name_of,
-)
+each_model = pytest.mark.parametrize("recommender", MODELS, ids=name_of)
 
 
 def in_unit(R, factor, offset):

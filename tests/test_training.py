@@ -56,6 +56,18 @@ def test_every_solver_finds_the_minimum(solver, penalty):
     torch.testing.assert_close(problem.x.detach(), expected, atol=1e-3, rtol=1e-3)
 
 
+def test_some_parameters_have_penalties_of_their_own():
+    x = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    y = torch.nn.Parameter(torch.tensor([3.0]))
+    objective = PenalizedLoss(
+        lambda batch: (x.sum() * y).sum(), [x, y], [x], 0.5, [(y, 4.0)]
+    )
+    # 9 + 0.5 / 4 * 5 + 4 / 4 * 9
+    assert objective(None, share=0.5) == pytest.approx(9 + 0.625 + 9)
+    torch.testing.assert_close(x.grad, 3 + 0.25 * x.detach())
+    torch.testing.assert_close(y.grad, 3 + 2 * y.detach())
+
+
 def test_batches_carry_their_share_of_the_penalty():
     problem = Quadratic()
     run(

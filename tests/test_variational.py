@@ -320,6 +320,24 @@ def test_refit_with_numbers_drops_the_estimates(data):
         model.set_params(lambda_u="auto").fit(data)
 
 
+def test_estimated_penalties_need_standardized_ratings(data):
+    with pytest.raises(ValueError, match="normalize_y=False needs lambda_u"):
+        BiasedMFRegressor(normalize_y=False).fit(data)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("estimator", [ESTIMATORS[0], ESTIMATORS[3]], ids=["MF", "++"])
+def test_ratings_without_noise(estimator, dtype, rng):
+    """The noise variance stays within the working precision."""
+    model = clone(estimator).set_params(dtype=dtype, tol=0, max_iter=60)
+    left, right = rng.normal(size=(30, 2)), rng.normal(size=(2, 20))
+    for R in (left @ right, np.full((30, 20), 3.0)):
+        model.fit(sp.csr_array(R))
+        ratings, std = model.predict([[0, 1], [29, 19]], return_std=True)
+        np.testing.assert_allclose(ratings, R[[0, 29], [1, 19]], atol=0.05)
+        assert np.isfinite(std).all()
+
+
 def test_links(data):
     both, users, items = (
         SVDppRegressor(implicit=side, random_state=0).fit(data)

@@ -57,7 +57,9 @@ def fit_sparse(R, n_epochs):
     times = EpochTimes()
     model = AutoRecRegressor(
         hidden_layer_sizes=(K,),
+        baseline=False,
         alpha=ALPHA,
+        normalize_y=False,
         learning_rate_init=LEARNING_RATE,
         max_iter=n_epochs,
         batch_size=None,

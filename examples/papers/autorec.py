@@ -31,9 +31,10 @@ from skrec import (
 from skrec.datasets import fetch_movielens, load_netflix
 
 DATASETS = ("ml-100k", "ml-1m", "ml-10m", "netflix")
-# The model of the paper, without input scaling and input dropout. The parameters of the
-# solver were chosen on validation ratings.
-PLAIN = {"input_scaling": 0.0, "input_dropout": 0.0}
+# The model of the paper, on the ratings as they are, without input scaling and input
+# dropout. The parameters of the solver were chosen on validation ratings.
+RAW = {"baseline": False, "normalize_y": False}
+PLAIN = {**RAW, "input_scaling": 0.0, "input_dropout": 0.0}
 ITEM = {"batch_size": 512, "learning_rate_init": 0.001, "max_iter": 50}
 LINEAR = {"learning_rate_init": 0.0005}
 # Search spaces, with the same number of candidates for every system.
@@ -178,10 +179,11 @@ def depth(dataset):
 
 def beyond(dataset):
     yield Line("AutoRec with the defaults of skrec", AutoRecRegressor())
+    yield Line("AutoRec without effects", AutoRecRegressor(alpha=150, **RAW))
     user = AutoRecRegressor(
-        kind="user", alpha=100, input_dropout=0.3, center_input=True
+        kind="user", alpha=100, input_dropout=0.3, center_input=True, **RAW
     )
-    items = [(f"item{i}", AutoRecRegressor()) for i in range(3)]
+    items = [(f"item{i}", AutoRecRegressor(alpha=150, **RAW)) for i in range(3)]
     mean = VotingRegressor([*items, ("user", user)])
     yield Line("mean of three item-based and one user-based AutoRec", mean)
     yield Line("SVD++", SVDppRegressor(**LEAST_SQUARES), IMPLICIT_PENALTIES)

@@ -13,8 +13,8 @@ from .sparse import Pattern
 class InputTransform(NamedTuple):
     """Transform from the ratings of a row to the input of a network.
 
-    The input is ``(rating - center) / (count / mean_count) ** exponent`` in a row with
-    `count` ratings.
+    The input is ``(rating - center) / unit / (count / mean_count) ** exponent`` in a
+    row with `count` ratings.
 
     Attributes
     ----------
@@ -26,16 +26,24 @@ class InputTransform(NamedTuple):
 
     exponent : float
         Exponent of a row's relative number of ratings.
+
+    unit : float
+        Unit of the centered ratings.
     """
 
     center: float = 0.0
     mean_count: float = 1.0
     exponent: float = 0.0
+    unit: float = 1.0
 
     def __call__(self, pattern: Pattern, ratings: Tensor) -> Tensor:
         """Input for all ratings of some rows, of shape (nnz,)."""
         counts = pattern.crow.diff().index_select(0, pattern.row)
-        return (ratings - self.center) * self.scale(counts, ratings.dtype)
+        return self.shift(ratings) * self.scale(counts, ratings.dtype)
+
+    def shift(self, ratings: Tensor) -> Tensor:
+        """Centered ratings in their unit."""
+        return (ratings - self.center) / self.unit
 
     def scale(self, counts: Tensor, dtype: torch.dtype) -> Tensor:
         """Factor of the centered ratings in rows with `counts` ratings."""
@@ -63,6 +71,9 @@ class Rows(NamedTuple):
 
     side : Tensor of shape (n_rows, n_side) or None
         Side information of each row, a further input.
+
+    effects : Tensor of shape (n_rows,) or None
+        Effect of each row, which its targets are less.
     """
 
     pattern: Pattern
@@ -70,16 +81,20 @@ class Rows(NamedTuple):
     targets: Tensor
     weights: Tensor | None = None
     side: Tensor | None = None
+    effects: Tensor | None = None
 
     def arrange(self, pattern: Pattern, order: Tensor) -> Rows:
-        """The entries at `order`, with the positions `pattern`, without `side`."""
+        """The entries at `order`, with the positions `pattern`, without row values."""
         weights = None if self.weights is None else self.weights[order]
         return Rows(pattern, self.inputs[order], self.targets[order], weights)
 
     def select(self, selection: Tensor) -> Rows:
         """The selected rows."""
         rows = self.arrange(*self.pattern.rows(selection))
-        return rows._replace(side=None if self.side is None else self.side[selection])
+        return rows._replace(
+            side=None if self.side is None else self.side[selection],
+            effects=None if self.effects is None else self.effects[selection],
+        )
 
     def to(self, device: torch.device) -> Rows:
         """The same rows on another device."""
@@ -89,6 +104,7 @@ class Rows(NamedTuple):
             self.targets.to(device),
             None if self.weights is None else self.weights.to(device),
             None if self.side is None else self.side.to(device),
+            None if self.effects is None else self.effects.to(device),
         )
 
     def cut(self, batch_size: int | None, generator: torch.Generator) -> list[Rows]:
@@ -116,6 +132,13 @@ class Rows(NamedTuple):
         # A batch without ratings has no loss and no gradient.
         batches = map(self.select, order.split(int(batch_size)))
         return [batch for batch in batches if batch.pattern.nnz]
+
+
+def damped_means(pattern: Pattern, ratings: Tensor, penalty: float) -> Tensor:
+    """Sum of each row's ratings divided by their number plus a penalty."""
+    counts = pattern.crow.diff().to(ratings.dtype)
+    sums = ratings.new_zeros(len(counts)).index_add(0, pattern.row, ratings)
+    return sums / (counts + penalty)
 
 
 def drop(values: Tensor, rate: float, generator: torch.Generator) -> Tensor:

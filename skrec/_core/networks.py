@@ -4,6 +4,9 @@ With the activations g and f, a row r with side information s is encoded and dec
 
     (1)  code_1   = g(V' r + S' s + c_1),  code_i+1 = g(V_i+1' code_i + c_i+1)
     (2)  rating_j = f(W_j code_last + b_j)
+
+A centered autoencoder subtracts the code of an empty row, without side information,
+from each code. An empty row then has the code 0.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .batches import InputTransform, keep_all
+from .batches import InputTransform, damped_means, keep_all
 from .chunks import row_chunks
 from .sparse import Pattern, sddmm, spmm
 
@@ -51,6 +54,7 @@ class OutputActivation:
     def __init__(self, name: str, low: float, high: float):
         self.function = ACTIVATIONS[name]
         self.is_identity = name == "identity"
+        self.range = low, high
         self.inverse = {"sigmoid": torch.logit, "tanh": torch.atanh}.get(name)
         # Map the range of a bounded activation, (bottom, 1), to (low, high).
         self.shift, self.scale = 0.0, 1.0
@@ -156,6 +160,9 @@ class Autoencoder(torch.nn.Module):
 
     device : torch.device
         Device of the parameters and of the computation.
+
+    centered : bool
+        Whether codes are less the code of an empty row.
     """
 
     def __init__(
@@ -164,8 +171,10 @@ class Autoencoder(torch.nn.Module):
         activation: str,
         out_activation: OutputActivation,
         device: torch.device,
+        centered: bool = False,
     ):
         super().__init__()
+        self.centered = centered
         self.activation = ACTIVATIONS[activation]
         self.out_activation = out_activation
         self.device = device
@@ -237,10 +246,17 @@ class Autoencoder(torch.nn.Module):
         self, sums: Tensor, drop: Callable[[Tensor], Tensor] = keep_all
     ) -> Tensor:
         """Compute codes (1) from the sums V' r + S' s of the first layer."""
+        code = self._last_layer(sums, drop)
+        if self.centered:
+            code = code - self._last_layer(sums.new_zeros(1, sums.shape[1]), keep_all)
+        return drop(code)
+
+    def _last_layer(self, sums: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+        """Units of the last hidden layer, before their dropout."""
         bias, *biases = self.encoder_biases
-        code = drop(self.activation(sums + bias))
+        code = self.activation(sums + bias)
         for weight, bias in zip(self.encoder[1:], biases, strict=True):
-            code = drop(self.activation(torch.addmm(bias, code, weight)))
+            code = self.activation(torch.addmm(bias, drop(code), weight))
         return code
 
     def decode(self, pattern: Pattern, codes: Tensor) -> Tensor:
@@ -255,7 +271,11 @@ class Autoencoder(torch.nn.Module):
 
     @torch.no_grad()
     def leave_one_out(
-        self, pattern: Pattern, ratings: Tensor, transform: InputTransform
+        self,
+        pattern: Pattern,
+        ratings: Tensor,
+        transform: InputTransform,
+        penalty: float | None = None,
     ) -> Tensor:
         """Reconstruct each rating from the other ratings of its row.
 
@@ -263,7 +283,13 @@ class Autoencoder(torch.nn.Module):
 
             (3)  scale(n - 1) (V' r - V_j r_j)
 
-        for the centered ratings r and the scale of a row of n - 1 ratings.
+        for the transformed ratings r and the scale of a row of n - 1 ratings. With a
+        `penalty`, the network sees and adds the ratings less their row's damped mean,
+        which changes with each rating that is left out,
+
+            (4)  e = (sum_i r_i - r_j) / (n - 1 + penalty)
+
+        and (3) is less ``scale(n - 1) e (V' 1 - V_j)``.
 
         Parameters
         ----------
@@ -276,20 +302,32 @@ class Autoencoder(torch.nn.Module):
         transform : InputTransform
             Transform from ratings to the input of the network.
 
+        penalty : float or None
+            Penalty of a row's mean. None leaves the ratings as they are.
+
         Returns
         -------
         left_out : Tensor of shape (nnz,)
         """
         V, W = self.encoder[0], self.decoder
-        inputs = ratings - transform.center
+        inputs = transform.shift(ratings)
         sums = spmm(pattern, inputs, V)
-        scales = transform.scale(pattern.crow.diff() - 1, ratings.dtype)
+        others = pattern.crow.diff() - 1
+        scales = transform.scale(others, ratings.dtype)
+        if penalty is not None:
+            means = damped_means(pattern, ratings, penalty)
+            ones = spmm(pattern, torch.ones_like(ratings), V)
         left_out = torch.empty_like(ratings)
         for part in row_chunks(pattern.nnz, max(V.shape[1], W.shape[1])):
             # (3), one first layer for each rating; then (1) and (2)
             row, col = pattern.row[part], pattern.col[part]
             without = sums[row] - inputs[part].unsqueeze(1) * V[col]
+            mean = torch.zeros_like(ratings[part])
+            if penalty is not None:
+                n = others[row].to(ratings.dtype) + penalty
+                mean = (means[row] * (n + 1) - ratings[part]) / n  # (4)
+                without -= (mean / transform.unit).unsqueeze(1) * (ones[row] - V[col])
             codes = self.finish(without * scales[row].unsqueeze(1))
             logits = (codes * W[col]).sum(1) + self.decoder_bias[col]
-            left_out[part] = self.out_activation(logits)
+            left_out[part] = self.out_activation(logits) + mean
         return left_out

@@ -86,7 +86,7 @@ class Snapshot:
 
 
 class PenalizedLoss:
-    """Sum of losses over batches plus penalty / 2 * ||weights||^2.
+    """Sum of losses over batches plus penalty / 2 * ||weights||^2 for some weights.
 
     Parameters
     ----------
@@ -102,12 +102,24 @@ class PenalizedLoss:
 
     penalty : float
         Penalty.
+
+    others : sequence of (Tensor, float)
+        Further parameters that are penalized, each with its penalty.
     """
 
-    def __init__(self, loss, parameters, weights, penalty: float):
+    def __init__(
+        self,
+        loss,
+        parameters,
+        weights,
+        penalty: float,
+        others: Sequence[tuple[Tensor, float]] = (),
+    ):
         self.loss = loss
         self.parameters, self.weights = list(parameters), list(weights)
         self.penalty = penalty
+        self.penalized = [(self.weights, penalty)] if penalty else []
+        self.penalized += [([weight], own) for weight, own in others]
 
     def __call__(self, batch, share: float = 1.0) -> float:
         """Return the loss of a batch plus `share` of the penalty; set the gradients."""
@@ -115,15 +127,15 @@ class PenalizedLoss:
             parameter.grad = None
         loss = self.loss(batch)
         loss.backward()
-        penalty = share * self.penalty
-        if penalty == 0:
-            return loss.item()
-        # The gradient of the penalty is added directly, which needs no graph.
+        total = loss.item()
+        # The gradients of the penalties are added directly, which needs no graph.
         with torch.no_grad():
-            grads = [w.grad for w in self.weights]
-            torch._foreach_add_(grads, self.weights, alpha=penalty)
-            norms = torch._foreach_norm(self.weights)
-            return loss.item() + penalty / 2 * sum(n.item() ** 2 for n in norms)
+            for weights, penalty in self.penalized:
+                grads = [w.grad for w in weights]
+                torch._foreach_add_(grads, weights, alpha=share * penalty)
+                norms = torch._foreach_norm(weights)
+                total += share * penalty / 2 * sum(n.item() ** 2 for n in norms)
+        return total
 
 
 class Descent:

@@ -36,14 +36,18 @@ from torch import Tensor
 
 from .chunks import row_chunks
 from .conjugate_gradients import solve_columns
-from .normal_rows import implicit_means, implicit_values, parts
+from .normal_rows import implicit_means, implicit_values, parts, with_ones
 from .sparse import Pattern, sddmm, spmm
 
 # Initial standard deviation and variance of the factors
 _INITIAL_STD, _INITIAL_VARIANCE = 0.3, 0.05
 # Initial variances in the prior of a factor and of a bias, and of the noise, relative
-# to the variance of the ratings
-_FACTOR_VARIANCE, _BIAS_VARIANCE, _NOISE_VARIANCE = 0.1, 0.2, 0.7
+# to the variance of the ratings. With little noise at first, factors follow the ratings
+# before the prior may shrink them to nothing.
+_FACTOR_VARIANCE, _BIAS_VARIANCE, _NOISE_VARIANCE = 0.1, 0.2, 0.2
+# Smallest variance of the noise, relative to that of the ratings. Ratings without noise
+# would need more than the working precision.
+_SMALLEST_NOISE = 1e-5
 # Prior of C: one pseudo-observation of this variance for each factor and for the bias.
 # A handful of ratings then still have effects.
 _PRIOR_FACTOR_VARIANCE, _PRIOR_BIAS_VARIANCE = 1e-3, 0.2
@@ -69,21 +73,24 @@ class Triangle:
     def __init__(self, k: int, device: torch.device):
         self.k = k
         self.rows, self.columns = torch.triu_indices(k, k, device=device)
+        self.entries = self.rows * k + self.columns
         place = torch.zeros(k, k, dtype=torch.long, device=device)
         place[self.rows, self.columns] = torch.arange(len(self.rows), device=device)
-        self.place = torch.triu(place) + torch.triu(place, 1).T
+        self.place = (torch.triu(place) + torch.triu(place, 1).T).flatten()
 
     def pack(self, matrices: Tensor) -> Tensor:
         """Upper triangles of matrices of shape (n, k, k)."""
-        return matrices[:, self.rows, self.columns]
+        return matrices.flatten(1).index_select(1, self.entries)
 
     def unpack(self, packed: Tensor) -> Tensor:
         """Matrices of shape (n, k, k)."""
-        return packed[:, self.place.flatten()].view(-1, self.k, self.k)
+        return packed.index_select(1, self.place).view(-1, self.k, self.k)
 
     def outer(self, vectors: Tensor) -> Tensor:
         """Upper triangles of x x' for vectors x of shape (n, k)."""
-        return vectors[:, self.rows] * vectors[:, self.columns]
+        return vectors.index_select(1, self.rows) * vectors.index_select(
+            1, self.columns
+        )
 
     def counts(self, dtype: torch.dtype) -> Tensor:
         """How often an entry of a triangle occurs in the matrix: 1 or 2."""
@@ -175,8 +182,7 @@ class Moments:
         self.triangle = t = Triangle(mean.shape[1], mean.device)
         last = t.k - 1
         self.bias = mean[:, last]
-        self.z = mean.clone()
-        self.z[:, last] = 1
+        self.z = with_ones(mean)
         # E[z z']: the covariance of an entry of z with its last entry, 1, is 0.
         is_constant = t.columns == last
         self.products = t.outer(self.z)
@@ -269,6 +275,7 @@ class Conditional(NamedTuple):
         G, h, residual = moments.sums(pattern, ratings, weights)
         G = moments.triangle.unpack(G).to(precision.dtype)
         cholesky, info = torch.linalg.cholesky_ex(G / noise + precision)
+        cholesky[info > 0] = torch.eye(len(precision)).to(cholesky)
         covariance = torch.cholesky_inverse(cholesky)
         covariance[info > 0] = torch.nan
         log_det = -2 * cholesky.diagonal(dim1=1, dim2=2).log().sum(1)
@@ -469,8 +476,9 @@ class Factorization:
         )
         self.n_ratings = len(ratings)
         variance = (weights * ratings.square()).mean()
-        # Equal ratings have no variance.
-        self.noise = _NOISE_VARIANCE * torch.where(variance > 0, variance, 1.0)
+        variance = torch.where(variance > 0, variance, 1.0)  # if all ratings are equal
+        self.noise = _NOISE_VARIANCE * variance
+        self.smallest_noise = _SMALLEST_NOISE * float(variance)
         self.log_weights = float(weights.log().double().sum())
 
     def parameters(self) -> list[Tensor]:
@@ -490,8 +498,7 @@ class Factorization:
     def improve(self, side: Side, others: Side) -> None:
         """Maximize the evidence bound over one side and the noise variance."""
         errors = side.improve(others, self.noise)
-        smallest = torch.finfo(self.noise.dtype).tiny
-        self.noise.copy_((errors / self.n_ratings).clamp(min=smallest))
+        self.noise.copy_((errors / self.n_ratings).clamp(min=self.smallest_noise))
 
     def loss(self) -> float:
         """Negative evidence bound at the optimal noise variance."""
@@ -503,9 +510,8 @@ class Factorization:
     def predict(self, pattern: Pattern) -> Tensor:
         """Expected ratings at the entries of a pattern, minus the mean."""
         users, items = self.users.vectors.mean, self.items.vectors.mean
-        z = items.clone()
-        z[:, -1] = 1
-        return sddmm(pattern, users, z) + items[:, -1].index_select(0, pattern.col)
+        biases = items[:, -1].index_select(0, pattern.col)
+        return sddmm(pattern, users, with_ones(items)) + biases
 
 
 def fold_in(
@@ -602,7 +608,8 @@ def leave_out(
     # Sum of the links, for the division by the root of one rating less
     links = (means - prior.center) * counts.sqrt()
     fewer = (counts - 1).clamp(min=1).rsqrt()
-    noises = ratings.new_ones(pattern.nnz, 1) * torch.as_tensor(noise).view(-1, 1)
+    noises = torch.as_tensor(noise, dtype=dtype, device=ratings.device)
+    noises = noises.expand(pattern.nnz).unsqueeze(1)
     vectors, predicted = ratings.new_empty(pattern.nnz, t.k), torch.empty_like(ratings)
     for part in row_chunks(pattern.nnz, 3 * t.k**2):
         row, col = pattern.row[part], pattern.col[part]

@@ -337,6 +337,11 @@ def penalties_are_auto(params: Any) -> bool:
             "lambda_u and lambda_v must both be 'auto' or both be numbers, got "
             f"lambda_u={params.lambda_u!r} and lambda_v={params.lambda_v!r}."
         )
+    if is_auto[0] and not params.normalize_y:
+        raise ValueError(
+            "normalize_y=False needs lambda_u and lambda_v that are numbers: estimated "
+            "penalties do not depend on the unit of the ratings."
+        )
     return is_auto[0]
 
 

@@ -217,30 +217,15 @@ class BaselineTrainer(Trainer):
 
     def step(self, epoch, keep):
         lambda_u, lambda_v = self.penalties
-        W, R = self.ratings.matrix, self.ratings.matrix
-        weights = self.ratings.weights
-        W.data = np.ones(W.nnz) if weights is None else weights.copy()
-        R.data = (R.data - self.mean) * W.data
-        # Substitute b = (R 1 - W c) / D into W'1 c + W' b + lambda_v c = R'1.
-        D = W.sum(axis=1) + lambda_u
-        diagonal = W.sum(axis=0) + lambda_v
-        system = LinearOperator(
-            (len(diagonal), len(diagonal)),
-            matvec=lambda c: diagonal * c - W.T @ (W @ c / D),
-            dtype=np.float64,
-        )
-        inverse = LinearOperator(
-            system.shape, matvec=lambda x: x / diagonal, dtype=np.float64
-        )
-        target = R.sum(axis=0) - W.T @ (R.sum(axis=1) / D)
-        items, _ = cg(system, target, rtol=_TOLERANCE, M=inverse)
-        users = (R.sum(axis=1) - W @ items) / D
+        users, items = solve_effects(self.ratings, self.mean, lambda_u, lambda_v)
         self.users.copy_(torch.from_numpy(users))
         self.items.copy_(torch.from_numpy(items))
         error = self.ratings.values - self.mean - users[self.ratings.rows]
         error -= items[self.ratings.indices]
+        weights = self.ratings.weights
+        weights = np.ones(len(error)) if weights is None else weights
         penalty = lambda_u * users @ users + lambda_v * items @ items
-        return float(W.data @ error**2 + penalty) / 2
+        return float(weights @ error**2 + penalty) / 2
 
     def attributes(self) -> dict[str, Any]:
         lambda_u, lambda_v = self.penalties
@@ -268,6 +253,47 @@ class BaselineTrainer(Trainer):
             lambda_u = estimates[0] if lambda_u == "auto" else lambda_u
             lambda_v = estimates[1] if lambda_v == "auto" else lambda_v
         return lambda_u, lambda_v
+
+
+def solve_effects(
+    ratings: Ratings, mean: float, lambda_u: float, lambda_v: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Solve for the damped effects of users and items.
+
+    Parameters
+    ----------
+    ratings : Ratings
+        Ratings.
+
+    mean : float
+        Mean of the ratings.
+
+    lambda_u, lambda_v : float
+        Penalties on the squared effects of users and of items.
+
+    Returns
+    -------
+    users, items : ndarray of shape (n_users,) and (n_items,)
+        Effects.
+    """
+    W, R = ratings.matrix, ratings.matrix
+    weights = ratings.weights
+    W.data = np.ones(W.nnz) if weights is None else weights.copy()
+    R.data = (R.data - mean) * W.data
+    # Substitute b = (R 1 - W c) / D into W'1 c + W' b + lambda_v c = R'1.
+    D = W.sum(axis=1) + lambda_u
+    diagonal = W.sum(axis=0) + lambda_v
+    system = LinearOperator(
+        (len(diagonal), len(diagonal)),
+        matvec=lambda c: diagonal * c - W.T @ (W @ c / D),
+        dtype=np.float64,
+    )
+    inverse = LinearOperator(
+        system.shape, matvec=lambda x: x / diagonal, dtype=np.float64
+    )
+    target = R.sum(axis=0) - W.T @ (R.sum(axis=1) / D)
+    items, _ = cg(system, target, rtol=_TOLERANCE, M=inverse)
+    return (R.sum(axis=1) - W @ items) / D, items
 
 
 def estimate_penalties(ratings: Ratings, mean: float) -> tuple[float, float]:

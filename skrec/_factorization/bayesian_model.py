@@ -18,10 +18,15 @@ class BayesianModel(FactorModel):
 
     def __init__(self, fitted, device):
         super().__init__(fitted, device)
-        self.n_samples, self.k = fitted.user_prior_means_.shape
+        self.n_samples = fitted.user_bias_samples_.shape[1]
+        self.k = len(fitted.user_prior_mean_)
+        self.prior_mean = self._double(fitted.user_prior_mean_)
+        self.prior_precision = torch.linalg.inv(
+            self._double(fitted.user_prior_covariance_)
+        )
 
     def fold_in(self, rows):
-        pattern, ratings = self.pattern(rows), self._centered(rows)
+        pattern, ratings = self.pattern(rows), self._double(rows.data)
         dtype = self.item_factors.dtype
         vectors = self.item_factors.new_empty(rows.shape[0], self.n_samples, self.k)
         for at, part, entries in parts(pattern, self.k**2):
@@ -33,7 +38,7 @@ class BayesianModel(FactorModel):
         return FactorState(factors, self.tensor(biases))
 
     def left_out(self, rows):
-        pattern, ratings = self.pattern(rows), self._centered(rows)
+        pattern, ratings = self.pattern(rows), self._double(rows.data)
         predicted = torch.zeros_like(ratings)
         for _, part, entries in parts(pattern, self.k**2):
             for s in range(self.n_samples):
@@ -41,7 +46,7 @@ class BayesianModel(FactorModel):
                 offsets = ratings[entries] - problem["ratings"]
                 left_out = leave_out(**problem, links=self._links(s))
                 predicted[entries] += (left_out + offsets) / self.n_samples
-        return predicted.cpu().numpy() + self.fitted.intercept_
+        return predicted.cpu().numpy()
 
     def std_at(self, user, item):
         fitted, std = self.fitted, np.empty(len(user))
@@ -53,12 +58,12 @@ class BayesianModel(FactorModel):
             )
             sums = np.einsum("nsk,nsk->ns", p, q) * self.n_samples
             sums += fitted.user_bias_samples_[u] + fitted.item_bias_samples_[i]
-            std[part] = np.sqrt(sums.var(axis=1) + fitted.noise_variances_.mean())
+            std[part] = np.sqrt(sums.var(axis=1) + fitted.noise_variance_)
         return std
 
     def std(self, rows):
         n_samples = self.n_samples
-        pattern, ratings = self.pattern(rows), self._centered(rows)
+        pattern, ratings = self.pattern(rows), self._double(rows.data)
         std = np.empty(rows.shape)
         for at, part, entries in parts(pattern, rows.shape[1] * self.k):
             sums, squares, inner = torch.zeros(3, *part.shape, dtype=torch.float64)
@@ -74,29 +79,25 @@ class BayesianModel(FactorModel):
             # Variance of the conditional means, plus mean of the conditional variances
             between = squares / n_samples - (sums / n_samples).square()
             variance = between.clamp(min=0) + inner / n_samples
-            std[at] = np.sqrt(variance.numpy() + self.fitted.noise_variances_.mean())
+            std[at] = np.sqrt(variance.numpy() + self.fitted.noise_variance_)
         return std
-
-    def _centered(self, rows) -> Tensor:
-        return self._double(rows.data - self.fitted.intercept_)
 
     def _problem(self, s: int, pattern, ratings) -> dict[str, Any]:
         """Return the arguments of `condition` for users in some rows, sample s."""
         fitted = self.fitted
         factors = np.split(fitted.item_factors_, self.n_samples, axis=1)[s]
         vectors = self._double(np.column_stack([factors, np.ones(len(factors))]))
-        prior = self._double(fitted.user_prior_means_[s]).expand(pattern.shape[0], -1)
+        prior = self.prior_mean.expand(pattern.shape[0], -1)
         links = self._links(s)
         if links is not None:
             prior = prior + implicit_means(pattern, links)
-        precision = 1 / fitted.noise_variances_[s]
         return {
             "pattern": pattern,
             "ratings": ratings - self._item_biases(s).index_select(0, pattern.col),
             "vectors": vectors,
             "prior": prior,
-            "prior_precision": self._double(fitted.user_prior_precisions_[s]),
-            "rating_precisions": torch.full_like(ratings, precision),
+            "prior_precision": self.prior_precision,
+            "rating_precisions": torch.full_like(ratings, 1 / fitted.noise_variance_),
         }
 
     def _item_biases(self, s: int) -> Tensor:

@@ -2,69 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._core.gibbs import GibbsSampler
-from .._data.ratings import Scale
+from .._core.training import Stopping, iterate
+from .._core.variational import Factorization
 from .._fitting import Fit, Trainer
+from .variational_trainer import start_factorization
+
+# Stopping criterion of the variational fit. The decrease of the loss may pause before a
+# factor is found, as in BiasedMFRegressor.
+_STOPPING = Stopping(max_iter=50, tol=1e-3, n_iter_no_change=2)
 
 
 class Sample(NamedTuple):
-    """State of the Markov chain, on the scale of the ratings.
+    """State of the Markov chain.
 
     Attributes
     ----------
     users, items : ndarray of shape (n_users, k + 1) and (n_items, k + 1)
-        Vectors: factors followed by the bias. The vectors of the users and the biases
-        of the items are on the scale of the ratings; the factors of the items are not.
-        Products are therefore on the scale of the ratings.
+        Vectors: factors followed by the bias.
 
-    mean : ndarray of shape (k + 1,)
-        Prior mean of the users' vectors.
-
-    precision : ndarray of shape (k + 1, k + 1)
-        Precision matrix of that prior.
-
-    links : ndarray of shape (n_items, k + 1) or None
-        Contribution of each rated item to the prior mean.
-
-    noise_variance : float
-        Variance of the noise of the ratings.
+    links : ndarray of shape (n_items, k + 1) or (0, k + 1)
+        Contribution of each rated item to the prior mean of a user.
     """
 
     users: np.ndarray
     items: np.ndarray
-    mean: np.ndarray
-    precision: np.ndarray
-    links: np.ndarray | None
-    noise_variance: float
+    links: np.ndarray
 
     @classmethod
-    def take(cls, sampler: GibbsSampler, scale: float) -> Sample:
-        """Copy the state of a sampler whose ratings were divided by `scale`."""
+    def take(cls, sampler: GibbsSampler) -> Sample:
+        """Copy the state of a sampler."""
         users, items = sampler.users, sampler.items
-        item_vectors = items.vectors.cpu().numpy().copy()
-        item_vectors[:, -1] *= scale
-        return cls(
-            users.vectors.cpu().numpy() * scale,
-            item_vectors,
-            users.mean.cpu().numpy() * scale,
-            users.precision.cpu().numpy() / scale**2,
-            None if users.links is None else users.links.cpu().numpy() * scale,
-            scale**2 / float(sampler.rating_precision),
-        )
-
-    def at_zero(self) -> Sample:
-        """Return the sample with vectors of zeros, which predict the mean."""
-        users, items = np.zeros_like(self.users), np.zeros_like(self.items)
-        return self._replace(users=users, items=items)
+        tensors = users.vectors, items.vectors, users.prior.links
+        return cls(*(tensor.cpu().numpy().copy() for tensor in tensors))
 
 
 class GibbsTrainer(Trainer):
-    """Trainer that runs the sampler and collects samples.
+    """Trainer that runs the sampler from a variational fit and collects samples.
 
     Parameters
     ----------
@@ -77,18 +55,15 @@ class GibbsTrainer(Trainer):
     def __init__(self, fit: Fit):
         params = self.params = fit.estimator
         self.n_epochs = params.max_iter
-        self.intercept = fit.mean
-        # The priors of the sampler assume ratings with a standard deviation of 1.
-        self.scale = fit.known.rating_std_ or 1.0
-        values = Scale(self.intercept, self.scale).standardize(fit.ratings.values)
-        self.sampler = GibbsSampler(
-            *fit.tensors(replace(fit.ratings, values=values)),
+        start = start_factorization(
+            fit,
             params.n_factors,
-            np.random.default_rng(fit.draw_seed()),
-            implicit=params.implicit,
+            user_links=params.implicit,
+            item_links=params.implicit,
         )
+        _estimate(start)
+        self.sampler = GibbsSampler(start, np.random.default_rng(fit.draw_seed()))
         self.samples: list[Sample] = []
-        self.has_swept = False
 
     def parameters(self):
         return self.sampler.state()
@@ -97,37 +72,50 @@ class GibbsTrainer(Trainer):
         return [self.sampler.rng]
 
     def extras(self):
-        return {"samples": self.samples, "has_swept": self.has_swept}
+        return {"samples": self.samples}
 
     def step(self, epoch, keep):
-        error = self.sampler.sweep() * self.scale**2
+        error = self.sampler.sweep()
         keep()
-        self.has_swept = True
         after = epoch - self.params.burn_in
         if after >= 0 and after % self.params.thinning == 0 and np.isfinite(error):
-            self.samples.append(Sample.take(self.sampler, self.scale))
+            self.samples.append(Sample.take(self.sampler))
         return error
 
     def attributes(self) -> dict[str, Any]:
-        samples = self.samples
-        if not samples:
-            last = Sample.take(self.sampler, self.scale)
-            samples = [last if self.has_swept else last.at_zero()]
-        links = [sample.links for sample in samples if sample.links is not None]
-        users = np.stack([sample.users for sample in samples], axis=1)
-        items = np.stack([sample.items for sample in samples], axis=1)
-        user_biases, item_biases = users[:, :, -1].copy(), items[:, :, -1].copy()
+        samples = self.samples or [Sample.take(self.sampler)]
+        users, items, links = (np.stack(parts) for parts in zip(*samples, strict=True))
+        prior = self.sampler.users.prior
+        user_biases, item_biases = users[:, :, -1].T, items[:, :, -1].T
         return {
-            "intercept_": self.intercept,
+            "intercept_": 0.0,
             # Dividing makes the product of all samples the mean of their products.
-            "user_factors_": users[:, :, :-1].reshape(len(users), -1) / len(samples),
-            "item_factors_": items[:, :, :-1].reshape(len(items), -1),
-            "user_bias_samples_": user_biases,
-            "item_bias_samples_": item_biases,
+            "user_factors_": _side_by_side(users) / len(samples),
+            "item_factors_": _side_by_side(items),
+            "user_bias_samples_": user_biases.copy(),
+            "item_bias_samples_": item_biases.copy(),
             "user_biases_": user_biases.mean(axis=1),
             "item_biases_": item_biases.mean(axis=1),
-            "user_prior_means_": np.stack([sample.mean for sample in samples]),
-            "user_prior_precisions_": np.stack([s.precision for s in samples]),
-            "user_links_": np.stack(links) if links else None,
-            "noise_variances_": np.array([s.noise_variance for s in samples]),
+            "user_prior_mean_": prior.center.cpu().numpy().copy(),
+            "user_prior_covariance_": prior.covariance.cpu().numpy().copy(),
+            "user_links_": links if links.size else None,
+            "noise_variance_": self.sampler.noise_variance,
         }
+
+
+def _estimate(model: Factorization) -> None:
+    """Fit a factorization by variational Bayes, in place."""
+
+    def step(epoch, keep):
+        loss = model.sweep()
+        keep()
+        return loss
+
+    history = iterate(step, model.parameters(), _STOPPING)
+    if history.interrupt is not None:
+        raise history.interrupt
+
+
+def _side_by_side(vectors: np.ndarray) -> np.ndarray:
+    """Turn samples of shape (n_samples, n, k + 1) into factors (n, n_samples * k)."""
+    return vectors[:, :, :-1].swapaxes(0, 1).reshape(vectors.shape[1], -1)

@@ -32,7 +32,7 @@ class VariationalTrainer(Trainer):
     Parameters
     ----------
     fit : Fit
-        Fit whose estimator has the parameters `n_factors` and `fit_intercept`.
+        Fit of standardized ratings, whose estimator has the parameter `n_factors`.
 
     user_links, item_links : bool
         Whether the prior mean of a user depends on the rated items, and that of an item
@@ -43,29 +43,20 @@ class VariationalTrainer(Trainer):
         params = fit.estimator
         self.known, self.params = fit.known, params
         self.n_epochs = params.max_iter
-        self.intercept = fit.mean if params.fit_intercept else 0.0
+        self.intercept = fit.mean
         self.rating_weights = _rating_weights(fit)
-        n_users, n_items = fit.ratings.shape
-        k = params.n_factors
-        if fit.previous is not None:
-            k = _n_factors(fit.previous, params)
-        generator = make_generator(fit.draw_seed())
-        users, items = (
-            Vectors.draw(n, k, fit.dtype, generator) for n in fit.ratings.shape
+        previous, k = fit.previous, params.n_factors
+        if previous is not None:
+            k = _n_factors(previous, params)
+        self.model = start_factorization(
+            fit,
+            k,
+            self.intercept,
+            user_links=user_links,
+            item_links=item_links,
         )
-        user_prior = Prior.start(k, n_items * user_links, fit.dtype)
-        item_prior = Prior.start(k, n_users * item_links, fit.dtype)
-        if fit.previous is not None:
-            _continue(fit.previous, fit.ratings, items, user_prior, item_prior)
-        self.model = Factorization(
-            *fit.tensors(fit.training, self.intercept),
-            Vectors(*(t.to(fit.device) for t in users)),
-            Vectors(*(t.to(fit.device) for t in items)),
-            Prior(*(t.to(fit.device) for t in user_prior)),
-            Prior(*(t.to(fit.device) for t in item_prior)),
-        )
-        if fit.previous is not None:
-            self.model.noise.fill_(fit.previous.noise_variance_)
+        if previous is not None:
+            _continue(previous, fit.ratings, self.model)
         if fit.held_out is not None:
             self.held_out = fit.tensors(fit.held_out, self.intercept)
 
@@ -83,12 +74,12 @@ class VariationalTrainer(Trainer):
 
     def canonical(self) -> list[tuple[Vectors, Prior]]:
         """Users and items in the canonical bases, without negligible factors."""
-        users, items = self.model.users, self.model.items
-        noise = float(self.model.noise)
-        bases = canonical_bases(users.vectors, items.vectors, noise, _NEGLIGIBLE)
+        sides, noise = (self.model.users, self.model.items), float(self.model.noise)
+        users, items = (side.vectors for side in sides)
+        bases = canonical_bases(users, items, noise, _NEGLIGIBLE)
         return [
             transform(side.vectors, side.prior, basis)
-            for side, basis in zip((users, items), bases, strict=True)
+            for side, basis in zip(sides, bases, strict=True)
         ]
 
     def attributes(self) -> dict[str, Any]:
@@ -131,6 +122,34 @@ class VariationalTrainer(Trainer):
         return np.where(to_array(is_rated), means, self.known.global_mean_)
 
 
+def start_factorization(
+    fit: Fit,
+    n_factors: int,
+    intercept: float = 0.0,
+    *,
+    user_links: bool,
+    item_links: bool,
+) -> Factorization:
+    """Make a factorization of the training ratings minus an intercept, to be fitted.
+
+    The other parameters are those of `VariationalTrainer`.
+    """
+    generator = make_generator(fit.draw_seed())
+    n_users, n_items = fit.ratings.shape
+    users, items = (
+        Vectors.draw(n, n_factors, fit.dtype, generator) for n in (n_users, n_items)
+    )
+    user_prior = Prior.start(n_factors, n_items * user_links, fit.dtype)
+    item_prior = Prior.start(n_factors, n_users * item_links, fit.dtype)
+    return Factorization(
+        *fit.tensors(fit.training, intercept),
+        Vectors(*(t.to(fit.device) for t in users)),
+        Vectors(*(t.to(fit.device) for t in items)),
+        Prior(*(t.to(fit.device) for t in user_prior)),
+        Prior(*(t.to(fit.device) for t in item_prior)),
+    )
+
+
 def to_array(tensor: Tensor) -> np.ndarray:
     """Copy a tensor to a NumPy array."""
     return tensor.cpu().numpy().copy(order="C")
@@ -163,18 +182,18 @@ def _n_factors(old: Any, params: Any) -> int:
     return old.item_factors_.shape[1]
 
 
-def _continue(
-    old: Any,
-    ratings: Ratings,
-    items: Vectors,
-    user_prior: Prior,
-    item_prior: Prior,
-) -> None:
+def _continue(old: Any, ratings: Ratings, model: Factorization) -> None:
     """Overwrite the initial state of a fit with that of the previous fit.
 
     The first half step computes the users from the items, so that theirs is not needed.
     New items have the distribution of their prior.
     """
+    items, user_prior, item_prior = (
+        model.items.vectors,
+        model.users.prior,
+        model.items.prior,
+    )
+    model.noise.fill_(old.noise_variance_)
     for prior, side in (user_prior, "user"), (item_prior, "item"):
         for tensor, name in (prior.center, "mean"), (prior.covariance, "covariance"):
             tensor.copy_(as_tensor(getattr(old, f"{side}_prior_{name}_")))
@@ -185,15 +204,14 @@ def _continue(
         (item_prior.links, getattr(old, "user_links_", None), known_users),
     ]:
         if len(links) and source is not None:
-            links[new] = as_tensor(source[places]).to(links.dtype)
+            links[new] = as_tensor(source[places]).to(links)
     items.mean.copy_(item_prior.center)
     rows, columns = torch.triu_indices(*item_prior.covariance.shape)
     items.covariance.copy_(item_prior.covariance[rows, columns])
     new, places = known_items
-    dtype = items.mean.dtype
     factors, biases = old.item_factors_[places], old.item_biases_[places]
-    items.mean[new] = as_tensor(np.column_stack([factors, biases])).to(dtype)
-    items.covariance[new] = as_tensor(old._item_covariances[places]).to(dtype)
+    items.mean[new] = as_tensor(np.column_stack([factors, biases])).to(items.mean)
+    items.covariance[new] = as_tensor(old._item_covariances[places]).to(items.mean)
 
 
 def _matches(

@@ -25,8 +25,9 @@ class AutoRecRegressor(BaseRecommender):
     the vector to a code and reconstructs all ratings, including the missing ones, from
     the code. The time and memory of an epoch are proportional to the number of ratings.
 
-    See the Notes for details. With ``input_scaling=0`` and ``input_dropout=0`` this is
-    the model of [1]_.
+    By default, the network learns what damped effects of users and items leave of the
+    ratings. With ``baseline=False``, ``normalize_y=False``, ``input_scaling=0`` and
+    ``input_dropout=0`` this is the model of [1]_. See the Notes for details.
 
     Parameters
     ----------
@@ -45,11 +46,18 @@ class AutoRecRegressor(BaseRecommender):
     out_activation : str, default="identity"
         Activation function f of the output: "identity", "sigmoid", "tanh", "relu",
         "elu" or "selu". "sigmoid" and "tanh" are mapped onto the range of the training
-        ratings.
+        ratings. All but "identity" require ``baseline=False``.
 
-    alpha : float, default=150.0
+    baseline : bool, default=True
+        Whether to subtract damped user and item effects from the ratings, those of
+        `BaselineRegressor`, and to add effects to the output of the network. False
+        leaves the levels of users and items to the network, which is less accurate for
+        those with few ratings.
+
+    alpha : float or "auto", default="auto"
         Penalty lambda on the squared weights (weight decay), on the scale of the sum of
-        squared errors. Biases are not penalized.
+        squared errors. Biases are not penalized, except for effects. "auto" is 20 times
+        the square root of the mean number of ratings of a row, times the mean weight.
 
     solver : {"adam", "rprop", "lbfgs"}, default="adam"
         Optimizer. "rprop" and "lbfgs" use all ratings in each step. "lbfgs" does not
@@ -74,11 +82,16 @@ class AutoRecRegressor(BaseRecommender):
         Minimum relative decrease of the objective, or minimum increase of the
         validation score, that counts as an improvement.
 
+    normalize_y : bool, default=True
+        Whether to standardize the ratings inside the fit. Predictions are then the same
+        whatever the unit of the ratings. False uses the ratings as they are, as the
+        papers do.
+
     center_input : bool, default=False
-        Whether to subtract the global mean from the input, so that missing ratings
-        count as ratings at the mean. Recommended with ``kind="user"``. With
-        ``kind="item"`` the zeros of the raw input indicate which users did not rate,
-        which is more informative.
+        Whether to subtract the mean from the input, so that missing ratings count as
+        ratings at the mean (with effects: as predicted by them). With ``kind="item"``
+        the zeros of the input indicate which users did not rate, which is more
+        informative. For ``kind="user"`` without `baseline`, True is recommended.
 
     input_scaling : float, default=0.5
         Exponent of the input scaling: each input row is divided by its number of
@@ -146,8 +159,16 @@ class AutoRecRegressor(BaseRecommender):
     item_biases_ : ndarray of shape (n_items,)
         Biases of the items.
 
+    user_effects_, item_effects_ : ndarray of shape (n_users,), (n_items,) or None
+        Effects that are subtracted from the ratings in the input; None without
+        `baseline`.
+
     intercept_ : float
-        Always 0, since the biases include the global mean.
+        Mean of the ratings on the scale of the model (0 with `normalize_y`). Without
+        `baseline` it is 0, since the biases include the mean.
+
+    alpha_ : float
+        Penalty that was used.
 
     encoder_coefs_ : list of ndarray
         Encoder weights: V of shape (n_users, k_1), or (n_items, k_1) with
@@ -190,19 +211,41 @@ class AutoRecRegressor(BaseRecommender):
 
     The weights of further layers and of texts are penalized in the same way. The output
     biases b are `user_biases_` with ``kind="item"`` and `item_biases_` with
-    ``kind="user"``; the biases of the other side are 0.
+    ``kind="user"``.
+
+    With `normalize_y`, the ratings are standardized, and the network sees them with the
+    mean 3.5 and the standard deviation 0.9. Factors and biases predict standardized
+    ratings if f is the identity: a prediction is `global_mean_` plus `rating_std_`
+    times the sum of `intercept_`, both biases and the product of the factors.
+
+    With `baseline`, the damped effects b of users and c of items are estimated from the
+    ratings as by `BaselineRegressor`. The rows r are the residuals of the ratings. With
+    `normalize_y`, they are scaled to the mean and standard deviation above, otherwise
+    the global mean is added. For ``kind="item"``, the model is
+
+    .. math:: \hat r_{ui} = \mu + c_i + b_u + w_u' (g(V r_i + \mu_1) - g(\mu_1))
+
+    where :math:`w_u` is a row of W. The code of an empty row is subtracted, so that the
+    effects alone predict a row without information. The bias :math:`b_u` starts at the
+    effect of the user, and its penalty :math:`\lambda_U b_u^2` is that of the effects.
+    For ``kind="user"``, users and items change places. Without `baseline`, no code is
+    subtracted, and the biases of the rows that are encoded are 0. `user_means_` and
+    `item_means_` are the global mean plus the effect, as in `BaselineRegressor`.
 
     With item texts, h has additional inputs, as in [2]_: the tf-idf of the text,
     reduced to `text_components` components by a singular value decomposition. A
     cold-start item, without ratings, then has its own code. To train the network for
-    such items, each step drops all ratings of a tenth of the items from the input. This
-    is not done with ``solver="lbfgs"``, which needs a deterministic loss.
+    such items, each step drops all ratings of a tenth of the items from the input, and
+    their effect from the baseline. This is not done with ``solver="lbfgs"``, which
+    needs a deterministic loss.
 
     In `predict`, each row of a matrix is a new user described by that row alone. With
-    ``kind="user"`` the network is evaluated. With ``kind="item"`` the user's decoder
-    row is the ridge regression of the ratings on the codes of the items, with penalty
-    lambda / 2. This is the solution to which training would converge for that row. If f
-    is not the identity, the Gauss-Newton method is used.
+    ``kind="user"`` the network is evaluated, and the user's effect is the sum of the
+    row's residuals divided by their number plus the penalty. With ``kind="item"`` the
+    user's decoder row is the ridge regression of the ratings on the codes of the items,
+    with penalty lambda / 2, and with the effect of the user as intercept, which has the
+    penalty of the effects. This is the solution to which training would converge for
+    that row. If f is not the identity, the Gauss-Newton method is used.
 
     `score` of a matrix without y predicts each rating from the other ratings in its
     row. This leave-one-out prediction is exact unless ``kind="item"`` and f is not the
@@ -226,19 +269,19 @@ class AutoRecRegressor(BaseRecommender):
     >>> R = make_ratings(n_users=300, n_items=100, random_state=0).R
     >>> model = AutoRecRegressor(hidden_layer_sizes=20, alpha=10, random_state=0)
     >>> round(model.fit(R[:250]).score(R[250:]), 1)
-    0.3
+    0.4
     >>> model.recommend(R[250:251], n_items=3).round(1)
        user  item  rating
-    0     0    70     4.3
-    1     0    44     4.3
-    2     0     8     4.2
+    0     0     8     4.6
+    1     0    73     4.5
+    2     0    44     4.5
 
     Samples can also be single ratings, given as user-item pairs:
 
     >>> model.fit([["ann", "up"], ["ann", "alien"], ["bob", "up"]], [5, 2, 4])
     AutoRecRegressor(...)
     >>> model.predict([["bob", "alien"], ["eve", "up"]]).round(1)
-    array([3.9, 3.9])
+    array([2.5, 4.3])
     """
 
     _divergence_remedy = "Lower learning_rate_init or raise alpha"
@@ -254,11 +297,13 @@ class AutoRecRegressor(BaseRecommender):
         ],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "out_activation": [StrOptions(set(ACTIVATIONS))],
-        "alpha": [Interval(Real, 0, None, closed="left")],
+        "baseline": ["boolean"],
+        "alpha": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "solver": [StrOptions({"adam", "rprop", "lbfgs"})],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "learning_rate": [StrOptions(set(SCHEDULES))],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "normalize_y": ["boolean"],
         "center_input": ["boolean"],
         "input_scaling": [Interval(Real, 0, 1, closed="both")],
         "input_dropout": [Interval(Real, 0, 1, closed="left")],
@@ -276,13 +321,15 @@ class AutoRecRegressor(BaseRecommender):
         hidden_layer_sizes: int | Sequence[int] = (500,),
         activation: str = "sigmoid",
         out_activation: str = "identity",
-        alpha: float = 150.0,
+        baseline: bool = True,
+        alpha: float | Literal["auto"] = "auto",
         solver: Literal["adam", "rprop", "lbfgs"] = "adam",
         batch_size: int | None = None,
         learning_rate: Literal["constant", "linear", "cosine"] = "linear",
         learning_rate_init: float = 0.003,
         max_iter: int = 150,
         tol: float = 1e-5,
+        normalize_y: bool = True,
         center_input: bool = False,
         input_scaling: float = 0.5,
         input_dropout: float = 0.5,
@@ -302,6 +349,7 @@ class AutoRecRegressor(BaseRecommender):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.out_activation = out_activation
+        self.baseline = baseline
         self.alpha = alpha
         self.solver = solver
         self.batch_size = batch_size
@@ -309,6 +357,7 @@ class AutoRecRegressor(BaseRecommender):
         self.learning_rate_init = learning_rate_init
         self.max_iter = max_iter
         self.tol = tol
+        self.normalize_y = normalize_y
         self.center_input = center_input
         self.input_scaling = input_scaling
         self.input_dropout = input_dropout
@@ -382,6 +431,12 @@ array} of shape (n_users, n_items)
             raise ValueError(
                 "hidden_layer_sizes must be a positive integer or a sequence of them, "
                 f"got {self.hidden_layer_sizes!r}."
+            )
+        if self.baseline and self.out_activation != "identity":
+            raise ValueError(
+                f"out_activation={self.out_activation!r} cannot reconstruct what "
+                "effects leave of the ratings: use baseline=False, or "
+                "out_activation='identity'."
             )
         if self.solver != "adam" and self.batch_size is not None:
             raise ValueError(
