@@ -45,7 +45,7 @@ def small(cls, **params):
         sizes = {"lambda_u": 1.0, "lambda_v": 1.0}
     elif issubclass(cls, BayesianMFRegressor):
         sizes = {"n_factors": 2, "max_iter": 8, "burn_in": 1, "thinning": 3}
-    elif issubclass(cls, (BiasedMFRegressor, SVDppRegressor)):
+    elif issubclass(cls, (BiasedMFRegressor, LLORMARegressor, SVDppRegressor)):
         sizes = {"n_factors": 2, "max_iter": 10}
     else:
         sizes = {"n_factors": 2, "lambda_u": 1.0, "lambda_v": 1.0, "max_iter": 5}
@@ -90,6 +90,7 @@ MODELS = [
     small(BayesianMFRegressor, implicit=True),
     small(BiasedMFRegressor, lambda_u=1.0, lambda_v=1.0),
     small(SVDppRegressor, lambda_u=1.0, lambda_v=1.0),
+    small(LLORMARegressor, lambda_u=1.0, lambda_v=1.0),
 ]
 
 
@@ -98,7 +99,7 @@ def name_of(estimator):
     names = [type(estimator).__name__, getattr(estimator, "kind", "")]
     if getattr(estimator, "implicit", False) is True:
         names.append("implicit")
-    if isinstance(estimator, (BiasedMFRegressor, SVDppRegressor)):
+    if isinstance(estimator, (BiasedMFRegressor, LLORMARegressor, SVDppRegressor)):
         names.append("" if estimator.lambda_u == "auto" else "ridge")
     return "".join(names)
 

@@ -39,7 +39,7 @@ EXCEPTIONS = {
     "item_texts": ("AutoRec", 'only with kind="item"'),
     "kind": ("RBM", "cases, not rows to reconstruct"),
     "lambda_u": ("Baseline BiasedMF LLORMA SVDpp", "auto, other vectors"),
-    "lambda_v": ("Baseline BiasedMF CDL CTR ConvMF PMF SVDpp", "auto, other means"),
+    "lambda_v": ("Baseline CDL CTR ConvMF PMF", "no auto, other means"),
     "learning_rate_init": ("CDL ConvMF", "a constant step size"),
     "loss_curve_": ("AutoRec Baseline BayesianMF LLORMA RBM", "other losses"),
     "max_iter": (
@@ -60,7 +60,7 @@ EXCEPTIONS = {
     "user_prior_covariance_": ("BayesianMF", "always estimated"),
     "user_prior_mean_": ("BayesianMF", "always estimated"),
     "user_factors_": (
-        "AutoRec Baseline BayesianMF BiasedMF RBM SVDpp",
+        "AutoRec Baseline BayesianMF BiasedMF LLORMA RBM SVDpp",
         "adds where they come from",
     ),
     "validation_scores_": ("Baseline BayesianMF LLORMA", "always empty, per model"),

@@ -48,6 +48,7 @@ LEAST_SQUARES = {
     "tol": 1e-4,
     "normalize_y": False,
 }
+LOCAL_LEAST_SQUARES = LEAST_SQUARES | {"tol": 1e-3}
 MF_PENALTIES = {"lambda_u": [20, 40, 80]}
 LOCAL_PENALTIES = {"local_penalty": [0.1, 0.2, 0.4]}
 IMPLICIT_PENALTIES = {"lambda_y": [80, 160, 320]}
@@ -158,7 +159,7 @@ def systems(dataset):
     biased = BiasedMFRegressor(**LEAST_SQUARES)
     yield line("BiasedMF", dataset, biased, MF_PENALTIES)
     yield from rbm(dataset)
-    llorma = LLORMARegressor(normalize_y=False)
+    llorma = LLORMARegressor(**LOCAL_LEAST_SQUARES)
     yield line("LLORMA", dataset, llorma, LOCAL_PENALTIES)
     yield line("I-AutoRec", dataset, plain_item(), ALPHAS)
 

@@ -608,7 +608,8 @@ def leave_out(
     # Sum of the links, for the division by the root of one rating less
     links = (means - prior.center) * counts.sqrt()
     fewer = (counts - 1).clamp(min=1).rsqrt()
-    noises = ratings.new_ones(pattern.nnz, 1) * torch.as_tensor(noise).view(-1, 1)
+    noises = torch.as_tensor(noise, dtype=dtype, device=ratings.device)
+    noises = noises.expand(pattern.nnz).unsqueeze(1)
     vectors, predicted = ratings.new_empty(pattern.nnz, t.k), torch.empty_like(ratings)
     for part in row_chunks(pattern.nnz, 3 * t.k**2):
         row, col = pattern.row[part], pattern.col[part]
