@@ -52,7 +52,8 @@ def small(cls, **params):
     if issubclass(cls, SVDppRegressor):
         sizes |= {"lambda_y": 1.0}
     if issubclass(cls, LLORMARegressor):
-        sizes |= {"n_models": 2}
+        # With two factors, no mean of models leaves the range of the ratings.
+        sizes |= {"n_models": 2, "n_factors": 3}
     # The default max_df removes most words of a handful of texts.
     if issubclass(cls, CTRRegressor):
         sizes |= {"lda_max_iter": 2, "vectorizer": CountVectorizer()}

@@ -146,7 +146,8 @@ def test_local_models_are_weighted_factorizations(R, weighted):
 
 @both_solvers
 def test_folding_in_recovers_converged_users(R, solver):
-    model = make(tol=1e-9, max_iter=3000, dtype="float64", **solver).fit(R)
+    params = {"n_models": 2, "tol": 1e-9, "max_iter": 3000, "dtype": "float64"}
+    model = make(**params, **solver).fit(R)
     np.testing.assert_allclose(model.predict(R), formula(model), atol=0.02)
     np.testing.assert_allclose(model.transform(R), model.user_factors_, atol=1e-2)
 
