@@ -5,7 +5,7 @@ from helpers import Interrupt, standardized, to_ratings, without_one
 from sklearn.metrics import r2_score
 
 from skrec import LLORMARegressor
-from skrec._core.variational import Factorization, Prior, Vectors
+from skrec._core.variational import Factorization, NormalPrior, Vectors
 from skrec._factorization.alternation import Alternation
 from skrec._factorization.llorma_trainer import LLORMATrainer, VariationalBayes
 from skrec._fitting import Fit
@@ -128,8 +128,9 @@ def test_local_models_are_weighted_factorizations(R, weighted):
     weights = torch.tensor((near * sample_weight.data)[near > 0])
     generator = torch.Generator().manual_seed(0)
     generator.set_state(state)
-    users, items = (Vectors.draw(n, 3, torch.float64, generator) for n in R.shape)
-    priors = [Prior.start(3, 0, torch.float64) for _ in range(2)]
+    cpu = torch.device("cpu")
+    users, items = (Vectors.draw(n, 3, torch.float64, generator, cpu) for n in R.shape)
+    priors = [NormalPrior.start(3, 0, torch.float64, cpu) for _ in range(2)]
     expected = Factorization(pattern, ratings, weights, users, items, *priors)
     for _ in range(5):
         expected.sweep()

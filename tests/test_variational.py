@@ -9,20 +9,21 @@ from sklearn.base import clone
 import skrec._core.chunks
 from skrec import BayesianMFRegressor, BiasedMFRegressor, SVDppRegressor
 from skrec._core import variational
+from skrec._core.canonical import canonical_bases, transform
 from skrec._core.sparse import Pattern
+from skrec._core.symmetric import Triangle
 from skrec._core.variational import (
     Factorization,
     Moments,
-    Prior,
+    NormalPrior,
     Side,
-    Triangle,
     Vectors,
-    canonical_bases,
-    transform,
 )
 from skrec.datasets import make_ratings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*stopped at max_iter")
+
+CPU = torch.device("cpu")
 
 ESTIMATORS = [
     BiasedMFRegressor(random_state=0),
@@ -45,9 +46,11 @@ def make_factorization(links=(False, False), weighted=False, k=3, seed=0):
     )
     weights = torch.tensor(rng.uniform(0.5, 2, matrix.nnz)) if weighted else None
     generator = torch.Generator().manual_seed(seed)
-    users, items = (Vectors.draw(n, k, torch.float64, generator) for n in matrix.shape)
+    users, items = (
+        Vectors.draw(n, k, torch.float64, generator, CPU) for n in matrix.shape
+    )
     counts = [n * has for n, has in zip(matrix.shape[::-1], links, strict=True)]
-    priors = [Prior.start(k, n, torch.float64) for n in counts]
+    priors = [NormalPrior.start(k, n, torch.float64, CPU) for n in counts]
     ratings = torch.tensor(matrix.data)
     return Factorization(pattern, ratings, weights, users, items, *priors)
 
@@ -77,7 +80,7 @@ def test_evidence_bound_is_that_of_the_definition():
         loss = model.sweep()
     side_u, side_i = model.users, model.items
     noise = float(model.noise)
-    triangle = Triangle(4, torch.device("cpu"))
+    triangle = Triangle(4, CPU)
     covariances = [
         triangle.unpack(side.vectors.covariance).numpy() for side in (side_u, side_i)
     ]
@@ -142,7 +145,7 @@ def test_canonical_bases():
     )
     before = sides[0].vectors.mean[:, :-1] @ sides[1].vectors.mean[:, :-1].T
     torch.testing.assert_close(U[:, :-1] @ V[:, :-1].T, before)
-    triangle = Triangle(4, torch.device("cpu"))
+    triangle = Triangle(4, CPU)
     moments = U.T @ U / len(U) + triangle.unpack(S.mean(0, keepdim=True))[0]
     factors = moments[:-1, :-1]
     torch.testing.assert_close(factors, torch.diag(factors.diagonal()))
@@ -246,7 +249,7 @@ def test_standard_deviations_are_those_of_the_definition(data):
     model = BiasedMFRegressor(dtype="float64", random_state=0).fit(data)
     loaded = model._predictor().model
     k = model.user_factors_.shape[1]
-    triangle = Triangle(k + 1, torch.device("cpu"))
+    triangle = Triangle(k + 1, CPU)
     S = triangle.unpack(torch.tensor(model._item_covariances)).numpy()
     L = np.linalg.inv(model.user_prior_covariance_)
     u, i = 3, data[[3]].indices[0]

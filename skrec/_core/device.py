@@ -84,6 +84,11 @@ def as_tensor(array: np.ndarray, device: torch.device | None = None) -> torch.Te
     return torch.as_tensor(np.require(array, requirements="W"), device=device)
 
 
+def to_array(tensor: torch.Tensor) -> np.ndarray:
+    """Copy a tensor on any device to an array."""
+    return tensor.cpu().numpy().copy(order="C")
+
+
 def available_memory() -> float:
     """Free main memory in bytes; infinite if unknown."""
     try:

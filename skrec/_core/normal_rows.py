@@ -26,6 +26,7 @@ from torch import Tensor
 
 from .chunks import row_chunks
 from .sparse import Pattern, sddmm, spmm
+from .symmetric import Triangle
 
 
 class Posterior(NamedTuple):
@@ -123,13 +124,10 @@ def condition(
     -------
     posterior : Posterior
     """
-    k = vectors.shape[1]
-    # z z' is symmetric: the SpMM sums its upper triangle, `place` spreads it to k x k.
-    a, b = torch.triu_indices(k, k, device=vectors.device)
-    place = torch.zeros(k, k, dtype=torch.long, device=vectors.device)
-    place[a, b] = place[b, a] = torch.arange(len(a), device=vectors.device)
-    sums = spmm(pattern, rating_precisions, vectors[:, a] * vectors[:, b])
-    A = sums[:, place.flatten()].view(-1, k, k) + prior_precision  # (1)
+    # z z' is symmetric: the SpMM sums its upper triangle.
+    triangle = Triangle(vectors.shape[1], vectors.device)
+    sums = spmm(pattern, rating_precisions, triangle.outer(vectors))
+    A = triangle.unpack(sums) + prior_precision  # (1)
     # The vector in parentheses in (2)
     target = (
         spmm(pattern, rating_precisions * ratings, vectors) + prior @ prior_precision

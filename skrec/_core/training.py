@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -292,6 +292,26 @@ def iterate(
     if validate is not None or history.reason in ("diverged", "interrupted"):
         snapshot.restore()
     return history
+
+
+def run_sweeps(
+    model: Any, stopping: Stopping, keep: Callable[[], None] = lambda: None
+) -> None:
+    """Improve a model by its method `sweep` until the loss that it returns settles.
+
+    The model also has the method `parameters`. `keep` is called after each sweep. An
+    interrupt is raised again.
+    """
+
+    def step(epoch, keep_sweep):
+        loss = model.sweep()
+        keep_sweep()
+        keep()
+        return loss
+
+    history = iterate(step, model.parameters(), stopping)
+    if history.interrupt is not None:
+        raise history.interrupt
 
 
 class _Watch:

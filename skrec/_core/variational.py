@@ -38,6 +38,7 @@ from .chunks import row_chunks
 from .conjugate_gradients import solve_columns
 from .normal_rows import implicit_means, implicit_values, parts, with_ones
 from .sparse import Pattern, sddmm, spmm
+from .symmetric import Triangle
 
 # Initial standard deviation and variance of the factors
 _INITIAL_STD, _INITIAL_VARIANCE = 0.3, 0.05
@@ -52,49 +53,10 @@ _SMALLEST_NOISE = 1e-5
 # A handful of ratings then still have effects.
 _PRIOR_FACTOR_VARIANCE, _PRIOR_BIAS_VARIANCE = 1e-3, 0.2
 # Precision of the prior of the center, initial precision of the links and its range
-_CENTER_PRECISION, _LINK_PRECISION = 0.1, 100.0
+_CENTER_PRECISION, LINK_PRECISION = 0.1, 100.0
 _LINK_PRECISIONS = 1.0, 1e5
 # Tolerance of the conjugate gradients of the links
 _TOLERANCE = 1e-2
-
-
-class Triangle:
-    """Layout of symmetric k x k matrices as rows of their upper triangles.
-
-    Parameters
-    ----------
-    k : int
-        Number of rows and columns of a matrix.
-
-    device : torch.device
-        Device of the matrices.
-    """
-
-    def __init__(self, k: int, device: torch.device):
-        self.k = k
-        self.rows, self.columns = torch.triu_indices(k, k, device=device)
-        self.entries = self.rows * k + self.columns
-        place = torch.zeros(k, k, dtype=torch.long, device=device)
-        place[self.rows, self.columns] = torch.arange(len(self.rows), device=device)
-        self.place = (torch.triu(place) + torch.triu(place, 1).T).flatten()
-
-    def pack(self, matrices: Tensor) -> Tensor:
-        """Upper triangles of matrices of shape (n, k, k)."""
-        return matrices.flatten(1).index_select(1, self.entries)
-
-    def unpack(self, packed: Tensor) -> Tensor:
-        """Matrices of shape (n, k, k)."""
-        return packed.index_select(1, self.place).view(-1, self.k, self.k)
-
-    def outer(self, vectors: Tensor) -> Tensor:
-        """Upper triangles of x x' for vectors x of shape (n, k)."""
-        return vectors.index_select(1, self.rows) * vectors.index_select(
-            1, self.columns
-        )
-
-    def counts(self, dtype: torch.dtype) -> Tensor:
-        """How often an entry of a triangle occurs in the matrix: 1 or 2."""
-        return 1 + (self.rows != self.columns).to(dtype)
 
 
 class Vectors(NamedTuple):
@@ -114,17 +76,22 @@ class Vectors(NamedTuple):
 
     @classmethod
     def draw(
-        cls, n: int, n_factors: int, dtype: torch.dtype, generator: torch.Generator
+        cls,
+        n: int,
+        n_factors: int,
+        dtype: torch.dtype,
+        generator: torch.Generator,
+        device: torch.device,
     ) -> Vectors:
-        """Draw initial distributions, on the CPU. The biases are 0."""
+        """Draw initial distributions with a generator on the CPU. The biases are 0."""
         mean = torch.zeros(n, n_factors + 1, dtype=dtype)
         mean[:, :-1].normal_(0, _INITIAL_STD, generator=generator)
         eye = torch.eye(n_factors + 1, dtype=dtype).unsqueeze(0)
         packed = Triangle(n_factors + 1, mean.device).pack(_INITIAL_VARIANCE * eye)
-        return cls(mean, packed.repeat(n, 1))
+        return cls(mean.to(device), packed.repeat(n, 1).to(device))
 
 
-class Prior(NamedTuple):
+class NormalPrior(NamedTuple):
     """Normal prior of the vectors of one side.
 
     Attributes
@@ -148,15 +115,19 @@ class Prior(NamedTuple):
     link_precision: Tensor
 
     @classmethod
-    def start(cls, n_factors: int, n_links: int, dtype: torch.dtype) -> Prior:
-        """Initial prior for ratings of variance 1, on the CPU."""
-        variances = torch.full((n_factors + 1,), _FACTOR_VARIANCE, dtype=dtype)
+    def start(
+        cls, n_factors: int, n_links: int, dtype: torch.dtype, device: torch.device
+    ) -> NormalPrior:
+        """Initial prior for ratings of variance 1."""
+        variances = torch.full(
+            (n_factors + 1,), _FACTOR_VARIANCE, dtype=dtype, device=device
+        )
         variances[-1] = _BIAS_VARIANCE
         return cls(
             torch.zeros_like(variances),
             torch.diag(variances),
-            torch.zeros(n_links, n_factors + 1, dtype=dtype),
-            torch.full_like(variances, _LINK_PRECISION),
+            variances.new_zeros(n_links, n_factors + 1),
+            torch.full_like(variances, LINK_PRECISION),
         )
 
     def means(self, pattern: Pattern) -> Tensor:
@@ -296,7 +267,7 @@ class Side:
     vectors : Vectors
         Initial distributions, changed in place.
 
-    prior : Prior
+    prior : NormalPrior
         Initial prior, changed in place.
     """
 
@@ -306,7 +277,7 @@ class Side:
         ratings: Tensor,
         weights: Tensor,
         vectors: Vectors,
-        prior: Prior,
+        prior: NormalPrior,
     ):
         self.pattern, self.ratings, self.weights = pattern, ratings, weights
         self.vectors, self.prior = vectors, prior
@@ -454,7 +425,7 @@ class Factorization:
     users, items : Vectors
         Initial distributions, changed in place.
 
-    user_prior, item_prior : Prior
+    user_prior, item_prior : NormalPrior
         Initial priors, changed in place.
     """
 
@@ -465,8 +436,8 @@ class Factorization:
         weights: Tensor | None,
         users: Vectors,
         items: Vectors,
-        user_prior: Prior,
-        item_prior: Prior,
+        user_prior: NormalPrior,
+        item_prior: NormalPrior,
     ):
         weights = torch.ones_like(ratings) if weights is None else weights
         order = pattern.order
@@ -516,7 +487,7 @@ class Factorization:
 
 def fold_in(
     moments: Moments,
-    prior: Prior,
+    prior: NormalPrior,
     noise: float,
     pattern: Pattern,
     ratings: Tensor,
@@ -529,7 +500,7 @@ def fold_in(
     moments : Moments
         Moments of the items.
 
-    prior : Prior
+    prior : NormalPrior
         Prior of the users, in double precision.
 
     noise : float
@@ -559,7 +530,7 @@ def fold_in(
 
 def leave_out(
     moments: Moments,
-    prior: Prior,
+    prior: NormalPrior,
     noise: float | Tensor,
     pattern: Pattern,
     ratings: Tensor,
@@ -576,7 +547,7 @@ def leave_out(
     moments : Moments
         Moments of the items.
 
-    prior : Prior
+    prior : NormalPrior
         Prior of the users, in double precision.
 
     noise : float or Tensor of shape (nnz,)
@@ -625,73 +596,3 @@ def leave_out(
         vectors[part] = torch.linalg.solve(A, target.unsqueeze(-1)).squeeze(-1)
         predicted[part] = (z * vectors[part]).sum(1) + moments.bias[col]
     return vectors, predicted
-
-
-def canonical_bases(
-    users: Vectors, items: Vectors, noise: float, negligible: float
-) -> tuple[Tensor, Tensor]:
-    """Find bases in which the factors are uncorrelated, in descending order.
-
-    Products of factors do not change. In the new bases both sides have the same,
-    diagonal second moments. Their product is the mean square of a factor's part of a
-    rating; the factors whose part is negligible relative to the noise variance are
-    dropped.
-
-    Parameters
-    ----------
-    users, items : Vectors
-        Distributions of the vectors.
-
-    noise : float
-        Noise variance.
-
-    negligible : float
-        Mean square, relative to the noise variance, below which a factor is dropped. At
-        least one factor is kept.
-
-    Returns
-    -------
-    to_users, to_items : Tensor of shape (n_kept + 1, k), in double precision
-        Maps of the vectors, which leave the biases as they are.
-    """
-    A, B = (_second_moments(side)[:-1, :-1] for side in (users, items))
-    root = torch.linalg.cholesky(A)
-    squares, basis = torch.linalg.eigh(root.T @ B @ root)
-    squares, basis = squares.flip(0), basis.flip(1)
-    n_kept = max(1, int((squares > negligible * noise).sum()))
-    scale = squares[:n_kept].clamp(min=torch.finfo(A.dtype).tiny) ** 0.25
-    basis = basis[:, :n_kept]
-    to_users = torch.linalg.solve_triangular(root.T, basis, upper=True) * scale
-    to_items = root @ basis / scale
-    return _with_bias(to_users.T), _with_bias(to_items.T)
-
-
-def transform(vectors: Vectors, prior: Prior, basis: Tensor) -> tuple[Vectors, Prior]:
-    """Apply the linear map of `canonical_bases` to the vectors of a side."""
-    old, new = (Triangle(n, vectors.mean.device) for n in reversed(basis.shape))
-    basis = basis.to(vectors.mean)
-    covariance = torch.cat(
-        [
-            new.pack(basis @ old.unpack(vectors.covariance[rows]) @ basis.T)
-            for rows in row_chunks(len(vectors.mean), 2 * old.k**2)
-        ]
-    )
-    return Vectors(vectors.mean @ basis.T, covariance), Prior(
-        basis @ prior.center,
-        basis @ prior.covariance @ basis.T,
-        prior.links @ basis.T,
-        torch.full_like(basis[:, 0], _LINK_PRECISION),
-    )
-
-
-def _second_moments(vectors: Vectors) -> Tensor:
-    """Mean over all rows of the expected products of the entries of a vector."""
-    mean, covariance = (t.double() for t in vectors)
-    triangle = Triangle(mean.shape[1], mean.device)
-    average = triangle.unpack(covariance.mean(0, keepdim=True))[0]
-    return mean.T @ mean / len(mean) + average
-
-
-def _with_bias(basis: Tensor) -> Tensor:
-    """Extend a map of factors to vectors whose bias it does not change."""
-    return torch.block_diag(basis, basis.new_ones(1, 1))

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._core.device import to_array
 from .._core.gibbs import GibbsSampler
-from .._core.training import Stopping, iterate
-from .._core.variational import Factorization
+from .._core.training import Stopping, run_sweeps
 from .._fitting import Fit, Trainer
 from .variational_trainer import start_factorization
 
@@ -38,7 +38,7 @@ class Sample(NamedTuple):
         """Copy the state of a sampler."""
         users, items = sampler.users, sampler.items
         tensors = users.vectors, items.vectors, users.prior.links
-        return cls(*(tensor.cpu().numpy().copy() for tensor in tensors))
+        return cls(*map(to_array, tensors))
 
 
 class GibbsTrainer(Trainer):
@@ -61,7 +61,7 @@ class GibbsTrainer(Trainer):
             user_links=params.implicit,
             item_links=params.implicit,
         )
-        _estimate(start)
+        run_sweeps(start, _STOPPING)
         self.sampler = GibbsSampler(start, np.random.default_rng(fit.draw_seed()))
         self.samples: list[Sample] = []
 
@@ -96,24 +96,11 @@ class GibbsTrainer(Trainer):
             "item_bias_samples_": item_biases.copy(),
             "user_biases_": user_biases.mean(axis=1),
             "item_biases_": item_biases.mean(axis=1),
-            "user_prior_mean_": prior.center.cpu().numpy().copy(),
-            "user_prior_covariance_": prior.covariance.cpu().numpy().copy(),
+            "user_prior_mean_": to_array(prior.center),
+            "user_prior_covariance_": to_array(prior.covariance),
             "user_links_": links if links.size else None,
             "noise_variance_": self.sampler.noise_variance,
         }
-
-
-def _estimate(model: Factorization) -> None:
-    """Fit a factorization by variational Bayes, in place."""
-
-    def step(epoch, keep):
-        loss = model.sweep()
-        keep()
-        return loss
-
-    history = iterate(step, model.parameters(), _STOPPING)
-    if history.interrupt is not None:
-        raise history.interrupt
 
 
 def _side_by_side(vectors: np.ndarray) -> np.ndarray:

@@ -11,11 +11,11 @@ from torch import Tensor
 from .._core.normal_rows import condition, parts, with_ones
 from .._core.ridge import positive_penalty, solve_rows
 from .._core.sparse import sddmm
-from .._core.variational import Moments, Prior, Vectors, fold_in, leave_out
+from .._core.variational import Moments, NormalPrior, Vectors, fold_in, leave_out
 from .._prediction import Model
 from .alternation import products
 from .llorma_trainer import LocalModels, average, kernel
-from .models import RidgeModel
+from .models import FactorState, RidgeModel
 from .variational_model import VariationalModel
 
 # Negligible weight of a rating that is not near the anchor
@@ -53,11 +53,13 @@ class LLORMAModel(Model):
         is_auto = fitted._lambda_u is None
         self.solver = (VariationalSolver if is_auto else RidgeSolver)(fitted, device)
         self.users = LocalState(
-            _joined(*self.solver.users),
+            self.solver.users.joined(),
             self.tensor(fitted.user_kernels_).T,
             self.tensor(fitted.local_user_factors_).transpose(0, 1),
         )
-        self.item_vectors = _joined(self.solver.item_factors, self.solver.item_biases)
+        self.item_vectors = FactorState(
+            self.solver.item_factors, self.solver.item_biases
+        ).joined()
         self.local_items = self.tensor(fitted.local_item_factors_)
         self.item_kernels = self.tensor(fitted.item_kernels_)
         # Models that were not fitted because training ended early have no kernels.
@@ -87,7 +89,7 @@ class LLORMAModel(Model):
         return self._blend(total, weight, preliminary)
 
     def fold_in(self, rows):
-        vectors = _joined(*self.solver.fold_in(rows))
+        vectors = self.solver.fold_in(rows).joined()
         n_models = len(self.local_items)
         kernels = vectors.new_zeros(len(vectors), n_models)
         k = self.local_items.shape[2]
@@ -210,7 +212,7 @@ class VariationalSolver(VariationalModel):
         return fold_in(
             *self._local(t),
             pattern,
-            self._centered(rows),
+            self._ratings(rows),
             user_kernel[pattern.row] * item_kernel[pattern.col],
         )
 
@@ -219,7 +221,7 @@ class VariationalSolver(VariationalModel):
         # All ratings of a row have the same factor in their weights.
         noises = noise / user_kernel.clamp(min=_NOT_NEAR)
         weights = self.tensor(self.fitted.item_kernels_[t][rows.indices]).double()
-        ratings, found = self._centered(rows), []
+        ratings, found = self._ratings(rows), []
         width = 4 * moments.triangle.k**2
         for _, part, entries in parts(self.pattern(rows), width):
             _, predicted = leave_out(
@@ -236,7 +238,7 @@ class VariationalSolver(VariationalModel):
     def vectors_without_each(self, rows) -> Tensor:
         return torch.cat([vectors for vectors, _ in self._without_each(rows)])
 
-    def _local(self, t: int) -> tuple[Moments, Prior, float]:
+    def _local(self, t: int) -> tuple[Moments, NormalPrior, float]:
         """Return item moments, prior of the users and noise variance of model t."""
         fitted = self.fitted
         items = Vectors(
@@ -246,13 +248,8 @@ class VariationalSolver(VariationalModel):
         center = self.tensor(fitted.local_user_prior_means_[t]).double()
         covariance = self.tensor(fitted.local_user_prior_covariances_[t]).double()
         links = center.new_zeros(0, len(center))
-        prior = Prior(center, covariance, links, torch.zeros_like(center))
+        prior = NormalPrior(center, covariance, links, torch.zeros_like(center))
         return Moments(items), prior, float(fitted.local_noise_variances_[t])
-
-
-def _joined(factors: Tensor, biases: Tensor) -> Tensor:
-    """Return vectors: factors followed by the bias."""
-    return torch.cat([factors, biases.unsqueeze(1)], 1)
 
 
 def _all_products(users, items):

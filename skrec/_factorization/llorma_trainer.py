@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._core import variational
-from .._core.device import make_generator
+from .._core.device import make_generator, to_array
 from .._core.sparse import Pattern
-from .._core.training import Stopping, iterate
-from .._core.variational import Factorization, Vectors
+from .._core.training import Stopping, run_sweeps
+from .._core.variational import Factorization, NormalPrior, Vectors
 from .._data.ratings import Ratings
 from .._fitting import Fit, Trainer, r_squared
 from .alternation import (
@@ -24,7 +23,7 @@ from .alternation import (
     products,
 )
 from .priors import Prior
-from .variational_trainer import VariationalTrainer, to_array
+from .variational_trainer import VariationalTrainer
 
 
 class LocalModels(NamedTuple):
@@ -189,18 +188,18 @@ class VariationalBayes:
     ) -> Factorization:
         fit, k = self.context, self.context.estimator.n_factors
         users, items = (
-            Vectors.draw(n, k, fit.dtype, generator) for n in fit.ratings.shape
+            Vectors.draw(n, k, fit.dtype, generator, fit.device)
+            for n in fit.ratings.shape
         )
         user_prior, item_prior = (
-            variational.Prior(*(tensor.to(fit.device) for tensor in prior))
-            for prior in [variational.Prior.start(k, 0, fit.dtype)] * 2
+            NormalPrior.start(k, 0, fit.dtype, fit.device) for _ in range(2)
         )
-        pattern, values, weights = fit.tensors(part, self.preliminary.intercept)
+        pattern, values, weights = fit.tensors(part)
         model = Factorization(
             pattern,
             values,
             near if weights is None else near * weights,
-            Vectors(local.users[t].copy_(users.mean), users.covariance.to(fit.device)),
+            users._replace(mean=local.users[t].copy_(users.mean)),
             Vectors(
                 local.items[t].copy_(items.mean),
                 self.item_covariances[t].copy_(items.covariance),
@@ -240,6 +239,9 @@ class LLORMATrainer(Trainer):
     def __init__(self, fit: Fit, solver: type[LeastSquares | VariationalBayes]):
         self.context, self.params = fit, fit.estimator
         self.n_epochs = 1 + self.params.n_models
+        self.stopping = Stopping(
+            self.params.max_iter, self.params.tol, self.params.n_iter_no_change
+        )
         self.anchors = self._draw_anchors(fit)
         self.solver = solver(fit)
         self.generator = make_generator(fit.draw_seed())
@@ -276,7 +278,7 @@ class LLORMATrainer(Trainer):
         """Fit a model; return half the weighted squared errors of the blend so far."""
         pattern, ratings, weights = self.data
         if epoch == 0:
-            self._improve(self.solver.model, keep)
+            run_sweeps(self.solver.model, self.stopping, keep)
         else:
             self._fit_local(epoch - 1)
             self.local.add(epoch - 1, pattern, *self.blend)
@@ -333,20 +335,7 @@ class LLORMATrainer(Trainer):
         part = self.context.training.select((near > 0).cpu().numpy())
         near = near[near > 0]
         model = self.solver.start(t, self.local, part, near, self.generator)
-        self._improve(model, lambda: None)
-
-    def _improve(self, model, keep):
-        def step(epoch, keep_sweep):
-            objective = model.sweep()
-            keep_sweep()
-            keep()
-            return objective
-
-        params = self.params
-        stopping = Stopping(params.max_iter, params.tol, params.n_iter_no_change)
-        history = iterate(step, model.parameters(), stopping)
-        if history.interrupt is not None:
-            raise history.interrupt
+        run_sweeps(model, self.stopping)
 
 
 def kernel(vectors: Tensor, anchors: Tensor, bandwidth: float) -> Tensor:

@@ -33,6 +33,15 @@ class FactorState(NamedTuple):
     factors: Tensor
     biases: Tensor
 
+    @classmethod
+    def split(cls, vectors: Tensor) -> FactorState:
+        """Split vectors, whose last entries are the biases."""
+        return cls(vectors[:, :-1].contiguous(), vectors[:, -1].contiguous())
+
+    def joined(self) -> Tensor:
+        """Vectors: factors followed by the bias."""
+        return torch.cat([self.factors, self.biases.unsqueeze(1)], 1)
+
 
 class FactorModel(Model):
     """Model of ratings: a link function of the product of factors, plus biases."""
@@ -87,7 +96,7 @@ class RidgeModel(FactorModel):
         coef = coef.to(self.item_factors.dtype)
         if not self.fitted._has_biases:
             return FactorState(coef, coef.new_zeros(len(coef)))
-        return FactorState(coef[:, :-1].contiguous(), coef[:, -1].contiguous())
+        return FactorState.split(coef)
 
     def left_out(self, rows):
         offsets = self.offsets(rows)

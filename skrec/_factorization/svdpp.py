@@ -337,7 +337,7 @@ class SVDppModel(RidgeModel):
     def fold_in(self, rows):
         vectors = [condition(**problem).mean for problem, _ in self._problems(rows)]
         found = torch.cat(vectors).to(self.item_factors.dtype)
-        return FactorState(found[:, :-1].contiguous(), found[:, -1].contiguous())
+        return FactorState.split(found)
 
     def left_out(self, rows):
         predicted = [

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from .._core.chunks import row_chunks
-from .._core.normal_rows import parts
+from .._core.normal_rows import parts, with_ones
 from .._core.variational import (
     Conditional,
     Moments,
-    Prior,
+    NormalPrior,
     Vectors,
     fold_in,
     leave_out,
@@ -27,7 +27,7 @@ class VariationalModel(FactorModel):
     """Factor model that folds in new users by their posterior, given all items."""
 
     def fold_in(self, rows):
-        ratings = self._centered(rows)
+        ratings = self._ratings(rows)
         vectors = fold_in(
             self.moments,
             self.prior,
@@ -36,11 +36,11 @@ class VariationalModel(FactorModel):
             ratings,
             torch.ones_like(ratings),
         ).to(self.item_factors.dtype)
-        return FactorState(vectors[:, :-1].contiguous(), vectors[:, -1].contiguous())
+        return FactorState.split(vectors)
 
     def left_out(self, rows):
         predicted = [predicted for _, predicted in self._without_each(rows)]
-        return torch.cat(predicted).cpu().numpy() + self.fitted.intercept_
+        return torch.cat(predicted).cpu().numpy()
 
     def std_at(self, user, item):
         users, row = np.unique(user, return_inverse=True)
@@ -50,12 +50,9 @@ class VariationalModel(FactorModel):
             seen = sp.csr_array((weights, seen.indices, seen.indptr), shape=seen.shape)
         rows = seen[users]
         weights = None if weights is None else self.tensor(rows.data)
-        # The covariances do not depend on the ratings.
         covariances = self._covariances(self.pattern(rows), weights)
         triangle = self.moments.triangle
-        vectors = self._tilde(
-            FactorState(*(tensor[self.tensor(users)] for tensor in self.users))
-        )
+        vectors = with_ones(self.users.joined()[self.tensor(users)])
         variance = torch.empty(len(user), dtype=torch.float64)
         for part in row_chunks(len(user), 4 * covariances.shape[1]):
             u, i = self.tensor(row[part]), self.tensor(item[part])
@@ -67,7 +64,7 @@ class VariationalModel(FactorModel):
     def std(self, rows):
         state, pattern = self.fold_in(rows), self.pattern(rows)
         triangle, std = self.moments.triangle, np.empty(rows.shape)
-        outer = triangle.outer(self._tilde(state)) * self._counts
+        outer = triangle.outer(with_ones(state.joined())) * self._counts
         for at, part, _ in parts(pattern, rows.shape[1] + 4 * triangle.k**2):
             covariances = self._covariances(part, None) * self._counts
             variance = covariances @ self.moments.products.T
@@ -83,12 +80,11 @@ class VariationalModel(FactorModel):
     @functools.cached_property
     def moments(self) -> Moments:
         """Moments of the items."""
-        biases = self.item_biases.unsqueeze(1)
-        means = torch.cat([self.item_factors, biases], 1)
+        means = FactorState(self.item_factors, self.item_biases).joined()
         return Moments(Vectors(means, self.item_covariances))
 
     @functools.cached_property
-    def prior(self) -> Prior:
+    def prior(self) -> NormalPrior:
         """Prior of the users, in double precision."""
         fitted = self.fitted
         center = self.tensor(fitted.user_prior_mean_).double()
@@ -97,7 +93,7 @@ class VariationalModel(FactorModel):
         if item_links is not None:
             links = self.tensor(item_links).double()
         covariance = self.tensor(fitted.user_prior_covariance_).double()
-        return Prior(center, covariance, links, torch.zeros_like(center))
+        return NormalPrior(center, covariance, links, torch.zeros_like(center))
 
     @property
     def _counts(self) -> Tensor:
@@ -105,7 +101,7 @@ class VariationalModel(FactorModel):
 
     def _without_each(self, rows) -> Iterator[tuple[Tensor, Tensor]]:
         """Vectors and predictions of new users without each rating, in batches."""
-        ratings = self._centered(rows)
+        ratings = self._ratings(rows)
         for _, part, entries in parts(
             self.pattern(rows), 4 * len(self.prior.center) ** 2
         ):
@@ -119,34 +115,25 @@ class VariationalModel(FactorModel):
                 torch.ones_like(some),
             )
 
-    def _centered(self, rows) -> Tensor:
-        return self.tensor(rows.data - self.fitted.intercept_).double()
-
-    def _condition(self, pattern, ratings, weights=None) -> Conditional:
-        dtype = self.item_factors.dtype
-        ratings = ratings.to(dtype)
-        return Conditional.of(
-            self.moments,
-            pattern,
-            ratings,
-            torch.ones_like(ratings) if weights is None else weights,
-            torch.linalg.inv(self.prior.covariance),
-            self.fitted.noise_variance_,
-        )
+    def _ratings(self, rows) -> Tensor:
+        return self.tensor(rows.data).double()
 
     def _covariances(self, pattern, weights) -> Tensor:
         """Upper triangles of the covariances of users with ratings at some entries."""
         triangle, found = self.moments.triangle, []
+        precision = torch.linalg.inv(self.prior.covariance)
         for _, part, entries in parts(pattern, 4 * triangle.k**2):
-            zeros = self.item_factors.new_zeros(part.nnz)
-            some = None if weights is None else weights[entries]
-            given = self._condition(part, zeros, some)
-            found.append(triangle.pack(given.covariance).to(zeros.dtype))
+            ones = self.item_factors.new_ones(part.nnz)
+            given = Conditional.of(
+                self.moments,
+                part,
+                ones,  # the covariances do not depend on the ratings
+                ones if weights is None else weights[entries],
+                precision,
+                self.fitted.noise_variance_,
+            )
+            found.append(triangle.pack(given.covariance).to(ones.dtype))
         return torch.cat(found)
-
-    def _tilde(self, state) -> Tensor:
-        """Vectors of users with 1 in place of the bias."""
-        return torch.cat([state.factors, torch.ones_like(state.biases[:, None])], 1)
 
     def _std(self, variance) -> np.ndarray:
         return np.sqrt(variance.numpy() + self.fitted.noise_variance_)

@@ -9,14 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._core.device import as_tensor, make_generator
-from .._core.variational import (
-    Factorization,
-    Prior,
-    Vectors,
-    canonical_bases,
-    transform,
-)
+from .._core.canonical import canonical_bases, transform
+from .._core.device import as_tensor, make_generator, to_array
+from .._core.variational import Factorization, NormalPrior, Vectors
 from .._data.ids import positions_of
 from .._data.ratings import Ratings
 from .._fitting import Fit, Trainer, r_squared
@@ -43,22 +38,17 @@ class VariationalTrainer(Trainer):
         params = fit.estimator
         self.known, self.params = fit.known, params
         self.n_epochs = params.max_iter
-        self.intercept = fit.mean
         self.rating_weights = _rating_weights(fit)
         previous, k = fit.previous, params.n_factors
         if previous is not None:
             k = _n_factors(previous, params)
         self.model = start_factorization(
-            fit,
-            k,
-            self.intercept,
-            user_links=user_links,
-            item_links=item_links,
+            fit, k, user_links=user_links, item_links=item_links
         )
         if previous is not None:
             _continue(previous, fit.ratings, self.model)
         if fit.held_out is not None:
-            self.held_out = fit.tensors(fit.held_out, self.intercept)
+            self.held_out = fit.tensors(fit.held_out)
 
     def parameters(self):
         return self.model.parameters()
@@ -72,7 +62,7 @@ class VariationalTrainer(Trainer):
         pattern, ratings, weights = self.held_out
         return r_squared(ratings, self.model.predict(pattern), weights)
 
-    def canonical(self) -> list[tuple[Vectors, Prior]]:
+    def canonical(self) -> list[tuple[Vectors, NormalPrior]]:
         """Users and items in the canonical bases, without negligible factors."""
         sides, noise = (self.model.users, self.model.items), float(self.model.noise)
         users, items = (side.vectors for side in sides)
@@ -96,7 +86,7 @@ class VariationalTrainer(Trainer):
             "item_factors_": to_array(V[:, :-1]),
             "user_biases_": to_array(U[:, -1]),
             "item_biases_": to_array(V[:, -1]),
-            "intercept_": self.intercept,
+            "intercept_": 0.0,
             "noise_variance_": float(self.model.noise),
             "user_prior_mean_": to_array(user_prior.center),
             "user_prior_covariance_": to_array(user_prior.covariance),
@@ -111,48 +101,35 @@ class VariationalTrainer(Trainer):
             "_lambda_u": None,
         }
 
-    def _means(self, vectors: Tensor, other: Prior, is_rated: Tensor) -> np.ndarray:
+    def _means(
+        self, vectors: Tensor, other: NormalPrior, is_rated: Tensor
+    ) -> np.ndarray:
         """Predictions for an average row of the other side.
 
         Without ratings they are the global mean.
         """
         center = other.center
         sums = vectors[:, :-1] @ center[:-1] + vectors[:, -1] + center[-1]
-        means = self.known._scale.restore(to_array(sums + self.intercept))
+        means = self.known._scale.restore(to_array(sums))
         return np.where(to_array(is_rated), means, self.known.global_mean_)
 
 
 def start_factorization(
-    fit: Fit,
-    n_factors: int,
-    intercept: float = 0.0,
-    *,
-    user_links: bool,
-    item_links: bool,
+    fit: Fit, n_factors: int, *, user_links: bool, item_links: bool
 ) -> Factorization:
-    """Make a factorization of the training ratings minus an intercept, to be fitted.
+    """Make a factorization of the training ratings, to be fitted.
 
-    The other parameters are those of `VariationalTrainer`.
+    The parameters are those of `VariationalTrainer`.
     """
     generator = make_generator(fit.draw_seed())
     n_users, n_items = fit.ratings.shape
-    users, items = (
-        Vectors.draw(n, n_factors, fit.dtype, generator) for n in (n_users, n_items)
-    )
-    user_prior = Prior.start(n_factors, n_items * user_links, fit.dtype)
-    item_prior = Prior.start(n_factors, n_users * item_links, fit.dtype)
     return Factorization(
-        *fit.tensors(fit.training, intercept),
-        Vectors(*(t.to(fit.device) for t in users)),
-        Vectors(*(t.to(fit.device) for t in items)),
-        Prior(*(t.to(fit.device) for t in user_prior)),
-        Prior(*(t.to(fit.device) for t in item_prior)),
+        *fit.tensors(fit.training),
+        Vectors.draw(n_users, n_factors, fit.dtype, generator, fit.device),
+        Vectors.draw(n_items, n_factors, fit.dtype, generator, fit.device),
+        NormalPrior.start(n_factors, n_items * user_links, fit.dtype, fit.device),
+        NormalPrior.start(n_factors, n_users * item_links, fit.dtype, fit.device),
     )
-
-
-def to_array(tensor: Tensor) -> np.ndarray:
-    """Copy a tensor to a NumPy array."""
-    return tensor.cpu().numpy().copy(order="C")
 
 
 def _rating_weights(fit: Fit) -> np.ndarray | None:

@@ -1,0 +1,82 @@
+"""Canonical bases of the factors of a factorization."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .chunks import row_chunks
+from .symmetric import Triangle
+from .variational import LINK_PRECISION, NormalPrior, Vectors
+
+
+def canonical_bases(
+    users: Vectors, items: Vectors, noise: float, negligible: float
+) -> tuple[Tensor, Tensor]:
+    """Find bases in which the factors are uncorrelated, in descending order.
+
+    Products of factors do not change. In the new bases both sides have the same,
+    diagonal second moments. Their product is the mean square of a factor's part of a
+    rating; the factors whose part is negligible relative to the noise variance are
+    dropped.
+
+    Parameters
+    ----------
+    users, items : Vectors
+        Distributions of the vectors.
+
+    noise : float
+        Noise variance.
+
+    negligible : float
+        Mean square, relative to the noise variance, below which a factor is dropped. At
+        least one factor is kept.
+
+    Returns
+    -------
+    to_users, to_items : Tensor of shape (n_kept + 1, k), in double precision
+        Maps of the vectors, which leave the biases as they are.
+    """
+    A, B = (_second_moments(side)[:-1, :-1] for side in (users, items))
+    root = torch.linalg.cholesky(A)
+    squares, basis = torch.linalg.eigh(root.T @ B @ root)
+    squares, basis = squares.flip(0), basis.flip(1)
+    n_kept = max(1, int((squares > negligible * noise).sum()))
+    scale = squares[:n_kept].clamp(min=torch.finfo(A.dtype).tiny) ** 0.25
+    basis = basis[:, :n_kept]
+    to_users = torch.linalg.solve_triangular(root.T, basis, upper=True) * scale
+    to_items = root @ basis / scale
+    return _with_bias(to_users.T), _with_bias(to_items.T)
+
+
+def transform(
+    vectors: Vectors, prior: NormalPrior, basis: Tensor
+) -> tuple[Vectors, NormalPrior]:
+    """Apply the linear map of `canonical_bases` to the vectors of a side."""
+    old, new = (Triangle(n, vectors.mean.device) for n in reversed(basis.shape))
+    basis = basis.to(vectors.mean)
+    covariance = torch.cat(
+        [
+            new.pack(basis @ old.unpack(vectors.covariance[rows]) @ basis.T)
+            for rows in row_chunks(len(vectors.mean), 2 * old.k**2)
+        ]
+    )
+    return Vectors(vectors.mean @ basis.T, covariance), NormalPrior(
+        basis @ prior.center,
+        basis @ prior.covariance @ basis.T,
+        prior.links @ basis.T,
+        torch.full_like(basis[:, 0], LINK_PRECISION),
+    )
+
+
+def _second_moments(vectors: Vectors) -> Tensor:
+    """Mean over all rows of the expected products of the entries of a vector."""
+    mean, covariance = (t.double() for t in vectors)
+    triangle = Triangle(mean.shape[1], mean.device)
+    average = triangle.unpack(covariance.mean(0, keepdim=True))[0]
+    return mean.T @ mean / len(mean) + average
+
+
+def _with_bias(basis: Tensor) -> Tensor:
+    """Extend a map of factors to vectors whose bias it does not change."""
+    return torch.block_diag(basis, basis.new_ones(1, 1))
