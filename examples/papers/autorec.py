@@ -9,7 +9,7 @@ Reference: Sedhain, Menon, Sanner, Xie. AutoRec: Autoencoders Meet Collaborative
 Filtering. WWW 2015 Companion. https://doi.org/10.1145/2740908.2742726
 """
 
-from protocol import Line, Table
+from protocol import LEAST_SQUARES, Line, Table
 from sklearn.base import clone
 from sklearn.ensemble import VotingRegressor
 from sklearn.metrics import root_mean_squared_error
@@ -40,14 +40,6 @@ LINEAR = {"learning_rate_init": 0.0005}
 # Search spaces, with the same number of candidates for every system.
 ALPHAS = {"alpha": [100, 200, 300]}
 RBM_ALPHAS = {"alpha": [8, 16, 32]}
-# Alternating least squares of the ratings as they are
-LEAST_SQUARES = {
-    "n_factors": 15,
-    "lambda_u": 40.0,
-    "lambda_v": 5.0,
-    "tol": 1e-4,
-    "normalize_y": False,
-}
 LOCAL_LEAST_SQUARES = LEAST_SQUARES | {"tol": 1e-3}
 MF_PENALTIES = {"lambda_u": [20, 40, 80]}
 LOCAL_PENALTIES = {"local_penalty": [0.1, 0.2, 0.4]}

@@ -50,7 +50,9 @@ def phrases(dataset, quick):
     the value most.
     """
     X, y, texts = convmf.load(dataset)
-    model = seeded(ConvMFRegressor(), 0, quick).fit(X, y, item_texts=ItemTexts(texts))
+    model = seeded(ConvMFRegressor(normalize_y=False), 0, quick).fit(
+        X, y, item_texts=ItemTexts(texts)
+    )
     found = filter_phrases(model, texts)
     first = found.groupby(["window", "filter"])["value"].transform("first")
     found = found[first >= first.drop_duplicates().nlargest(5).min()]

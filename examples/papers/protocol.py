@@ -21,6 +21,14 @@ from sklearn.exceptions import ConvergenceWarning
 
 # Upper limits of the parameters for a short training.
 SHORT = {"max_iter": 10, "burn_in": 0, "n_models": 5}
+# Alternating least squares of the ratings as they are
+LEAST_SQUARES = {
+    "n_factors": 15,
+    "lambda_u": 40.0,
+    "lambda_v": 5.0,
+    "tol": 1e-4,
+    "normalize_y": False,
+}
 
 
 @dataclass
