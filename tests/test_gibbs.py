@@ -6,8 +6,9 @@ from helpers import random_sparse
 from skrec._core.conjugate_gradients import solve_columns
 from skrec._core.gibbs import GibbsSampler
 from skrec._core.normal_rows import condition, implicit_means, leave_out, parts
+from skrec._core.prior_means import NormalPrior
 from skrec._core.sparse import Pattern
-from skrec._core.variational import Factorization, NormalPrior, Vectors
+from skrec._core.variational import Factorization, Vectors
 
 K = 3
 
@@ -146,7 +147,8 @@ def make_sampler(rng, R, k, *, implicit, weights=None):
         link_precision = torch.tensor(rng.uniform(0.5, 2, k))
         center = torch.tensor(rng.standard_normal(k) / 2)
         covariance = torch.tensor(np.linalg.inv(positive_definite(rng, k)))
-        return NormalPrior(center, covariance, links, link_precision)
+        prior = NormalPrior.of(center, covariance, links)
+        return prior._replace(link_precision=link_precision)
 
     vectors = [
         Vectors(torch.tensor(rng.standard_normal((n, k))), torch.empty(n, 0))

@@ -5,7 +5,8 @@ from helpers import Interrupt, standardized, to_ratings, without_one
 from sklearn.metrics import r2_score
 
 from skrec import LLORMARegressor
-from skrec._core.variational import Factorization, NormalPrior, Vectors
+from skrec._core.prior_means import NormalPrior
+from skrec._core.variational import Factorization, Vectors
 from skrec._factorization.alternation import Alternation
 from skrec._factorization.llorma_trainer import LLORMATrainer, VariationalBayes
 from skrec._fitting import Fit

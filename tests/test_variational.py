@@ -8,15 +8,14 @@ from sklearn.base import clone
 
 import skrec._core.chunks
 from skrec import BayesianMFRegressor, BiasedMFRegressor, SVDppRegressor
-from skrec._core import variational
+from skrec._core import prior_means, variational
 from skrec._core.canonical import canonical_bases, transform
+from skrec._core.prior_means import NormalPrior
 from skrec._core.sparse import Pattern
 from skrec._core.symmetric import Triangle
 from skrec._core.variational import (
     Factorization,
     Moments,
-    NormalPrior,
-    Side,
     Vectors,
 )
 from skrec.datasets import make_ratings
@@ -61,7 +60,7 @@ def make_factorization(links=(False, False), weighted=False, k=3, seed=0):
 )
 def test_evidence_bound_never_falls(links, weighted, monkeypatch):
     # Only the estimates of the links' precision are not steps up the bound.
-    monkeypatch.setattr(Side, "_fit_link_precision", lambda self: None)
+    monkeypatch.setattr(variational, "fit_precisions", lambda *args: None)
     model = make_factorization(links, weighted)
     model.sweep()
     losses = [model.loss()]
@@ -107,7 +106,7 @@ def test_evidence_bound_is_that_of_the_definition():
         observed = np.full(4, variational._PRIOR_FACTOR_VARIANCE)
         observed[-1] = variational._PRIOR_BIAS_VARIANCE
         bound -= 0.5 * (log_det + observed @ np.diag(L))
-        bound -= 0.5 * variational._CENTER_PRECISION * center @ center
+        bound -= 0.5 * prior_means.CENTER_PRECISION * center @ center
     assert loss == pytest.approx(-bound, rel=1e-10)
 
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from .chunks import row_chunks
+from .prior_means import NormalPrior
 from .symmetric import Triangle
-from .variational import LINK_PRECISION, NormalPrior, Vectors
+from .variational import Vectors
 
 
 def canonical_bases(
@@ -61,12 +62,13 @@ def transform(
             for rows in row_chunks(len(vectors.mean), 2 * old.k**2)
         ]
     )
-    return Vectors(vectors.mean @ basis.T, covariance), NormalPrior(
+    moved = NormalPrior.of(
         basis @ prior.center,
         basis @ prior.covariance @ basis.T,
         prior.links @ basis.T,
-        torch.full_like(basis[:, 0], LINK_PRECISION),
     )
+    moved = moved._replace(weights=prior.weights @ basis.T)
+    return Vectors(vectors.mean @ basis.T, covariance), moved
 
 
 def _second_moments(vectors: Vectors) -> Tensor:

@@ -39,6 +39,7 @@ class Side:
 
     def __init__(self, start: variational.Side, noise: Tensor):
         self.pattern, self.prior = start.pattern, start.prior
+        self.features = start.features
         self.ratings, self.weights = start.ratings, start.weights
         self.vectors = start.vectors.mean
         self.rating_precisions = self.weights / noise
@@ -48,7 +49,7 @@ class Side:
         self.precision = torch.linalg.inv(covariance).to(dtype)
         if not len(self.prior.links):
             return
-        self.features = implicit_values(self.pattern, dtype)
+        self.link_values = implicit_values(self.pattern, dtype)
         # B and the penalty in (5)
         root = self.prior.link_precision.double().sqrt().unsqueeze(1)
         penalty, rotation = torch.linalg.eigh(root * covariance * root.T)
@@ -58,7 +59,7 @@ class Side:
         # The diagonal of F'F + penalty, for the preconditioner
         self.diagonal = self.penalty + spmm(
             self.pattern.transposed,
-            self.features[self.pattern.order].square(),
+            self.link_values[self.pattern.order].square(),
             torch.ones_like(self.vectors[:, :1]),
         )
 
@@ -70,7 +71,7 @@ class Side:
         """Draw links and vectors from their posterior, given the other side."""
         if len(self.prior.links):
             self.prior.links.copy_(self.draw_links(rng))
-        means = self.prior.means(self.pattern)
+        means = self.prior.means(self.pattern, self.features)
         normal = _normal(self.vectors, rng)
         biases, others = others[:, -1], with_ones(others)
         for rows, pattern, entries in parts(self.pattern, self.vectors.shape[1] ** 2):
@@ -104,15 +105,18 @@ class Side:
            https://doi.org/10.1109/MLSP.2017.8168143
         """
         prior, transposed = self.prior, self.pattern.transposed
-        features = self.features[self.pattern.order]
+        back = self.link_values[self.pattern.order]
 
         def times(x):
-            image = spmm(self.pattern, self.features, x)
-            return spmm(transposed, features, image) + self.penalty * x
+            image = spmm(self.pattern, self.link_values, x)
+            return spmm(transposed, back, image) + self.penalty * x
 
-        targets = (self.vectors - prior.center) @ self.basis
+        deviations = self.vectors - prior.center
+        if self.features is not None:
+            deviations -= self.features.means(prior.weights)
+        targets = deviations @ self.basis
         targets += _normal(self.vectors, rng)
-        right = spmm(transposed, features, targets)
+        right = spmm(transposed, back, targets)
         right += self.penalty.sqrt() * _normal(prior.links, rng)
         start = prior.links @ self.basis
         solution = solve_columns(times, right, self.diagonal, start)

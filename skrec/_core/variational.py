@@ -16,14 +16,7 @@ Expectations are over the items, and each term is multiplied by the weight of it
 rating. An item is the mirror image. Then the evidence bound is maximized over C and
 tau. All sums over ratings are SpMM.
 
-The prior means are a common center or, with links, moved by the rated others:
-
-    (4)  m = a + sum_j y_j / sqrt(n)
-
-for n ratings. The center a and the links y are solved for with the vectors integrated
-out: they minimize, up to their own penalty,
-
-    (5)  sum_u m' P m / 2 - m' q,  P = L - L S L,  q = L S h / tau
+What is known of a row may move its prior mean; see `prior_means`.
 """
 
 from __future__ import annotations
@@ -35,28 +28,29 @@ import torch
 from torch import Tensor
 
 from .chunks import row_chunks
-from .conjugate_gradients import solve_columns
-from .normal_rows import implicit_means, implicit_values, parts, with_ones
+from .normal_rows import parts, with_ones
+from .prior_means import (
+    CENTER_PRECISION,
+    Coefficients,
+    Features,
+    NormalPrior,
+    fit_precisions,
+    solve_means,
+)
 from .sparse import Pattern, sddmm, spmm
 from .symmetric import Triangle
 
 # Initial standard deviation and variance of the factors
 _INITIAL_STD, _INITIAL_VARIANCE = 0.3, 0.05
-# Initial variances in the prior of a factor and of a bias, and of the noise, relative
-# to the variance of the ratings. With little noise at first, factors follow the ratings
-# before the prior may shrink them to nothing.
-_FACTOR_VARIANCE, _BIAS_VARIANCE, _NOISE_VARIANCE = 0.1, 0.2, 0.2
+# Initial variance of the noise, relative to that of the ratings. With little noise at
+# first, factors follow the ratings before the prior may shrink them to nothing.
+_NOISE_VARIANCE = 0.2
 # Smallest variance of the noise, relative to that of the ratings. Ratings without noise
 # would need more than the working precision.
 _SMALLEST_NOISE = 1e-5
 # Prior of C: one pseudo-observation of this variance for each factor and for the bias.
 # A handful of ratings then still have effects.
 _PRIOR_FACTOR_VARIANCE, _PRIOR_BIAS_VARIANCE = 1e-3, 0.2
-# Precision of the prior of the center, initial precision of the links and its range
-_CENTER_PRECISION, LINK_PRECISION = 0.1, 100.0
-_LINK_PRECISIONS = 1.0, 1e5
-# Tolerance of the conjugate gradients of the links
-_TOLERANCE = 1e-2
 
 
 class Vectors(NamedTuple):
@@ -89,54 +83,6 @@ class Vectors(NamedTuple):
         eye = torch.eye(n_factors + 1, dtype=dtype).unsqueeze(0)
         packed = Triangle(n_factors + 1, mean.device).pack(_INITIAL_VARIANCE * eye)
         return cls(mean.to(device), packed.repeat(n, 1).to(device))
-
-
-class NormalPrior(NamedTuple):
-    """Normal prior of the vectors of one side.
-
-    Attributes
-    ----------
-    center : Tensor of shape (k,)
-        Mean without links.
-
-    covariance : Tensor of shape (k, k)
-        Covariance.
-
-    links : Tensor of shape (n_others, k) or (0, k)
-        Links y in (4); no rows if there are none.
-
-    link_precision : Tensor of shape (k,)
-        Precision of the entries of the links.
-    """
-
-    center: Tensor
-    covariance: Tensor
-    links: Tensor
-    link_precision: Tensor
-
-    @classmethod
-    def start(
-        cls, n_factors: int, n_links: int, dtype: torch.dtype, device: torch.device
-    ) -> NormalPrior:
-        """Initial prior for ratings of variance 1."""
-        variances = torch.full(
-            (n_factors + 1,), _FACTOR_VARIANCE, dtype=dtype, device=device
-        )
-        variances[-1] = _BIAS_VARIANCE
-        return cls(
-            torch.zeros_like(variances),
-            torch.diag(variances),
-            variances.new_zeros(n_links, n_factors + 1),
-            torch.full_like(variances, LINK_PRECISION),
-        )
-
-    def means(self, pattern: Pattern) -> Tensor:
-        """Prior means of rows with ratings at the entries of a pattern."""
-        center = self.center.expand(pattern.shape[0], -1)
-        if not len(self.links):
-            return center
-        # A row without ratings divides 0 by 0.
-        return center + implicit_means(pattern, self.links).nan_to_num_(0.0)
 
 
 class Moments:
@@ -269,6 +215,9 @@ class Side:
 
     prior : NormalPrior
         Initial prior, changed in place.
+
+    features : Features of n rows or None
+        What is known of the rows.
     """
 
     def __init__(
@@ -278,9 +227,11 @@ class Side:
         weights: Tensor,
         vectors: Vectors,
         prior: NormalPrior,
+        features: Features | None = None,
     ):
         self.pattern, self.ratings, self.weights = pattern, ratings, weights
-        self.vectors, self.prior = vectors, prior
+        self.vectors, self.prior, self.features = vectors, prior, features
+        self.coefficients = Coefficients(prior, pattern, features)
         self.is_rated = pattern.crow.diff() > 0
         self.n_rated = int(self.is_rated.sum())
         self.triangle = Triangle(vectors.mean.shape[1], vectors.mean.device)
@@ -306,8 +257,7 @@ class Side:
             log_det += found.log_det[self.is_rated[rows]].double().sum()
             residual += found.residual.double().sum()
         self._fit_means(L, h / noise)
-        prior_mean = prior.means(self.pattern)
-        deviation = (mean - prior_mean)[self.is_rated]
+        deviation = (mean - self.prior_means())[self.is_rated]
         total = t.unpack(covariance[self.is_rated].sum(0, keepdim=True))[0]
         # By (2) and (3), G mean = h + tau L (m - mean) and G S = tau (I - L S).
         errors = residual + self.total - (mean * h).double().sum()
@@ -318,8 +268,13 @@ class Side:
         scatter[-1, -1] += _PRIOR_BIAS_VARIANCE - _PRIOR_FACTOR_VARIANCE
         prior.covariance.copy_(scatter / (n + 1))
         self.evidence = self._evidence(log_det)
-        self._fit_link_precision()
+        if prior.has_inputs:
+            fit_precisions(self.coefficients, self.variances)
         return errors
+
+    def prior_means(self) -> Tensor:
+        """Prior means of all rows."""
+        return self.prior.means(self.pattern, self.features)
 
     def _fit_means(self, L: Tensor, h: Tensor) -> None:
         """Solve for prior means with the vectors integrated out, then for the means.
@@ -330,78 +285,26 @@ class Side:
         S = self.vectors.covariance
         for rows in self._chunks():
             mean[rows] = (t.unpack(S[rows]) @ h[rows].unsqueeze(-1)).squeeze(-1)
-        rated = self.is_rated.unsqueeze(1)
-        q = torch.where(rated, mean, 0) @ L
-        if len(prior.links):
-            self._fit_links(L, q)
+        q = torch.where(self.is_rated.unsqueeze(1), mean, 0) @ L
+        if prior.has_inputs:
+            self.variances = solve_means(self.coefficients, L, S, q)
         else:
             # The sum of P over all rows, and its product with the common mean
             total = t.unpack(S[self.is_rated].sum(0, keepdim=True))[0]
             P = self.n_rated * L - L @ total @ L
-            P.diagonal().add_(_CENTER_PRECISION)
+            P.diagonal().add_(CENTER_PRECISION)
             prior.center.copy_(torch.linalg.solve(P, q.sum(0)))
-        shift = prior.means(self.pattern) @ L
+        shift = self.prior_means() @ L
         for rows in self._chunks():
             mean[rows] += (t.unpack(S[rows]) @ shift[rows].unsqueeze(-1)).squeeze(-1)
-
-    def _fit_links(self, L: Tensor, q: Tensor) -> None:
-        """Solve (5) for the center and the links by conjugate gradients."""
-        t, prior, pattern = self.triangle, self.prior, self.pattern
-        transposed = pattern.transposed
-        values = implicit_values(pattern, L.dtype)
-        back = values[pattern.order]
-        S = t.unpack(self.vectors.covariance)
-        # (L - L S L) x, of rows with ratings; without them it is 0, since S = L^-1.
-        rated = self.is_rated.unsqueeze(1)
-
-        def gather(x):
-            """Apply the transposed map from center and links to the prior means."""
-            return torch.cat([x.sum(0, keepdim=True), spmm(transposed, back, x)])
-
-        def times(x):
-            x = x.view(-1, t.k)
-            means = (x[0] + spmm(pattern, values, x[1:])) @ L
-            image = means - (S @ means.unsqueeze(-1)).squeeze(-1) @ L
-            return (gather(torch.where(rated, image, 0)) + ridge * x).view(-1, 1)
-
-        ridge = torch.cat(
-            [
-                torch.full_like(prior.links[:1], _CENTER_PRECISION),
-                prior.link_precision.expand_as(prior.links),
-            ]
-        )
-        start = torch.cat([prior.center.unsqueeze(0), prior.links])
-        # Diagonals of all P
-        diagonal = L.diagonal() - torch.einsum("ab,nbc,ca->na", L, S, L)
-        diagonal = torch.where(rated, diagonal, 0)
-        self.diagonal = ridge + torch.cat(
-            [diagonal.sum(0, keepdim=True), spmm(transposed, back.square(), diagonal)]
-        )
-        found = solve_columns(
-            times,
-            gather(q).view(-1, 1),
-            self.diagonal.view(-1, 1),
-            start.view(-1, 1),
-            tolerance=_TOLERANCE,
-        ).view(-1, t.k)
-        prior.center.copy_(found[0])
-        prior.links.copy_(found[1:])
-
-    def _fit_link_precision(self) -> None:
-        """Estimate the links' precision; the diagonal of (5) gives their variances."""
-        prior = self.prior
-        if len(prior.links):
-            squares = prior.links.square() + 1 / self.diagonal[1:]
-            precision = len(prior.links) / squares.sum(0)
-            prior.link_precision.copy_(precision.clamp(*_LINK_PRECISIONS))
 
     def _evidence(self, log_det: Tensor) -> Tensor:
         """Terms of the evidence bound that belong to this side, at the optimal C."""
         prior, n, k = self.prior, self.n_rated, self.triangle.k
         terms = 0.5 * (log_det + n * k - (n + 1) * k)
         terms -= 0.5 * (n + 1) * torch.logdet(prior.covariance).double()
-        terms -= 0.5 * _CENTER_PRECISION * prior.center.square().double().sum()
-        penalty = prior.link_precision * prior.links.square()
+        squares = self.coefficients.stack().square()
+        penalty = self.coefficients.penalties() * squares
         return terms - 0.5 * penalty.double().sum()
 
     def _chunks(self) -> list[slice]:
@@ -427,6 +330,9 @@ class Factorization:
 
     user_prior, item_prior : NormalPrior
         Initial priors, changed in place.
+
+    user_features, item_features : Features or None
+        What is known of users and items.
     """
 
     def __init__(
@@ -438,12 +344,19 @@ class Factorization:
         items: Vectors,
         user_prior: NormalPrior,
         item_prior: NormalPrior,
+        user_features: Features | None = None,
+        item_features: Features | None = None,
     ):
         weights = torch.ones_like(ratings) if weights is None else weights
         order = pattern.order
-        self.users = Side(pattern, ratings, weights, users, user_prior)
+        self.users = Side(pattern, ratings, weights, users, user_prior, user_features)
         self.items = Side(
-            pattern.transposed, ratings[order], weights[order], items, item_prior
+            pattern.transposed,
+            ratings[order],
+            weights[order],
+            items,
+            item_prior,
+            item_features,
         )
         self.n_ratings = len(ratings)
         variance = (weights * ratings.square()).mean()

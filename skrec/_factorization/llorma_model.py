@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from .._core.normal_rows import condition, parts, with_ones
+from .._core.prior_means import NormalPrior
 from .._core.ridge import positive_penalty, solve_rows
 from .._core.sparse import sddmm
-from .._core.variational import Moments, NormalPrior, Vectors, fold_in, leave_out
+from .._core.variational import Moments, Vectors, fold_in, leave_out
 from .._prediction import Model
 from .alternation import products
 from .llorma_trainer import LocalModels, average, kernel
@@ -248,7 +249,7 @@ class VariationalSolver(VariationalModel):
         center = self.tensor(fitted.local_user_prior_means_[t]).double()
         covariance = self.tensor(fitted.local_user_prior_covariances_[t]).double()
         links = center.new_zeros(0, len(center))
-        prior = NormalPrior(center, covariance, links, torch.zeros_like(center))
+        prior = NormalPrior.of(center, covariance, links)
         return Moments(items), prior, float(fitted.local_noise_variances_[t])
 
 

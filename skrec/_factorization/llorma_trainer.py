@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from .._core.device import make_generator, to_array
+from .._core.prior_means import NormalPrior
 from .._core.sparse import Pattern
 from .._core.training import Stopping, run_sweeps
-from .._core.variational import Factorization, NormalPrior, Vectors
+from .._core.variational import Factorization, Vectors
 from .._data.ratings import Ratings
 from .._fitting import Fit, Trainer, r_squared
 from .alternation import (

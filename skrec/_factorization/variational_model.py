@@ -12,10 +12,10 @@ from torch import Tensor
 
 from .._core.chunks import row_chunks
 from .._core.normal_rows import parts, with_ones
+from .._core.prior_means import NormalPrior
 from .._core.variational import (
     Conditional,
     Moments,
-    NormalPrior,
     Vectors,
     fold_in,
     leave_out,
@@ -93,7 +93,7 @@ class VariationalModel(FactorModel):
         if item_links is not None:
             links = self.tensor(item_links).double()
         covariance = self.tensor(fitted.user_prior_covariance_).double()
-        return NormalPrior(center, covariance, links, torch.zeros_like(center))
+        return NormalPrior.of(center, covariance, links)
 
     @property
     def _counts(self) -> Tensor:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from .._core.canonical import canonical_bases, transform
 from .._core.device import as_tensor, make_generator, to_array
-from .._core.variational import Factorization, NormalPrior, Vectors
+from .._core.prior_means import NormalPrior
+from .._core.variational import Factorization, Vectors
 from .._data.ids import positions_of
 from .._data.ratings import Ratings
 from .._fitting import Fit, Trainer, r_squared
