@@ -29,6 +29,7 @@ from ._data.ratings import (
     is_matrix,
     shrunken_means,
 )
+from ._data.side_information import resolve_features
 from ._data.texts import resolve_item_texts
 from ._prediction import PredictorCache
 from ._sklearn_compat import N_WRAPPERS, begin_callbacks, get_feature_names
@@ -51,7 +52,8 @@ class RatingAttributes:
     _fitted_on_matrix: bool
     _seen: sp.csr_array
     _is_rated: np.ndarray
-    _has_text: np.ndarray
+    _is_described: np.ndarray
+    _is_described_user: np.ndarray
     _scale: Scale
 
     @classmethod
@@ -59,7 +61,6 @@ class RatingAttributes:
         cls,
         ratings: Ratings,
         on_matrix: bool,
-        texts: Sequence[str | None] | None,
         normalize: bool,
     ) -> RatingAttributes:
         """Compute the attributes.
@@ -72,9 +73,6 @@ class RatingAttributes:
         on_matrix : bool
             Whether the ratings are given as a matrix.
 
-        texts : sequence of length n_items or None
-            Texts of the items.
-
         normalize : bool
             Whether the model sees standardized ratings.
         """
@@ -82,7 +80,6 @@ class RatingAttributes:
         values, weights = ratings.values, ratings.weights
         mean, std = ratings.moments()
         seen = np.ones(ratings.n_ratings, bool), ratings.indices, ratings.indptr
-        texts = [None] * n_items if texts is None else texts
         return cls(
             n_features_in_=n_items if on_matrix else 2,
             users_=ratings.users.copy(),
@@ -95,7 +92,8 @@ class RatingAttributes:
             _fitted_on_matrix=on_matrix,
             _seen=sp.csr_array(seen, shape=ratings.shape, copy=True),
             _is_rated=np.bincount(ratings.indices, minlength=n_items) > 0,
-            _has_text=np.array([text is not None for text in texts]),
+            _is_described=np.zeros(n_items, bool),
+            _is_described_user=np.zeros(n_users, bool),
             _scale=Scale(mean, std or 1.0) if normalize else Scale(),
         )
 
@@ -190,7 +188,7 @@ class Fit:
     estimator : BaseRecommender
         Estimator to fit.
 
-    X, y, sample_weight, item_texts
+    X, y, sample_weight, item_texts, item_features, user_features
         Arguments of the estimator's `fit`.
 
     Attributes
@@ -202,14 +200,17 @@ class Fit:
         Precision of the model.
 
     ratings : Ratings
-        All ratings, standardized if the estimator has ``normalize_y=True``. The items
-        are those that have ratings or a text.
+        All ratings, standardized if the estimator has ``normalize_y=True``. The users
+        and items are those that have ratings, a text or features.
 
     mean : float
         Weighted mean of `ratings`; 0 if they are standardized.
 
     texts : list of length n_items or None
         Text of each item, None for items without text; None without `item_texts`.
+
+    item_features, user_features : ResolvedFeatures or None
+        Tables of what is known of items and users.
 
     known : RatingAttributes
         Attributes that depend only on the ratings, in the unit of the ratings.
@@ -237,6 +238,8 @@ class Fit:
         y: Any,
         sample_weight: Any = None,
         item_texts: Any = None,
+        item_features: Any = None,
+        user_features: Any = None,
     ):
         self.estimator = estimator
         self.device = resolve_device(estimator.device)
@@ -248,8 +251,20 @@ class Fit:
                 item_texts, ratings.items, on_matrix=on_matrix
             )
             ratings = ratings.with_items(ids)
+        self.item_features, self.user_features = None, None
+        if item_features is not None:
+            self.item_features = resolve_features(
+                item_features, ratings.items, "item", on_matrix=on_matrix
+            )
+            ratings = ratings.with_items(self.item_features.ids)
+        if user_features is not None:
+            self.user_features = resolve_features(
+                user_features, ratings.users, "user", on_matrix=on_matrix
+            )
+            ratings = ratings.with_users(self.user_features.ids)
         normalize = getattr(estimator, "normalize_y", False)
-        self.known = RatingAttributes.of(ratings, on_matrix, texts, normalize)
+        self.known = RatingAttributes.of(ratings, on_matrix, normalize)
+        self._mark_described(texts)
         self.mean = 0.0 if normalize else self.known.global_mean_
         standardized = self.known._scale.standardize(ratings.values)
         self.ratings, self.texts = replace(ratings, values=standardized), texts
@@ -260,7 +275,12 @@ class Fit:
         self.previous = None
         if getattr(estimator, "warm_start", False) and hasattr(estimator, "users_"):
             self.previous = estimator
-        metadata = {"sample_weight": sample_weight, "item_texts": item_texts}
+        metadata = {
+            "sample_weight": sample_weight,
+            "item_texts": item_texts,
+            "item_features": item_features,
+            "user_features": user_features,
+        }
         self._arguments = X, y, metadata
 
     @functools.cached_property
@@ -320,6 +340,15 @@ class Fit:
         self._warn(history, trainer)
         reports.end()
         return estimator
+
+    def _mark_described(self, texts: Sequence[str | None] | None) -> None:
+        """Note which items have a text or features, and which users have features."""
+        if texts is not None:
+            self.known._is_described |= np.array([text is not None for text in texts])
+        if self.item_features is not None:
+            self.known._is_described[self.item_features.places] = True
+        if self.user_features is not None:
+            self.known._is_described_user[self.user_features.places] = True
 
     def _hold_out(self) -> tuple[Ratings, Ratings | None]:
         """Split the ratings into training ratings and held-out ratings."""

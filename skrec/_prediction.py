@@ -137,9 +137,10 @@ class Predictor:
         self.model: Model = fitted._make_model(inference_device(fitted.device))
         self.scale = fitted._scale
         self.n_items = len(fitted.items_)
-        # Items that have ratings or a text, and users that have ratings, in `fit`.
-        self.is_modeled = fitted._is_rated | fitted._has_text
-        self.has_rated = np.diff(fitted._seen.indptr) > 0
+        # Items and users that have ratings, or are described by texts or features.
+        self.is_modeled = fitted._is_rated | fitted._is_described
+        has_rated = np.diff(fitted._seen.indptr) > 0
+        self.is_modeled_user = has_rated | fitted._is_described_user
 
     # Queries: user-item pairs, rows of ratings, or users.
 
@@ -160,7 +161,7 @@ class Predictor:
         means = self.fitted.user_means_[positions]
         return Users(
             _zeroed(_take(self.model.users, positions), ~is_seen),
-            is_seen & self.has_rated[positions],
+            is_seen & self.is_modeled_user[positions],
             np.where(is_seen, means, self.fitted.global_mean_),
         )
 
@@ -241,7 +242,7 @@ class Predictor:
     def std_of_pairs(self, X: Any) -> np.ndarray:
         """Standard deviations of the predictions of pairs, of shape (n_pairs,)."""
         users, items = self.positions(X)
-        is_known = np.append(self.has_rated, False)[users]
+        is_known = np.append(self.is_modeled_user, False)[users]
         known = np.flatnonzero(is_known & np.append(self.is_modeled, False)[items])
         std = np.full(len(users), self.fitted.rating_std_)
         std[known] = self.model.std_at(users[known], items[known]) * self.scale.std

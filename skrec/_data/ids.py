@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from numbers import Number
 from typing import Any, TypeAlias
@@ -155,6 +155,31 @@ def union_of_ids(known: NDArray[Any], new: NDArray[Any]) -> NDArray[Any]:
     # As objects: NumPy would round large integers to floats.
     both = np.concatenate([known.astype(object), new.astype(object)])
     return np.sort(_check_column(both, "item"))
+
+
+def merge_ids(
+    known: NDArray[Any], new: NDArray[Any], what: str
+) -> tuple[NDArray[Any], Callable[[NDArray[Any], Any], NDArray[Any]]]:
+    """Join known ids with new ones.
+
+    Returns
+    -------
+    ids : ndarray
+        All ids, ascending.
+
+    merge : callable
+        Function of values of the known ids and values of the new ids, arrays or a
+        number, that returns those of all ids.
+    """
+    ids = union_of_ids(known, new)
+    old, added = (positions_of(some, ids, what) for some in (known, new))
+
+    def merge(values: NDArray[Any], new_values: Any) -> NDArray[Any]:
+        merged = np.empty((len(ids), *values.shape[1:]), values.dtype)
+        merged[old], merged[added] = values, new_values
+        return merged
+
+    return ids, merge
 
 
 def refuse_masked(values: Any, name: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Number
 from typing import Any, NamedTuple, TypeAlias
 
@@ -153,6 +153,19 @@ class Ratings:
             self.values,
             self.weights,
         )
+
+
+    def with_users(self, users: NDArray[Any]) -> Ratings:
+        """Return the same ratings with additional users.
+
+        `users` are all user ids, ascending, including the present ones.
+        """
+        if len(users) == len(self.users):
+            return self
+        counts = np.zeros(len(users), self.indptr.dtype)
+        counts[positions_of(self.users, users, "user")] = np.diff(self.indptr)
+        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(self.indptr.dtype)
+        return replace(self, users=users, indptr=indptr)
 
 
 def is_matrix(X: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,8 +12,8 @@ from numpy.typing import NDArray
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from .._sklearn_compat import N_WRAPPERS
 from .ids import check_ids, positions_of, refuse_masked, union_of_ids
+from .joins import look_up, warn_of_failed_join
 
 _ALLOWED = "a mapping or pandas Series from item id to text"
 _CUT = (
@@ -152,7 +151,7 @@ def resolve_item_texts(
         wrapped = isinstance(item_texts, ItemTexts)
         _check_aligned(item_texts, texts, len(item_ids), on_matrix, wrapped)
         return ResolvedTexts(item_ids, list(texts))
-    positions = _look_up(ids, item_ids)
+    positions = look_up(ids, item_ids, "item_texts", "item")
     known = positions >= 0
     if on_matrix and not known.all():
         missing = ", ".join(map(repr, ids[~known][:3].tolist()))
@@ -164,8 +163,15 @@ def resolve_item_texts(
     has_text = np.array([text is not None for text in texts])
     cold = ids[~known & has_text]
     if not on_matrix:
-        is_series = isinstance(item_texts, pd.Series)
-        _warn_of_failed_join(item_ids, positions[known], cold, is_series)
+        # A mapping that was split is a list, which is refused.
+        hint = (
+            " In cross-validation, wrap a Series in skrec.text.ItemTexts, because "
+            "scikit-learn splits it if it is as long as X."
+        )
+        hint = hint if isinstance(item_texts, pd.Series) else ""
+        warn_of_failed_join(
+            item_ids, positions[known], cold, "item_texts", "item", hint
+        )
     all_ids = union_of_ids(item_ids, cold)
     aligned: list[str | None] = [None] * len(all_ids)
     for position, text in zip(positions_of(ids, all_ids, "item"), texts, strict=True):
@@ -349,47 +355,3 @@ def _check_aligned(
             "text for each column, None for a missing text, or a mapping or pandas "
             f"Series from column number to text.{hint}"
         )
-
-
-def _warn_of_failed_join(
-    item_ids: NDArray[Any],
-    matched: NDArray[np.int64],
-    cold: NDArray[Any],
-    is_series: bool,
-) -> None:
-    """Warn if few rated items have a text and most texts are of cold-start items.
-
-    Either alone is common: few items have texts, or most of the items are new.
-    """
-    n_rated, n_matched = len(item_ids), len(matched)
-    if n_matched >= n_rated / 2 or len(cold) <= n_matched:
-        return
-    # A mapping that was split is a list, which is refused.
-    hint = (
-        " In cross-validation, wrap a Series in skrec.text.ItemTexts, because "
-        "scikit-learn splits it if it is as long as X."
-    )
-    without = np.delete(item_ids, matched)[:1].tolist()[0]
-    warnings.warn(
-        f"item_texts has the ids of only {n_matched} of {n_rated} rated items, and "
-        f"{len(cold)} texts of items without ratings: for example, {without!r} is "
-        f"rated and has no text, and {cold[:1].tolist()[0]!r} has a text and no "
-        "rating. If they are the same items, make their ids equal: compare leading "
-        "zeros, case, blanks, and where the ids come from. Otherwise the latter are "
-        f"new items, which are recommended as well.{hint if is_series else ''}",
-        UserWarning,
-        # This function, `resolve_item_texts`, `Fit`, `fit`, and its wrappers.
-        stacklevel=4 + N_WRAPPERS + 1,
-    )
-
-
-def _look_up(ids: NDArray[Any], item_ids: NDArray[Any]) -> NDArray[np.int64]:
-    try:
-        return positions_of(ids, item_ids, "item")
-    except TypeError:
-        found, wanted = (type(array.tolist()[0]).__name__ for array in (ids, item_ids))
-        raise TypeError(
-            f"The ids in item_texts are of type {found}, but the item ids of the "
-            f"ratings are of type {wanted}, so they can never match: convert one of "
-            "them."
-        ) from None

@@ -35,7 +35,7 @@ class BayesianModel(FactorModel):
                 vectors[at, s] = mean.to(dtype)
         factors = vectors[:, :, :-1].flatten(1) / self.n_samples
         biases = vectors[:, :, -1].cpu().numpy().mean(axis=1)
-        return FactorState(factors, self.tensor(biases))
+        return FactorState.of(factors, self.tensor(biases))
 
     def left_out(self, rows):
         pattern, ratings = self.pattern(rows), self._double(rows.data)

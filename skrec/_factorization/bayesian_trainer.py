@@ -10,6 +10,7 @@ from .._core.device import to_array
 from .._core.gibbs import GibbsSampler
 from .._core.training import Stopping, run_sweeps
 from .._fitting import Fit, Trainer
+from .knowledge import Knowledge
 from .variational_trainer import start_factorization
 
 # Stopping criterion of the variational fit. The decrease of the loss may pause before a
@@ -57,6 +58,7 @@ class GibbsTrainer(Trainer):
         self.n_epochs = params.max_iter
         start = start_factorization(
             fit,
+            Knowledge.of(fit),
             params.n_factors,
             user_links=params.implicit,
             item_links=params.implicit,

@@ -58,7 +58,7 @@ class LLORMAModel(Model):
             self.tensor(fitted.user_kernels_).T,
             self.tensor(fitted.local_user_factors_).transpose(0, 1),
         )
-        self.item_vectors = FactorState(
+        self.item_vectors = FactorState.of(
             self.solver.item_factors, self.solver.item_biases
         ).joined()
         self.local_items = self.tensor(fitted.local_item_factors_)

@@ -23,6 +23,7 @@ from .alternation import (
     mean_item_prior,
     penalties_are_auto,
 )
+from .features import FEATURE_CONSTRAINTS, FeatureMixin, refuse_features
 from .models import RidgeModel
 from .variational_model import VariationalModel
 from .variational_trainer import VariationalTrainer
@@ -256,7 +257,7 @@ array} of shape (n_users, n_items)
         return RidgeModel(self, device)
 
 
-class BiasedMFRegressor(ProbabilisticRecommender):
+class BiasedMFRegressor(FeatureMixin, ProbabilisticRecommender):
     r"""Matrix factorization with biases, by variational Bayes or least squares.
 
     The predicted rating is the sum of the global mean, the bias of the user, the bias
@@ -287,6 +288,16 @@ class BiasedMFRegressor(ProbabilisticRecommender):
         Whether to standardize the ratings inside the fit. Predictions are then the same
         whatever the unit of the ratings. False uses the ratings as they are, as the
         papers do.
+
+    item_encoder, user_encoder : transformer or None, default=None
+        Transformers that turn the tables of features into numbers, such as a
+        `ColumnTransformer` or a `Pipeline`. None means
+        :class:`skrec.features.FeatureEncoder`, which looks at the columns. Columns are
+        centered and scaled in blocks: those of `output_indices_`, if the encoder has
+        this attribute, or else all of them.
+
+    memory : str, object with the interface of joblib.Memory, or None, default=None
+        Folder in which to cache the fitted encoders.
 
     max_iter : int, default=200
         Maximum number of iterations. Each iteration solves for all users, then for all
@@ -449,6 +460,7 @@ class BiasedMFRegressor(ProbabilisticRecommender):
         **STOPPING_CONSTRAINTS,
         **WARM_START_CONSTRAINTS,
         **FACTORIZATION_CONSTRAINTS,
+        **FEATURE_CONSTRAINTS,
         "lambda_u": PENALTY_OR_AUTO,
         "lambda_v": PENALTY_OR_AUTO,
     }
@@ -461,6 +473,9 @@ class BiasedMFRegressor(ProbabilisticRecommender):
         lambda_v: float | Literal["auto"] = "auto",
         fit_intercept: bool = True,
         normalize_y: bool = True,
+        item_encoder: Any = None,
+        user_encoder: Any = None,
+        memory: Any = None,
         max_iter: int = 200,
         tol: float = 1e-3,
         early_stopping: bool = False,
@@ -478,6 +493,9 @@ class BiasedMFRegressor(ProbabilisticRecommender):
         self.lambda_v = lambda_v
         self.fit_intercept = fit_intercept
         self.normalize_y = normalize_y
+        self.item_encoder = item_encoder
+        self.user_encoder = user_encoder
+        self.memory = memory
         self.max_iter = max_iter
         self.tol = tol
         self.early_stopping = early_stopping
@@ -491,8 +509,16 @@ class BiasedMFRegressor(ProbabilisticRecommender):
         self.verbose = verbose
 
     @fit_method
-    def fit(self, X: Any, y: Any = None, *, sample_weight: Any = None) -> Self:
-        """Fit the model to ratings.
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        item_features: Any = None,
+        user_features: Any = None,
+    ) -> Self:
+        """Fit the model to ratings, and to what is known of items and users.
 
         Parameters
         ----------
@@ -507,6 +533,20 @@ array} of shape (n_users, n_items)
         sample_weight : array-like or sparse, default=None
             Weight of each rating's error, of shape (n_ratings,); with a matrix, sparse
             with its entries or of shape (n_users,). Ratings of weight 0 are ignored.
+
+        item_features : DataFrame, mapping, Series, array-like, sparse or Features, \
+default=None
+            Features by item id: a DataFrame whose index holds the ids, with columns of
+            any kind, or a mapping from id to vector. With a matrix, the ids are its
+            column numbers, or an array has one row for each column. Items without
+            ratings become known. For cross-validation, use
+            :class:`skrec.features.Features`: scikit-learn splits other sized objects
+            with as many entries as there are samples.
+
+        user_features : DataFrame, mapping, Series, array-like, sparse or Features, \
+default=None
+            The same by user id. With a matrix, a table or array with one row for each
+            row of X, in the same order, which scikit-learn splits with X.
 
         Returns
         -------
@@ -524,9 +564,17 @@ array} of shape (n_users, n_items)
             iterations.
         """
         is_auto = penalties_are_auto(self)
-        fit = Fit(self, X, y, sample_weight)
+        fit = Fit(
+            self,
+            X,
+            y,
+            sample_weight,
+            item_features=item_features,
+            user_features=user_features,
+        )
         if is_auto:
             return fit.run(VariationalTrainer(fit))
+        refuse_features(fit)
         prior = mean_item_prior(fit, fit.training)
         return fit.run(AlternationTrainer(fit, has_biases=True, item_prior=prior))
 

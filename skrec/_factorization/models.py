@@ -28,15 +28,25 @@ class FactorState(NamedTuple):
 
     biases : Tensor of shape (n_users,)
         Biases of the users.
+
+    cold_biases : Tensor of shape (n_users,)
+        Corrections added for items that are described but not rated; see
+        `described.Distances`.
     """
 
     factors: Tensor
     biases: Tensor
+    cold_biases: Tensor
+
+    @classmethod
+    def of(cls, factors: Tensor, biases: Tensor) -> FactorState:
+        """State without corrections."""
+        return cls(factors, biases, torch.zeros_like(biases))
 
     @classmethod
     def split(cls, vectors: Tensor) -> FactorState:
         """Split vectors, whose last entries are the biases."""
-        return cls(vectors[:, :-1].contiguous(), vectors[:, -1].contiguous())
+        return cls.of(vectors[:, :-1].contiguous(), vectors[:, -1].contiguous())
 
     def joined(self) -> Tensor:
         """Vectors: factors followed by the bias."""
@@ -48,9 +58,10 @@ class FactorModel(Model):
 
     def __init__(self, fitted: Any, device: torch.device):
         super().__init__(fitted, device)
-        self.users = FactorState(
+        self.users = FactorState.of(
             self.tensor(fitted.user_factors_), self.tensor(fitted.user_biases_)
         )
+        self.is_cold = fitted._is_described & ~fitted._is_rated
         self.item_factors = self.tensor(fitted.item_factors_)
         self.item_biases = self.tensor(fitted.item_biases_)
 
@@ -75,12 +86,18 @@ class FactorModel(Model):
         sums = sddmm(pattern, state.factors, self.item_factors).cpu().double()
         biases = state.biases.index_select(0, pattern.row)
         sums += (biases + self.item_biases.index_select(0, pattern.col)).cpu()
+        if self.is_cold.any():
+            is_cold = self.tensor(self.is_cold).index_select(0, pattern.col)
+            sums += (state.cold_biases.index_select(0, pattern.row) * is_cold).cpu()
         return sums
 
     def all_sums(self, state) -> Tensor:
         """Return products plus biases of all items, on the device."""
         sums = torch.addmm(self.item_biases, state.factors, self.item_factors.T)
         sums += state.biases.unsqueeze(1)
+        if self.is_cold.any():
+            cold = torch.as_tensor(np.flatnonzero(self.is_cold)).to(self.device)
+            sums[:, cold] += state.cold_biases.unsqueeze(1)
         return sums
 
 
@@ -95,7 +112,7 @@ class RidgeModel(FactorModel):
         coef = self.solve(rows, rows.data - self.offsets(rows)).coef
         coef = coef.to(self.item_factors.dtype)
         if not self.fitted._has_biases:
-            return FactorState(coef, coef.new_zeros(len(coef)))
+            return FactorState.of(coef, coef.new_zeros(len(coef)))
         return FactorState.split(coef)
 
     def left_out(self, rows):

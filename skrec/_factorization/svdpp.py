@@ -27,13 +27,14 @@ from .alternation import (
     mean_item_prior,
     penalties_are_auto,
 )
+from .features import FEATURE_CONSTRAINTS, FeatureMixin, refuse_features
 from .models import FactorState, RidgeModel
 from .priors import ImplicitPrior
 from .variational_model import VariationalModel
 from .variational_trainer import VariationalTrainer
 
 
-class SVDppRegressor(ProbabilisticRecommender):
+class SVDppRegressor(FeatureMixin, ProbabilisticRecommender):
     r"""SVD++: matrix factorization with implicit feedback.
 
     The prediction is that of `BiasedMFRegressor`, with implicit feedback: every item
@@ -74,6 +75,16 @@ class SVDppRegressor(ProbabilisticRecommender):
         Whether to standardize the ratings inside the fit. Predictions are then the same
         whatever the unit of the ratings. False uses the ratings as they are, as the
         papers do.
+
+    item_encoder, user_encoder : transformer or None, default=None
+        Transformers that turn the tables of features into numbers, such as a
+        `ColumnTransformer` or a `Pipeline`. None means
+        :class:`skrec.features.FeatureEncoder`, which looks at the columns. Columns are
+        centered and scaled in blocks: those of `output_indices_`, if the encoder has
+        this attribute, or else all of them.
+
+    memory : str, object with the interface of joblib.Memory, or None, default=None
+        Folder in which to cache the fitted encoders.
 
     max_iter : int, default=200
         Maximum number of iterations. Each iteration solves for all users, all items and
@@ -241,6 +252,7 @@ class SVDppRegressor(ProbabilisticRecommender):
         **STOPPING_CONSTRAINTS,
         **WARM_START_CONSTRAINTS,
         **FACTORIZATION_CONSTRAINTS,
+        **FEATURE_CONSTRAINTS,
         "lambda_u": PENALTY_OR_AUTO,
         "lambda_v": PENALTY_OR_AUTO,
         "implicit": [StrOptions({"users", "items", "both"})],
@@ -257,6 +269,9 @@ class SVDppRegressor(ProbabilisticRecommender):
         implicit: Literal["users", "items", "both"] = "both",
         fit_intercept: bool = True,
         normalize_y: bool = True,
+        item_encoder: Any = None,
+        user_encoder: Any = None,
+        memory: Any = None,
         max_iter: int = 200,
         tol: float = 1e-3,
         early_stopping: bool = False,
@@ -276,6 +291,9 @@ class SVDppRegressor(ProbabilisticRecommender):
         self.implicit = implicit
         self.fit_intercept = fit_intercept
         self.normalize_y = normalize_y
+        self.item_encoder = item_encoder
+        self.user_encoder = user_encoder
+        self.memory = memory
         self.max_iter = max_iter
         self.tol = tol
         self.early_stopping = early_stopping
@@ -289,8 +307,16 @@ class SVDppRegressor(ProbabilisticRecommender):
         self.verbose = verbose
 
     @fit_method
-    def fit(self, X: Any, y: Any = None, *, sample_weight: Any = None) -> Self:
-        """Fit the model to ratings.
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        item_features: Any = None,
+        user_features: Any = None,
+    ) -> Self:
+        """Fit the model to ratings, and to what is known of items and users.
 
         Parameters
         ----------
@@ -305,6 +331,20 @@ array} of shape (n_users, n_items)
         sample_weight : array-like or sparse, default=None
             Weight of each rating's error, of shape (n_ratings,); with a matrix, sparse
             with its entries or of shape (n_users,). Ratings of weight 0 are ignored.
+
+        item_features : DataFrame, mapping, Series, array-like, sparse or Features, \
+default=None
+            Features by item id: a DataFrame whose index holds the ids, with columns of
+            any kind, or a mapping from id to vector. With a matrix, the ids are its
+            column numbers, or an array has one row for each column. Items without
+            ratings become known. For cross-validation, use
+            :class:`skrec.features.Features`: scikit-learn splits other sized objects
+            with as many entries as there are samples.
+
+        user_features : DataFrame, mapping, Series, array-like, sparse or Features, \
+default=None
+            The same by user id. With a matrix, a table or array with one row for each
+            row of X, in the same order, which scikit-learn splits with X.
 
         Returns
         -------
@@ -322,7 +362,14 @@ array} of shape (n_users, n_items)
             iterations.
         """
         is_auto = penalties_are_auto(self)
-        fit = Fit(self, X, y, sample_weight)
+        fit = Fit(
+            self,
+            X,
+            y,
+            sample_weight,
+            item_features=item_features,
+            user_features=user_features,
+        )
         return fit.run(_variational(fit) if is_auto else _least_squares(fit))
 
     def _make_model(self, device):
@@ -373,6 +420,7 @@ def _variational(fit: Fit) -> VariationalTrainer:
 
 def _least_squares(fit: Fit) -> AlternationTrainer:
     """Create the trainer for penalties given as numbers."""
+    refuse_features(fit)
     penalty = fit.estimator.lambda_y
     return AlternationTrainer(
         fit,

@@ -20,11 +20,21 @@ from .._core.variational import (
     fold_in,
     leave_out,
 )
+from .._data.ratings import row_numbers
+from .described import Distances, ones_at
 from .models import FactorModel, FactorState
 
 
 class VariationalModel(FactorModel):
     """Factor model that folds in new users by their posterior, given all items."""
+
+    def __init__(self, fitted, device):
+        super().__init__(fitted, device)
+        self.distances = None
+        described = getattr(fitted, "_item_described_means", None)
+        if described is not None and self.is_cold.any():
+            self.distances = Distances(fitted, described)
+            self.users = self._corrected(self.users, ones_at(fitted._seen))
 
     def fold_in(self, rows):
         ratings = self._ratings(rows)
@@ -36,11 +46,18 @@ class VariationalModel(FactorModel):
             ratings,
             torch.ones_like(ratings),
         ).to(self.item_factors.dtype)
-        return FactorState.split(vectors)
+        return self._corrected(FactorState.split(vectors), ones_at(rows))
 
     def left_out(self, rows):
-        predicted = [predicted for _, predicted in self._without_each(rows)]
-        return torch.cat(predicted).cpu().numpy()
+        vectors, predicted = zip(*self._without_each(rows), strict=True)
+        left_out = torch.cat(predicted).cpu().numpy()
+        is_cold = self.is_cold[rows.indices]
+        if self.distances is not None and is_cold.any():
+            # A cold item is not among those whose differences are averaged.
+            means = self.distances.means(ones_at(rows))[row_numbers(rows)[is_cold]]
+            others = with_ones(torch.cat(vectors)).cpu().numpy()[is_cold]
+            left_out[is_cold] += (means * others).sum(1)
+        return left_out
 
     def std_at(self, user, item):
         users, row = np.unique(user, return_inverse=True)
@@ -80,7 +97,7 @@ class VariationalModel(FactorModel):
     @functools.cached_property
     def moments(self) -> Moments:
         """Moments of the items."""
-        means = FactorState(self.item_factors, self.item_biases).joined()
+        means = FactorState.of(self.item_factors, self.item_biases).joined()
         return Moments(Vectors(means, self.item_covariances))
 
     @functools.cached_property
@@ -94,6 +111,13 @@ class VariationalModel(FactorModel):
             links = self.tensor(item_links).double()
         covariance = self.tensor(fitted.user_prior_covariance_).double()
         return NormalPrior.of(center, covariance, links)
+
+    def _corrected(self, state: FactorState, rows: sp.csr_array) -> FactorState:
+        """State with corrections for cold items, given a 1 for each rating."""
+        if self.distances is None:
+            return state
+        biases = self.distances.biases(rows, state.factors.cpu().numpy())
+        return state._replace(cold_biases=self.tensor(biases).to(state.biases))
 
     @property
     def _counts(self) -> Tensor:

@@ -16,6 +16,7 @@ from .._core.variational import Factorization, Vectors
 from .._data.ids import positions_of
 from .._data.ratings import Ratings
 from .._fitting import Fit, Trainer, r_squared
+from .knowledge import Knowledge
 
 # A factor is dropped if the mean square of its part of a rating, relative to the noise
 # variance, is below this.
@@ -37,6 +38,7 @@ class VariationalTrainer(Trainer):
 
     def __init__(self, fit: Fit, *, user_links: bool = False, item_links: bool = False):
         params = fit.estimator
+        self.knowledge = Knowledge.of(fit)
         self.known, self.params = fit.known, params
         self.n_epochs = params.max_iter
         self.rating_weights = _rating_weights(fit)
@@ -44,10 +46,11 @@ class VariationalTrainer(Trainer):
         if previous is not None:
             k = _n_factors(previous, params)
         self.model = start_factorization(
-            fit, k, user_links=user_links, item_links=item_links
+            fit, self.knowledge, k, user_links=user_links, item_links=item_links
         )
         if previous is not None:
             _continue(previous, fit.ratings, self.model)
+            self.knowledge.resume(previous, self.model)
         if fit.held_out is not None:
             self.held_out = fit.tensors(fit.held_out)
 
@@ -76,8 +79,10 @@ class VariationalTrainer(Trainer):
     def attributes(self) -> dict[str, Any]:
         users, items = self.model.users, self.model.items
         ((U, _), user_prior), ((V, covariances), item_prior) = self.canonical()
-        user_means = self._means(U, item_prior, users.is_rated)
-        item_means = self._means(V, user_prior, items.is_rated)
+        is_described = torch.tensor(self.known._is_described_user)
+        user_means = self._means(U, item_prior, users.is_rated.cpu() | is_described)
+        is_described = torch.tensor(self.known._is_described)
+        item_means = self._means(V, user_prior, items.is_rated.cpu() | is_described)
         # An item's contribution to its raters, and a user's to the rated items
         links = {"item_links_": user_prior.links, "user_links_": item_prior.links}
         if not any(map(len, links.values())):
@@ -94,6 +99,7 @@ class VariationalTrainer(Trainer):
             "item_prior_mean_": to_array(item_prior.center),
             "item_prior_covariance_": to_array(item_prior.covariance),
             **{name: to_array(y) if len(y) else None for name, y in links.items()},
+            **self.knowledge.attributes(user_prior, item_prior),
             "user_means_": user_means,
             "item_means_": item_means,
             "_item_covariances": to_array(covariances),
@@ -103,33 +109,58 @@ class VariationalTrainer(Trainer):
         }
 
     def _means(
-        self, vectors: Tensor, other: NormalPrior, is_rated: Tensor
+        self, vectors: Tensor, other: NormalPrior, is_modeled: Tensor
     ) -> np.ndarray:
         """Predictions for an average row of the other side.
 
-        Without ratings they are the global mean.
+        Without ratings and features they are the global mean.
         """
         center = other.center
         sums = vectors[:, :-1] @ center[:-1] + vectors[:, -1] + center[-1]
         means = self.known._scale.restore(to_array(sums))
-        return np.where(to_array(is_rated), means, self.known.global_mean_)
+        return np.where(to_array(is_modeled), means, self.known.global_mean_)
 
 
 def start_factorization(
-    fit: Fit, n_factors: int, *, user_links: bool, item_links: bool
+    fit: Fit,
+    knowledge: Knowledge,
+    n_factors: int,
+    *,
+    user_links: bool,
+    item_links: bool,
 ) -> Factorization:
     """Make a factorization of the training ratings, to be fitted.
 
-    The parameters are those of `VariationalTrainer`.
+    Parameters
+    ----------
+    fit : Fit
+        Fit of standardized ratings.
+
+    knowledge : Knowledge
+        What is known of users and items.
+
+    n_factors : int
+        Number of factors.
+
+    user_links, item_links : bool
+        As for `VariationalTrainer`.
     """
     generator = make_generator(fit.draw_seed())
     n_users, n_items = fit.ratings.shape
+    dtype, device = fit.dtype, fit.device
+    user_features, item_features = knowledge.tensors(dtype, device)
     return Factorization(
         *fit.tensors(fit.training),
-        Vectors.draw(n_users, n_factors, fit.dtype, generator, fit.device),
-        Vectors.draw(n_items, n_factors, fit.dtype, generator, fit.device),
-        NormalPrior.start(n_factors, n_items * user_links, fit.dtype, fit.device),
-        NormalPrior.start(n_factors, n_users * item_links, fit.dtype, fit.device),
+        Vectors.draw(n_users, n_factors, dtype, generator, device),
+        Vectors.draw(n_items, n_factors, dtype, generator, device),
+        NormalPrior.start(
+            n_factors, n_items * user_links, dtype, device, user_features
+        ),
+        NormalPrior.start(
+            n_factors, n_users * item_links, dtype, device, item_features
+        ),
+        user_features,
+        item_features,
     )
 
 

@@ -52,7 +52,7 @@ class ItemAutoRec(AutoRecModel):
         if self.has_effects:
             coef, biases = coef[:, :-1] * scale, coef[:, -1]
         dtype = self.item_factors.dtype
-        return FactorState(coef.to(dtype).contiguous(), biases.to(dtype).contiguous())
+        return FactorState.of(coef.to(dtype).contiguous(), biases.to(dtype).contiguous())
 
     def left_out(self, rows):
         solutions, _ = self._solve(rows, leave_one_out=True)
@@ -126,7 +126,7 @@ class UserAutoRec(AutoRecModel):
         codes = self.network.encode(
             pattern, self.fitted._input(pattern, ratings.to(dtype))
         )
-        return FactorState(codes, biases.to(dtype))
+        return FactorState.of(codes, biases.to(dtype))
 
     def left_out(self, rows):
         left_out = self.network.leave_one_out(

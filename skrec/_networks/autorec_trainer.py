@@ -84,9 +84,9 @@ class AutoRecTrainer(Trainer):
         rows = self._orient(fit, fit.training, self._residuals(fit.training))
         inputs = self.input(rows.pattern, rows.inputs)
         self.rows = rows._replace(inputs=inputs)
-        if fit.texts is not None and fit.known._has_text.any():
+        if fit.texts is not None and fit.known._is_described.any():
             side = reduce_texts(fit.texts, params.text_components, fit.random_state)
-            fit.known._has_text = np.asarray(side.any(axis=1))
+            fit.known._is_described = np.asarray(side.any(axis=1))
             self.rows = self.rows._replace(side=torch.tensor(side).to(self.rows.inputs))
             if self.effects is not None:
                 effects = torch.tensor(self.effects.items / self.unit)

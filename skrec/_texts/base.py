@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from .._base import STOPPING_CONSTRAINTS, WARM_START_CONSTRAINTS, BaseRecommender
-from .._data.ids import positions_of, union_of_ids
+from .._data.ids import merge_ids, positions_of
 from .._data.texts import ItemTexts
 from .._factorization.alternation import FACTORIZATION_CONSTRAINTS
 from .._factorization.priors import Prior
@@ -178,19 +178,12 @@ array} of shape (n_users, n_items)
                 "leave the item out, or fit anew with its text."
             )
         outputs = self._read(documents)
-        all_ids = union_of_ids(self.items_, ids)
-        old = positions_of(self.items_, all_ids, "item")
-        new = positions_of(ids, all_ids, "item")
-
-        def merge(known, added):
-            merged = np.empty((len(all_ids), *known.shape[1:]), known.dtype)
-            merged[old], merged[new] = known, added
-            return merged
-
+        all_ids, merge = merge_ids(self.items_, ids, "item")
         factors, biases = outputs, np.zeros(len(ids))
         if self._has_biases:
             factors, biases = outputs[:, :-1], outputs[:, -1]
         seen = self._seen
+        old = np.flatnonzero(~merge(np.zeros(len(self.items_), bool), True))
         columns = old[seen.indices].astype(seen.indices.dtype)
         shape = seen.shape[0], len(all_ids)
         extended = {
@@ -200,7 +193,7 @@ array} of shape (n_users, n_items)
             "item_biases_": merge(self.item_biases_, biases),
             "text_biases_": merge(self.text_biases_, biases),
             "item_means_": merge(self.item_means_, self.global_mean_),
-            "_has_text": merge(self._has_text, True),
+            "_is_described": merge(self._is_described, True),
             "_is_rated": merge(self._is_rated, False),
             "_seen": sp.csr_array((seen.data, columns, seen.indptr), shape=shape),
         }

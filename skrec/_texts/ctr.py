@@ -413,7 +413,7 @@ class CTRRegressor(TextFactorization):
         )
         if previous is not None and self.refine:
             old = positions_of(ratings.items[items], previous.items_, "item")
-            known = is_rated[items] & (old >= 0) & previous._has_text[old]
+            known = is_rated[items] & (old >= 0) & previous._is_described[old]
             proportions = previous.text_factors_[old[known]]
             prior.set_proportions(np.flatnonzero(known), proportions)
         return prior

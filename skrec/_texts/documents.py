@@ -39,7 +39,7 @@ class Documents:
 def read_item_texts(fit: Fit) -> Documents | None:
     """Vectorize the texts of a fit; without texts, warn and return None."""
     estimator, known = fit.estimator, fit.known
-    if not known._has_text.any():
+    if not known._is_described.any():
         warnings.warn(
             "There are no item_texts: the factorization goes without. Pass item_texts "
             "to fit, or use PMFRegressor or BiasedMFRegressor.",
@@ -47,7 +47,7 @@ def read_item_texts(fit: Fit) -> Documents | None:
             stacklevel=2 + N_WRAPPERS + 1,
         )
         return None
-    items = np.flatnonzero(known._has_text)
+    items = np.flatnonzero(known._is_described)
     texts = [text for text in fit.texts or [] if text is not None]
     vectorizer, values = _vectorize(fit, texts)
     values = estimator._check_documents(vectorizer, values)
@@ -59,7 +59,7 @@ def read_item_texts(fit: Fit) -> Documents | None:
             "texts that have, or another vectorizer."
         )
     items, values = items[is_readable], values[is_readable]
-    known._has_text = np.isin(np.arange(len(known.items_)), items)
+    known._is_described = np.isin(np.arange(len(known.items_)), items)
     return Documents(vectorizer, values, items)
 
 

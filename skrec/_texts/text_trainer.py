@@ -12,7 +12,7 @@ from .._factorization.alternation import AlternationTrainer, mean_item_prior
 from .._factorization.priors import Prior
 from .._fitting import Fit
 from .documents import Documents, new_vectorizer
-from .text_model import TextDistances
+from .text_model import text_distances
 
 
 class TextTrainer(AlternationTrainer):
@@ -68,7 +68,8 @@ class TextTrainer(AlternationTrainer):
         assert means is not None
         factors, biases = self._split(means)
         attributes |= {"text_factors_": factors, "text_biases_": biases}
-        distances = TextDistances(SimpleNamespace(**vars(self.known), **attributes))
+        distances = text_distances(SimpleNamespace(**vars(self.known), **attributes))
+        assert distances is not None
         text_biases = distances.biases(self._weights(), attributes["user_factors_"])
         return attributes | {"user_text_biases_": text_biases.astype(users.dtype)}
 

@@ -1,0 +1,94 @@
+"""Items that are known from a description, a text or features, and not from ratings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from .._data.ratings import PRIOR_RATINGS
+
+
+class Distances:
+    """Differences between item vectors and the predictions from their descriptions.
+
+    Users rate items that they chose, so that their ratings are higher on average than
+    the descriptions alone predict. For items without ratings, the mean difference over
+    the items that a user has rated corrects this, times the probability that a rating
+    of such an item is one of a new item; see `probability_of_new`.
+
+    Parameters
+    ----------
+    fitted : object
+        Estimator, or an object with its attributes.
+
+    described_vectors : ndarray of shape (n_items, n_factors + 1)
+        Factors and bias of each item that its description predicts.
+    """
+
+    def __init__(self, fitted: Any, described_vectors: np.ndarray):
+        vectors = np.column_stack([fitted.item_factors_, fitted.item_biases_])
+        is_compared = fitted._is_described & fitted._is_rated
+        self.is_compared = is_compared.astype(vectors.dtype)
+        vectors = vectors - described_vectors
+        self.vectors = vectors * self.is_compared[:, np.newaxis]
+        counts = np.bincount(fitted._seen.indices, minlength=len(vectors))
+        n_cold = int((fitted._is_described & ~fitted._is_rated).sum())
+        self.probability = probability_of_new(counts[counts > 0], n_cold)
+
+    def means(self, rows: sp.csr_array) -> np.ndarray:
+        """Mean differences over the items of each row, shrunk toward 0.
+
+        Parameters
+        ----------
+        rows : csr_array of shape (n_rows, n_items)
+            Weight of each item.
+
+        Returns
+        -------
+        means : ndarray of shape (n_rows, n_factors + 1)
+            Mean differences of factors and of biases.
+        """
+        counts = rows @ self.is_compared
+        scale = self.probability / (counts + PRIOR_RATINGS)
+        return (rows @ self.vectors) * scale[:, np.newaxis]
+
+    def biases(self, rows: sp.csr_array, factors: np.ndarray) -> np.ndarray:
+        """Mean differences as ratings, given users' factors, of shape (n_rows,)."""
+        means = self.means(rows)
+        return (means[:, :-1] * factors).sum(axis=1) + means[:, -1]
+
+
+def probability_of_new(counts: np.ndarray, n_cold: int) -> float:
+    """Probability that a rating of an item without ratings is one of a new item.
+
+    An item has no ratings because it is new, or because hardly anybody chooses it. How
+    many items of the second kind there are is estimated from the numbers of items with
+    one rating and with two ratings, by Chao's estimator [1]_. The others are new, and
+    will get as many ratings as items get on average. Those that nobody chooses will get
+    about as many as there are items with one rating (Good and Turing).
+
+    Parameters
+    ----------
+    counts : ndarray of shape (n_rated,)
+        Positive number of ratings of each rated item.
+
+    n_cold : int
+        Number of items without ratings.
+
+    References
+    ----------
+    .. [1] Anne Chao. 1984. "Nonparametric Estimation of the Number of Classes in a
+       Population". Scandinavian Journal of Statistics 11(4).
+    """
+    once, twice = (int(np.sum(counts == n)) for n in (1, 2))
+    n_unpopular = once * (once - 1) / (2 * (twice + 1))
+    n_new_ratings = max(0.0, n_cold - n_unpopular) * counts.mean()
+    return n_new_ratings / max(1.0, n_new_ratings + once)
+
+
+def ones_at(rows: sp.csr_array) -> sp.csr_array:
+    """Matrix with a 1 for each stored rating, including stored zeros."""
+    ones = np.ones(rows.nnz, bool)
+    return sp.csr_array((ones, rows.indices, rows.indptr), shape=rows.shape)

@@ -1,0 +1,187 @@
+"""Parameters and methods of factorizations that know features of users and items."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from .._data.features import split_features
+from .._data.ids import merge_ids
+from .._data.joins import look_up
+from .._data.side_information import check_encoded
+from .._fitting import Fit
+from .._sklearn_compat import HasMethods
+from .knowledge import feature_means
+
+FEATURE_CONSTRAINTS: dict[str, list[Any]] = {
+    "item_encoder": [HasMethods(["fit_transform", "transform"]), None],
+    "user_encoder": [HasMethods(["fit_transform", "transform"]), None],
+    "memory": [None, str, HasMethods(["cache"])],
+}
+
+
+class FeatureMixin:
+    """Mixin of variational factorizations whose prior means depend on features."""
+
+    # Metadata routing passes features to these estimators without a request.
+    __metadata_request__fit: ClassVar[dict[str, bool]] = {
+        "item_features": True,
+        "user_features": True,
+    }
+
+    items_: NDArray[Any]
+    users_: NDArray[Any]
+    global_mean_: float
+    item_encoder_: Any
+    user_encoder_: Any
+
+    def extend_items(self, item_features: Any) -> Self:
+        """Add items to a fitted model, given only their features.
+
+        Parameters
+        ----------
+        item_features : DataFrame, mapping, Series or Features around one
+            Features by item id, with the columns of `fit`. After a fit on a matrix, the
+            ids are the indices of the new columns: n_items, n_items + 1, ...
+
+        Returns
+        -------
+        self : estimator
+            The estimator, with the new items in `items_`, `item_factors_`,
+            `item_biases_` and `item_means_`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the model was fitted without `item_features`, or if an id is already
+            known.
+        """
+        ids, vectors = _describe(self, item_features, "item")
+        all_ids, merge = merge_ids(self.items_, ids, "item")
+        fitted: Any = self
+        seen = fitted._seen
+        old = np.flatnonzero(~merge(np.zeros(len(self.items_), bool), True))
+        columns = old[seen.indices].astype(seen.indices.dtype)
+        shape = seen.shape[0], len(all_ids)
+        changed = _extend_side(fitted, "item", ids, vectors, merge) | {
+            "items_": all_ids,
+            "_is_rated": merge(fitted._is_rated, False),
+            "_is_described": merge(fitted._is_described, True),
+            "_seen": sp.csr_array((seen.data, columns, seen.indptr), shape=shape),
+        }
+        covariance = fitted.item_prior_covariance_
+        upper = covariance[np.triu_indices(len(covariance))]
+        changed["_item_covariances"] = merge(fitted._item_covariances, upper)
+        if fitted._fitted_on_matrix:
+            changed["n_features_in_"] = len(all_ids)
+        self.__dict__ = vars(self) | changed
+        return self
+
+    def extend_users(self, user_features: Any) -> Self:
+        """Add users to a fitted model, given only their features.
+
+        Parameters
+        ----------
+        user_features : DataFrame, mapping, Series or Features around one
+            Features by user id, with the columns of `fit`. After a fit on a matrix, the
+            ids are the indices of the new rows: n_users, n_users + 1, ...
+
+        Returns
+        -------
+        self : estimator
+            The estimator, with the new users in `users_`, `user_factors_`,
+            `user_biases_` and `user_means_`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the model was fitted without `user_features`, or if an id is already
+            known.
+        """
+        ids, vectors = _describe(self, user_features, "user")
+        all_ids, merge = merge_ids(self.users_, ids, "user")
+        fitted: Any = self
+        seen = fitted._seen
+        counts = merge(np.diff(seen.indptr), 0)
+        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(seen.indptr.dtype)
+        shape = len(all_ids), seen.shape[1]
+        self.__dict__ = (
+            vars(self)
+            | _extend_side(fitted, "user", ids, vectors, merge)
+            | {
+                "users_": all_ids,
+                "_is_described_user": merge(fitted._is_described_user, True),
+                "_seen": sp.csr_array((seen.data, seen.indices, indptr), shape=shape),
+            }
+        )
+        return self
+
+
+def refuse_features(fit: Fit) -> None:
+    """Raise an error for features in a fit whose penalties are numbers."""
+    for name in ("item_features", "user_features"):
+        if getattr(fit, name) is not None:
+            raise ValueError(
+                f"{name} needs lambda_u='auto' and lambda_v='auto', which estimate "
+                "how much the features say."
+            )
+
+
+def _describe(fitted: Any, features: Any, what: str) -> tuple[NDArray[Any], Any]:
+    """Validate features of new users or items; return their ids and vectors."""
+    check_is_fitted(fitted)
+    name = f"{what}_features"
+    encoder = getattr(fitted, f"{what}_encoder_", None)
+    if encoder is None:
+        raise ValueError(
+            f"The model was fitted without {name}, so that they say nothing to it: "
+            f"pass {name} to fit."
+        )
+    ids, table = split_features(features, name)
+    if ids is None:
+        raise TypeError(
+            f"{name} does not say what the new {what}s are called: give a DataFrame "
+            f"whose index holds the {what} ids."
+        )
+    known = fitted.items_ if what == "item" else fitted.users_
+    is_known = look_up(ids, known, name, what) >= 0
+    if is_known.any():
+        raise ValueError(
+            f"{name} has {ids[is_known].tolist()[0]!r}, which the model knows already: "
+            "leave it out, or fit anew."
+        )
+    wanted = np.arange(len(known), len(known) + len(ids))
+    if fitted._fitted_on_matrix and not np.array_equal(np.sort(ids), wanted):
+        line = "column" if what == "item" else "row"
+        raise ValueError(
+            f"The model was fitted on a matrix of {len(known)} {line}s, so that the "
+            f"new {what}s are {line}s {wanted[0]} to {wanted[-1]}: give these ids."
+        )
+    values = check_encoded(encoder, encoder.transform(table), len(ids), name)
+    means = feature_means(
+        values,
+        getattr(fitted, f"{what}_feature_center_"),
+        getattr(fitted, f"{what}_feature_weights_"),
+    )
+    return ids, getattr(fitted, f"{what}_prior_mean_") + means
+
+
+def _extend_side(fitted, what, ids, vectors, merge) -> dict[str, Any]:
+    """Attributes of all users or items, with the new ones."""
+    other = fitted.user_prior_mean_ if what == "item" else fitted.item_prior_mean_
+    sums = vectors[:, :-1] @ other[:-1] + vectors[:, -1] + other[-1]
+    extended = {
+        f"{what}_factors_": vectors[:, :-1],
+        f"{what}_biases_": vectors[:, -1],
+        f"{what}_means_": fitted._scale.restore(sums),
+        f"_{what}_described_means": vectors,
+    }
+    if getattr(fitted, f"{what}_links_", None) is not None:
+        extended[f"{what}_links_"] = 0
+    return {
+        name: merge(getattr(fitted, name), added) for name, added in extended.items()
+    }

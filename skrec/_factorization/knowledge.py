@@ -1,0 +1,173 @@
+"""What is known of users and items, in a variational factorization."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from .._core.device import as_tensor, to_array
+from .._core.prior_means import Features, NormalPrior
+from .._core.sparse import Pattern
+from .._core.variational import Factorization
+from .._data.side_information import (
+    EncodedFeatures,
+    ResolvedFeatures,
+    encode_features,
+)
+from .._fitting import Fit
+from ..features import FeatureEncoder
+
+# Fitted attributes of each side: encoder, names of its columns, their blocks, means and
+# weights, and the prior means of all rows
+ATTRIBUTES = (
+    "{}_encoder_",
+    "{}_feature_names_",
+    "{}_feature_blocks_",
+    "{}_feature_center_",
+    "{}_feature_weights_",
+    "_{}_described_means",
+)
+
+
+class SideKnowledge(NamedTuple):
+    """Features of one side.
+
+    Attributes
+    ----------
+    resolved : ResolvedFeatures
+        Features as given, matched with the ratings.
+
+    encoded : EncodedFeatures
+        The same as numbers.
+    """
+
+    resolved: ResolvedFeatures
+    encoded: EncodedFeatures
+
+    def tensors(self, dtype: torch.dtype, device: torch.device) -> Features:
+        """Features for the factorization, in blocks of mean square length 1."""
+        (_, ids, places, _), encoded = self.resolved, self.encoded
+        n, scale = len(ids), encoded.scale
+        block = np.empty(len(scale), np.int64)
+        for index, columns in enumerate(encoded.blocks.values()):
+            block[columns] = index
+        is_known = np.zeros(n, bool)
+        is_known[places] = True
+        values = encoded.values
+        if sp.issparse(values):
+            counts = np.zeros(n, np.int64)
+            counts[places] = np.diff(values.indptr)
+            crow = np.concatenate([[0], np.cumsum(counts)])
+            data = torch.as_tensor(values.data / scale[values.indices], dtype=dtype)
+            shape = n, len(scale)
+            pattern = Pattern(as_tensor(crow), as_tensor(values.indices), shape)
+            placed: Any = pattern.to(device), data.to(device)
+        else:
+            dense = np.zeros((n, len(scale)), str(dtype).removeprefix("torch."))
+            dense[places] = values / scale
+            placed = as_tensor(dense, device=device)
+        center = torch.as_tensor(encoded.center / scale, dtype=dtype, device=device)
+        return Features(
+            placed,
+            center,
+            as_tensor(block, device=device),
+            as_tensor(is_known, device=device),
+        )
+
+
+    def attributes(self, prior: NormalPrior) -> dict[str, Any]:
+        """Values of `ATTRIBUTES`, given the prior in the canonical basis."""
+        (_, ids, places, _), encoded = self.resolved, self.encoded
+        weights = to_array(prior.weights) / encoded.scale[:, np.newaxis]
+        weights = weights.astype(to_array(prior.weights).dtype)
+        means = np.tile(to_array(prior.center), (len(ids), 1))
+        means[places] += feature_means(encoded.values, encoded.center, weights)
+        values = (
+            encoded.encoder,
+            encoded.names,
+            encoded.blocks,
+            encoded.center,
+            weights,
+            means,
+        )
+        return dict(zip(ATTRIBUTES, values, strict=True))
+
+
+class Knowledge(NamedTuple):
+    """Features of both sides of a fit.
+
+    Attributes
+    ----------
+    users, items : SideKnowledge or None
+        Features of users and items; None without.
+    """
+
+    users: SideKnowledge | None
+    items: SideKnowledge | None
+
+    @classmethod
+    def of(cls, fit: Fit) -> Knowledge:
+        """Encode the features of a fit."""
+        params, sides = fit.estimator, []
+        for name, resolved in (
+            ("user_encoder", fit.user_features),
+            ("item_encoder", fit.item_features),
+        ):
+            if resolved is None:
+                sides.append(None)
+                continue
+            encoder = getattr(params, name)
+            encoder = FeatureEncoder() if encoder is None else encoder
+            encoded = encode_features(resolved, encoder, params.memory)
+            sides.append(SideKnowledge(resolved, encoded))
+        return cls(*sides)
+
+    def tensors(
+        self, dtype: torch.dtype, device: torch.device
+    ) -> tuple[Features | None, Features | None]:
+        """Features of users and items, for the factorization."""
+        users, items = self
+        return (
+            None if users is None else users.tensors(dtype, device),
+            None if items is None else items.tensors(dtype, device),
+        )
+
+    def resume(self, previous: Any, model: Factorization) -> None:
+        """Continue with the weights of a previous fit that had the same features."""
+        for name, side, known in (
+            ("user", model.users, self.users),
+            ("item", model.items, self.items),
+        ):
+            weights = getattr(previous, f"{name}_feature_weights_", None)
+            if known is None or weights is None:
+                continue
+            names = getattr(previous, f"{name}_feature_names_")
+            if np.array_equal(names, known.encoded.names):
+                scaled = weights * known.encoded.scale[:, np.newaxis]
+                side.prior.weights.copy_(as_tensor(scaled))
+
+    def attributes(
+        self, user_prior: NormalPrior, item_prior: NormalPrior
+    ) -> dict[str, Any]:
+        """Fitted attributes, given the priors in the canonical bases.
+
+        The vectors that the features of all users and items predict are part of them.
+        """
+        found: dict[str, Any] = {}
+        for name, known, prior in (
+            ("user", self.users, user_prior),
+            ("item", self.items, item_prior),
+        ):
+            own: dict[str, Any] = dict.fromkeys(ATTRIBUTES)
+            if known is not None:
+                own = known.attributes(prior)
+            found |= {key.format(name): value for key, value in own.items()}
+        return found
+
+
+def feature_means(values: Any, center: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Parts of the prior means that come from features, of shape (n, k)."""
+    return values @ weights - center @ weights
