@@ -15,7 +15,11 @@ from sklearn.utils._param_validation import (
     StrOptions,
     validate_params,
 )
-from sklearn.utils.validation import _check_feature_names, _check_sample_weight
+from sklearn.utils.validation import (
+    _check_feature_names,
+    _check_feature_names_in,
+    _check_sample_weight,
+)
 from sklearn.utils.validation import _get_feature_names as get_feature_names
 
 __all__ = [
@@ -26,6 +30,7 @@ __all__ = [
     "StrOptions",
     "begin_callbacks",
     "check_feature_names",
+    "check_feature_names_in",
     "check_sample_weight",
     "fit_method",
     "get_feature_names",
@@ -56,9 +61,14 @@ def begin_callbacks(estimator: Any, n_epochs: int) -> Any:
     return estimator._init_callback_context(max_subtasks=n_epochs)
 
 
-def check_feature_names(estimator: Any, X: Any) -> None:
-    """Raise an error if the columns have other names than in `fit`."""
-    _check_feature_names(estimator, X, reset=False)
+def check_feature_names(estimator: Any, X: Any, *, reset: bool = False) -> None:
+    """Raise an error if the columns have other names than in `fit`; or store them."""
+    _check_feature_names(estimator, X, reset=reset)
+
+
+def check_feature_names_in(estimator: Any, input_features: Any) -> Any:
+    """Return the names of the columns in `fit`, and raise an error for others."""
+    return _check_feature_names_in(estimator, input_features)
 
 
 def check_sample_weight(sample_weight: Any, X: Any, dtype: Any) -> Any:

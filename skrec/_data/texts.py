@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,8 +11,9 @@ from numpy.typing import NDArray
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from .ids import check_ids, positions_of, refuse_masked, union_of_ids
+from .ids import positions_of, refuse_masked, union_of_ids
 from .joins import look_up, warn_of_failed_join
+from .unsplit import Unsplit, check_unique_ids
 
 _ALLOWED = "a mapping or pandas Series from item id to text"
 _CUT = (
@@ -23,7 +23,7 @@ _CUT = (
 )
 
 
-class ItemTexts:
+class ItemTexts(Unsplit):
     """Container for item texts that cross-validation does not split.
 
     scikit-learn splits any sized object whose length equals the number of samples.
@@ -67,7 +67,6 @@ class ItemTexts:
     ``GridSearchCV(recommender, param_grid).fit(X, y, item_texts=item_texts)``.
     """
 
-    ids: NDArray[Any] | None
     texts: tuple[str | None, ...]
 
     def __init__(
@@ -84,9 +83,6 @@ class ItemTexts:
         n_texts = len(self.texts)
         of = "by column" if self.ids is None else "by item id"
         return f"ItemTexts(<{n_texts} text{'' if n_texts == 1 else 's'} {of}>)"
-
-    def __sklearn_clone__(self) -> ItemTexts:
-        return copy.deepcopy(self)
 
     def _contents(self) -> tuple[str | None, ...] | dict[Any, str | None]:
         if self.ids is None:
@@ -312,24 +308,8 @@ def _split(texts: Any, name: str) -> tuple[NDArray[Any] | None, tuple[str | None
         keys, values = list(texts.keys()), list(texts.values())
     else:
         keys, values = texts.index, texts
-    ids = _check_keys(keys, name)
+    ids = check_unique_ids(keys, name, "item", "text")
     return ids, tuple(check_texts(values, name, ids.tolist()))
-
-
-def _check_keys(keys: Any, name: str) -> NDArray[Any]:
-    try:
-        ids = check_ids(keys, "item")
-    except (TypeError, ValueError) as error:
-        raise type(error)(
-            f"{name} has keys that are not valid item ids. {error}"
-        ) from error
-    repeated = pd.Index(ids, tupleize_cols=False).duplicated()
-    if repeated.any():
-        raise ValueError(
-            f"{name} has repeated ids, among them {ids[repeated].tolist()[0]!r}: keep "
-            "one text per item."
-        )
-    return ids
 
 
 def _check_aligned(

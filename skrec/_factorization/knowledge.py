@@ -56,7 +56,7 @@ class SideKnowledge(NamedTuple):
             block[columns] = index
         is_known = np.zeros(n, bool)
         is_known[places] = True
-        values = encoded.values
+        values: Any = encoded.values
         if sp.issparse(values):
             counts = np.zeros(n, np.int64)
             counts[places] = np.diff(values.indptr)
@@ -111,7 +111,8 @@ class Knowledge(NamedTuple):
     @classmethod
     def of(cls, fit: Fit) -> Knowledge:
         """Encode the features of a fit."""
-        params, sides = fit.estimator, []
+        params = fit.estimator
+        sides: list[SideKnowledge | None] = []
         for name, resolved in (
             ("user_encoder", fit.user_features),
             ("item_encoder", fit.item_features),
