@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -190,6 +191,17 @@ def test_tags_of_a_movie_are_joined(fetch, version):
         tags = movies["tags"].astype(object)
         found = tags.where(tags.notna(), None).to_dict()
         assert found == (TAGS_DAT if version == "10m" else TAGS_CSV)
+
+
+@pytest.mark.parametrize("version", ["100k", "1m", "10m"])
+def test_lines_may_end_as_on_windows(fetch, version):
+    files = CASES[version][1]
+    expected = fetch(version, files)
+    shutil.rmtree(Path(expected.movies_filename).parent)
+    found = fetch(version, {n: c.replace(b"\n", b"\r\n") for n, c in files.items()})
+    pd.testing.assert_frame_equal(found.movies, expected.movies)
+    if version != "10m":
+        pd.testing.assert_frame_equal(found.users, expected.users)
 
 
 def test_an_archive_without_tags_has_no_such_column(fetch):

@@ -190,8 +190,8 @@ def fetch_movielens(
             - ``tags``: what users wrote about the movie, separated by ``|``, in the
               order of the file and with repetitions; missing if nobody did. Only in
               "10m", "latest-small", "25m" and "32m";
-            - ``plot``: plot, missing if unknown. Only if the cached ``texts.csv.gz``
-              has plots; the archives have none.
+            - ``plot``: plot as in `item_texts`, missing if unknown. Only if the cached
+              ``texts.csv.gz`` has plots; the archives have none.
         users : DataFrame of shape (n_users, 4) or None
             What is known of the users, indexed by user id. The ids are those of `data`,
             so that the frame can be the ``user_features`` of a recommender. None if the

@@ -96,8 +96,8 @@ def read_records(
         yield from _csv_records(text, filename)
         return
     # Not str.splitlines, which also splits at characters that occur in titles.
-    for number, line in enumerate(io.StringIO(text, newline=None), 1):
-        yield Record(filename, number, line.rstrip("\n").split(separator))
+    for number, line in enumerate(io.StringIO(text, newline="\n"), 1):
+        yield Record(filename, number, line.rstrip("\r\n").split(separator))
 
 
 def _csv_records(text: str, filename: str) -> Iterator[Record]:
