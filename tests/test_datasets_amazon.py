@@ -1,14 +1,28 @@
 import gzip
 import json
+import os
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from skrec.datasets import load_amazon
+from skrec.datasets import join_reviews, load_amazon
 
 REVIEWS = [
-    {"reviewerID": "A1", "asin": "B2", "overall": 5.0, "unixReviewTime": 30},
+    {
+        "reviewerID": "A1",
+        "asin": "B2",
+        "reviewerName": "Ann",
+        "helpful": [0, 1],
+        "reviewText": 'Better than "Caf\u00e9".\nNA',
+        "overall": 5.0,
+        "summary": "Great",
+        "unixReviewTime": 30,
+        "reviewTime": "01 1, 1970",
+    },
     {"reviewerID": "A2", "asin": "B1", "overall": 1.0, "unixReviewTime": 10},
-    {"reviewerID": "A1", "asin": "B2", "overall": 2.0, "unixReviewTime": 20},
+    {"reviewerID": "A1", "asin": "B2", "overall": 2.0, "unixReviewTime": 20}
+    | {"reviewText": "At first, I was not convinced."},
 ]
 META = [
     {"asin": "B1", "description": "It's a film."},
@@ -47,6 +61,16 @@ def test_ratings_and_descriptions_equal_the_files(home):
     assert videos.item_texts.to_dict() == expected
 
 
+def test_reviews_are_those_of_the_ratings(home):
+    videos = load_amazon("Video", data_home=home)
+    # The first user's review is the one of the latest rating; the second wrote nothing.
+    assert videos.reviews.tolist() == ['Better than "Caf\u00e9".\nNA', ""]
+    assert videos.reviews.index.equals(videos.data.index)
+    joined = join_reviews(videos.data, videos.reviews)
+    assert joined.to_dict() == {"B2": videos.reviews[0]}
+    assert joined.index.dtype == videos.data["item"].dtype
+
+
 def test_return_x_y(home):
     X, y = load_amazon("Video", data_home=home, return_X_y=True)
     assert X.shape == (2, 2)
@@ -78,6 +102,8 @@ def test_a_missing_file_is_named(tmp_path):
         (review(overall=float("nan")), "has nan as 'overall'"),
         (review(overall=6), "has 6 as 'overall'"),
         (review(unixReviewTime=None), "has None as 'unixReviewTime', which is not an"),
+        (review(reviewText=None), "has None as 'reviewText', which is not a string"),
+        (review(reviewText=["a"]), "line 2 has .* as 'reviewText', which is not a st"),
         (review(unixReviewTime=2**63), "as 'unixReviewTime', which is not an integer"),
     ],
 )
@@ -135,3 +161,21 @@ def test_a_damaged_file_is_named(tmp_path, name, content):
     (tmp_path / "amazon" / name).write_bytes(content)
     with pytest.raises(OSError, match=f"{name}' is damaged or not in the official"):
         load_amazon("Video", data_home=tmp_path)
+
+
+# -- real data -----------------------------------------------------------------------
+
+
+def test_no_test_review_is_in_a_document_of_real_data():
+    home = os.environ.get("SKREC_DATA")
+    name = "reviews_Musical_Instruments_5.json.gz"
+    if not home or not (Path(home) / "amazon" / name).is_file():
+        pytest.skip(f"SKREC_DATA names no folder with amazon/{name}")
+    dataset = load_amazon("Musical_Instruments")
+    assert len(dataset.reviews) == len(dataset.data) == 10_261
+    assert (dataset.reviews != "").sum() == 10_254
+    is_test = np.arange(len(dataset.data)) % 10 == 0
+    documents = join_reviews(dataset.data[~is_test], dataset.reviews[~is_test])
+    held_out = zip(dataset.data["item"][is_test], dataset.reviews[is_test], strict=True)
+    assert not any(text and text in documents.get(item, "") for item, text in held_out)
+    assert set(documents.index) == set(dataset.data["item"][~is_test])

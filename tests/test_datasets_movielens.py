@@ -1,6 +1,8 @@
 """The official MovieLens formats, read from archives in the data folder."""
 
+import gzip
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -33,9 +35,14 @@ def archive_100k():
         u_item(10, "Land Before Time III (1995) (V)", 3, 4),
         u_item(70000, "unknown", 0),
     ]
+    users = [
+        (300, 24, "M", "technician", "T8H1N"),
+        (1, 53, "F", "none", "00501"),
+    ]
     files = {
         "u.data": lines("\t", WHOLE),
         "u.item": lines("|", items),
+        "u.user": lines("|", users),
         "u1.base": lines("\t", [WHOLE[2], WHOLE[0]]),
         "u1.test": lines("\t", WHOLE[1:2]),
         "u2.base": lines("\t", WHOLE[1:]),
@@ -43,6 +50,23 @@ def archive_100k():
         "u3.base": lines("\t", WHOLE[1:]),
     }
     return {f"ml-100k/{name}": text.encode("latin-1") for name, text in files.items()}
+
+
+def archive_1m():
+    users = [(300, "M", 25, 16, "98107-2117"), (1, "F", 1, 10, "00501")]
+    files = {"ml-1m/users.dat": lines("::", users).encode()}
+    return archive_dat("ml-1m", WHOLE, "latin-1") | files
+
+
+def archive_10m():
+    tags = [
+        (1, 10, " slow::but  good|er ", 978300760),
+        (300, 2, "Amélie", 978300760),
+        (300, 10, "slow", 978300761),
+        (300, 70000, " ", 978300761),
+    ]
+    files = {"ml-10M100K/tags.dat": lines("::", tags).encode()}
+    return archive_dat("ml-10M100K", HALF, "utf-8") | files
 
 
 def archive_dat(folder, ratings, encoding):
@@ -64,10 +88,17 @@ def archive_csv(folder):
         (2, "Babylon 5", "(no genres listed)"),
         (70000, '"Say ""Amélie"" (2001) "', "Comedy"),
     ]
+    tags = [
+        (1, 10, '"slow, but ""good"""', 978300760),
+        (300, 2, "Amélie\x85", 978300760),
+        (300, 10, "NA", 978300761),
+        (300, 99, "of no movie", 978300761),
+    ]
     ratings = lines(",", HALF, "userId,movieId,rating,timestamp")
     return {
         f"{folder}/ratings.csv": ratings.replace("\n", "\r\n").encode(),
         f"{folder}/movies.csv": lines(",", items, "movieId,title,genres").encode(),
+        f"{folder}/tags.csv": lines(",", tags, "userId,movieId,tag,timestamp").encode(),
     }
 
 
@@ -86,11 +117,13 @@ TITLES_100K = {
     10: ("Land Before Time III", 1995, "Animation|Children's"),
     70000: ("unknown", None, "unknown"),
 }
+TAGS_DAT = {2: "Amélie", 10: "slow::but good er|slow", 70000: None}
+TAGS_CSV = {2: "Amélie", 10: 'slow, but "good"|NA', 70000: None}
 # version: (archive's name, its files, ratings, movies, type of the cached ratings)
 CASES = {
     "100k": ("ml-100k", archive_100k(), WHOLE, TITLES_100K, np.uint8),
-    "1m": ("ml-1m", archive_dat("ml-1m", WHOLE, "latin-1"), WHOLE, TITLES_DAT, "u1"),
-    "10m": ("ml-10m", archive_dat("ml-10M100K", HALF, "utf-8"), HALF, TITLES_DAT, "f2"),
+    "1m": ("ml-1m", archive_1m(), WHOLE, TITLES_DAT, "u1"),
+    "10m": ("ml-10m", archive_10m(), HALF, TITLES_DAT, "f2"),
     "latest-small": (
         "ml-latest-small",
         archive_csv("ml-latest-small"),
@@ -150,6 +183,109 @@ def test_movies_are_read_exactly(fetch, version):
 
 
 @pytest.mark.parametrize("version", CASES)
+def test_tags_of_a_movie_are_joined(fetch, version):
+    movies = fetch(version, CASES[version][1]).movies
+    if version in ("100k", "1m"):
+        assert movies.columns.tolist() == ["title", "year", "genres"]
+    else:
+        tags = movies["tags"].astype(object)
+        found = tags.where(tags.notna(), None).to_dict()
+        assert found == (TAGS_DAT if version == "10m" else TAGS_CSV)
+
+
+@pytest.mark.parametrize("version", ["100k", "1m", "10m"])
+def test_lines_may_end_as_on_windows(fetch, version):
+    files = CASES[version][1]
+    expected = fetch(version, files)
+    shutil.rmtree(Path(expected.movies_filename).parent)
+    found = fetch(version, {n: c.replace(b"\n", b"\r\n") for n, c in files.items()})
+    pd.testing.assert_frame_equal(found.movies, expected.movies)
+    if version != "10m":
+        pd.testing.assert_frame_equal(found.users, expected.users)
+
+
+def test_an_archive_without_tags_has_no_such_column(fetch):
+    files = CASES["25m"][1].copy()
+    del files["ml-25m/tags.csv"]
+    assert fetch("25m", files).movies.columns.tolist() == ["title", "year", "genres"]
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        (
+            "100k",
+            {300: (24, "M", "technician", "T8H1N"), 1: (53, "F", "none", "00501")},
+        ),
+        (
+            "1m",
+            {
+                300: (25, "M", "self-employed", "98107-2117"),
+                1: (1, "F", "K-12 student", "00501"),
+            },
+        ),
+    ],
+)
+def test_users_are_read_exactly(fetch, tmp_path, version, expected):
+    dataset = fetch(version, CASES[version][1])
+    users = dataset.users
+    assert users.columns.tolist() == ["age", "gender", "occupation", "zip_code"]
+    assert users.index.name == "user"
+    assert users["age"].dtype == np.int64
+    assert users.apply(tuple, axis=1).to_dict() == expected
+    path = tmp_path / CASES[version][0] / "users.csv.gz"
+    assert dataset.users_filename == str(path)
+
+
+@pytest.mark.parametrize("version", ["10m", "latest-small", "25m", "32m"])
+def test_versions_without_users_have_none(fetch, version):
+    dataset = fetch(version, CASES[version][1])
+    assert dataset.users is None
+    assert dataset.users_filename is None
+
+
+@pytest.mark.parametrize("version", ["100k", "1m"])
+def test_a_cache_without_users_is_read(fetch, tmp_path, version):
+    name, files, *_ = CASES[version]
+    movies = fetch(version, files).movies
+    (tmp_path / name / "users.csv.gz").unlink()
+    dataset = fetch(version, files)
+    assert dataset.users is None
+    pd.testing.assert_frame_equal(dataset.movies, movies)
+
+
+@pytest.mark.parametrize("version", CASES)
+def test_ids_are_of_the_type_of_those_in_the_ratings(fetch, version):
+    dataset = fetch(version, CASES[version][1])
+    assert dataset.movies.index.dtype == dataset.data["item"].dtype
+    assert set(dataset.data["item"]) <= set(dataset.movies.index)
+    if dataset.users is not None:
+        assert dataset.users.index.dtype == dataset.data["user"].dtype
+        assert set(dataset.data["user"]) <= set(dataset.users.index)
+
+
+@pytest.mark.parametrize(
+    ("title", "expected"),
+    [
+        ("Seven (a.k.a. Se7en) (1995)", ("Seven (a.k.a. Se7en)", 1995)),
+        ("Death Note (2006\u20132007)", ("Death Note", 2006)),
+        ("Fawlty Towers (1975-1979)", ("Fawlty Towers", 1975)),
+        ("Big Bang Theory, The (2007-)", ("Big Bang Theory, The", 2007)),
+        ("Diplomatic Immunity (2009\u2013 )", ("Diplomatic Immunity", 2009)),
+        ("1984 (1956)", ("1984", 1956)),
+        ("Pixar Story, The", ("Pixar Story, The", None)),
+        ("Stranger (Das Millionenspiel)", ("Stranger (Das Millionenspiel)", None)),
+    ],
+)
+def test_year_is_taken_out_of_the_title(fetch, title, expected):
+    content = f'movieId,title,genres\n3,"{title}",Drama\n'.encode()
+    files = CASES["25m"][1] | {"ml-25m/movies.csv": content}
+    movie = fetch("25m", files).movies.loc[3]
+    assert movie["title"] == expected[0]
+    assert (None if pd.isna(movie["year"]) else movie["year"]) == expected[1]
+
+
+@pytest.mark.parametrize("version", CASES)
 def test_texts_of_archives_are_titles_and_genres(fetch, version):
     _, files, _, movies, _ = CASES[version]
     dataset = fetch(version, files)
@@ -169,7 +305,10 @@ def test_cache_holds_small_exact_arrays(fetch, tmp_path, version):
         assert [arrays[n].dtype for n in arrays.files] == ["u2", "u4", dtype, "u4"]
         assert arrays["rating"].tolist() == [row[2] for row in ratings]
     texts = pd.read_csv(tmp_path / name / "texts.csv.gz")
-    assert texts.columns.tolist() == ["item", "title", "year", "genres"]
+    tags = [] if version in ("100k", "1m") else ["tags"]
+    assert texts.columns.tolist() == ["item", "title", "year", "genres", *tags]
+    users = tmp_path / name / "users.csv.gz"
+    assert users.exists() == (version in ("100k", "1m"))
 
 
 def test_parts_of_a_large_file_are_joined_exactly(fetch, monkeypatch):
@@ -233,8 +372,50 @@ def test_texts_already_in_the_cache_are_kept(fetch, tmp_path, column):
     dataset = fetch("1m", CASES["1m"][1])
     assert dataset.text_source == column
     assert dataset.item_texts.to_dict() == {10: "NA is a word"}
+    assert dataset.movies.columns.tolist() == ["title", "year", "genres", "plot"]
+    assert dataset.movies["plot"].dropna().to_dict() == {10: "NA is a word"}
     assert dataset.movies["genres"].tolist() == ["Drama|War", "Drama"]
     assert dataset.movies["year"].isna().tolist() == [False, True]
+
+
+def test_years_in_cached_titles_are_taken_out(fetch, tmp_path):
+    (tmp_path / "ml-25m").mkdir()
+    rows = [
+        (10, "American President, The (1995)", 1995, "Comedy"),
+        (2, "Moonlight (1995) ", None, "Drama"),
+        (3, "Nineteen (1984)", 2001, "Drama|War"),
+    ]
+    columns = ["item", "title", "year", "genres"]
+    table = pd.DataFrame(rows, columns=columns).assign(source="mine")
+    table.to_csv(tmp_path / "ml-25m" / "texts.csv.gz", index=False)
+    dataset = fetch("25m", CASES["25m"][1])
+    expected = ["American President, The", "Moonlight", "Nineteen (1984)"]
+    assert dataset.movies["title"].tolist() == expected
+    assert dataset.movies["year"].tolist() == [1995, 1995, 2001]
+    assert "source" not in dataset.movies  # no feature of a movie
+    assert dataset.item_texts[10] == "American President, The (1995) Comedy"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("users.csv.gz", "user,gender,age\n1,F,1\n", "occupation"),
+        ("users.csv.gz", "user,gender,age,occupation,zip\n1,F,1,21,5\n", "pation 21"),
+        ("users.csv.gz", "user,gender,age,occupation,zip\n1,F,x,2,5\n", "'x'"),
+        (
+            "users.csv.gz",
+            "user,gender,age,occupation,zip\n1,F,1,2,5\n1,F,1,2,5\n",
+            "user id 1 twice",
+        ),
+        ("texts.csv.gz", "item,title,year,genres\n1,a,1,b\n1,a,1,b\n", "id 1 twice"),
+        ("texts.csv.gz", "item,title,year,genres\n,a,1,b\n", "non-finite"),
+    ],
+)
+def test_damaged_cached_table_is_refused(fetch, tmp_path, name, content, reason):
+    fetch("1m", CASES["1m"][1])
+    (tmp_path / "ml-1m" / name).write_bytes(gzip.compress(content.encode()))
+    with pytest.raises(OSError, match=rf"cached files in .* are damaged .*{reason}"):
+        fetch("1m", CASES["1m"][1])
 
 
 @pytest.mark.parametrize(
@@ -243,7 +424,27 @@ def test_texts_already_in_the_cache_are_kept(fetch, tmp_path, column):
         ("1m", "ml-1m/ratings.dat", b"", "has no ratings"),
         ("1m", "ml-1m/ratings.dat", b"1::2::x::3\n", "x"),
         ("1m", "ml-1m/movies.dat", b"1::Title\n", "not enough values"),
+        ("1m", "ml-1m/movies.dat", b"1::a::b\n1:a::b::c\n", r"line 2 has '1:a' as it"),
+        ("1m", "ml-1m/movies.dat", b"1::a::b\n2::a::b\n1::c::d\n", "line 3 has the it"),
+        ("1m", "ml-1m/users.dat", b"1::F::1::10\n", "users.dat, line 1 has 4 fields"),
+        ("1m", "ml-1m/users.dat", b"1::F::1::21::0\n", "21 as occupation, but"),
+        ("1m", "ml-1m/users.dat", b"1::x::1::20::0\n", "'x' as gender"),
+        ("1m", "ml-1m/users.dat", b"1::F::-1::20::0\n", "'-1' as age, which is not"),
+        ("1m", "ml-1m/users.dat", b"1::F::1::1::0\n" * 2, "id 1 again, after line 1"),
+        ("100k", "ml-100k/u.user", b"1|5|M|none|0\n1.5|5|M|a|0\n", "line 2 has '1.5'"),
+        ("100k", "ml-100k/u.user", b"1|5|M|none\n", "u.user, line 1 has 4 fields"),
         ("100k", "ml-100k/u.item", b"1|Title\n", "2 fields"),
+        (
+            "100k",
+            "ml-100k/u.item",
+            b"1|a|b|c|d" + b"|0" * 18 + b"|2\n",
+            "line 1 has gen",
+        ),
+        ("10m", "ml-10M100K/tags.dat", b"1::2::3\n", "tags.dat, line 1 has not enough"),
+        ("10m", "ml-10M100K/tags.dat", b"1::2::a::b\n", "'b' as time"),
+        ("25m", "ml-25m/tags.csv", b"h\n1,2,a,3\n1,2,a,b,3\n", "line 3 has 5 fields"),
+        ("25m", "ml-25m/tags.csv", b"h\n1,2," + b"a" * 200_000, "line 2: field larger"),
+        ("25m", "ml-25m/tags.csv", b"h\n1,2,\xff,3", "tags.csv, line 2 is not encoded"),
         ("25m", "ml-25m/movies.csv", b"movieId,title,genres\n1,a\n", "columns"),
         ("25m", "ml-25m/movies.csv", b"movieId,title,genres\n1,\xff,b\n", "utf-8"),
         ("10m", "ml-10M100K/ratings.dat", b"1::2::3.3::4\n", "half a star"),
@@ -316,6 +517,20 @@ def test_facts_on_real_data(version, n_ratings, n_users, n_items, mean, n_rated_
     assert rated.sum() == n_rated_texts
     assert dataset.item_texts.str.len().min() > 0
     assert set(dataset.data["item"]) <= set(dataset.movies.index)
+
+
+def test_movies_and_users_of_real_data():
+    dataset = fetch_real("1m")
+    assert dataset.movies.columns.tolist() == ["title", "year", "genres", "plot"]
+    assert dataset.movies["plot"].notna().sum() == 3_845
+    assert len(dataset.users) == 6_040
+    assert dataset.users["age"].unique().size == 7
+    assert dataset.users["occupation"].unique().size == 21
+    assert dataset.users["zip_code"].str.len().min() == 5
+    dataset = fetch_real("latest-small")
+    assert (len(dataset.movies), dataset.users) == (9_742, None)
+    assert dataset.movies["tags"].notna().sum() == 1_572
+    assert not dataset.movies["title"].str.contains(r"\(\d{4}").any()
 
 
 def test_canonical_split_of_real_data():

@@ -48,7 +48,7 @@ from threadpoolctl import threadpool_limits
 import skrec
 from skrec.datasets import (
     fetch_movielens,
-    get_data_home,
+    join_reviews,
     load_amazon,
     load_douban,
     load_filmtrust,
@@ -131,15 +131,9 @@ def load_split(loader):
 def load_reviews(category):
     """Load Amazon reviews, which are the texts of the items."""
     raw = load_amazon(category)
-    path = Path(get_data_home()) / "amazon" / f"reviews_{category}_5.json.gz"
-    pair = ["reviewerID", "asin"]
-    reviews = pd.read_json(path, lines=True, dtype=dict.fromkeys(pair, str))
-    reviews = reviews.drop_duplicates(pair, keep="last").set_index(pair)["reviewText"]
-    reviews = reviews.reindex(pd.MultiIndex.from_frame(raw.data)).to_numpy()
 
     def texts(train):
-        kept = pd.DataFrame({"item": raw.data["item"], "review": reviews}).iloc[train]
-        return kept.groupby("item")["review"].agg(" ".join)
+        return join_reviews(raw.data.iloc[train], raw.reviews.iloc[train])
 
     return Data(raw.data.to_numpy(), raw.target.to_numpy(), texts=texts)
 

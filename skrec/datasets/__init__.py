@@ -7,12 +7,14 @@ from ._filmtrust import load_filmtrust
 from ._jester import load_jester
 from ._movielens import fetch_movielens
 from ._netflix import load_netflix
+from ._reviews import join_reviews
 from ._synthetic import make_ratings
 
 __all__ = [
     "clear_data_home",
     "fetch_movielens",
     "get_data_home",
+    "join_reviews",
     "load_amazon",
     "load_douban",
     "load_filmtrust",

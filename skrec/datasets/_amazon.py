@@ -27,7 +27,10 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "an integer of 64 bits",
         lambda value: isinstance(value, int) and -(2**63) <= value < 2**63,
     ),
+    "reviewText": ("a string", lambda value: isinstance(value, str)),
 }
+_OPTIONAL = {"reviewText": ""}
+_COLUMNS = ["user", "item", "rating", "timestamp", "review"]
 
 
 @overload
@@ -61,7 +64,7 @@ def load_amazon(
     data_home: str | os.PathLike[str] | None = None,
     return_X_y: bool = False,
 ) -> Bunch | tuple[pd.DataFrame, pd.Series]:
-    """Load ratings and item descriptions from the files of Amazon product reviews.
+    """Load ratings, reviews and item descriptions from the files of Amazon reviews.
 
     The data are available on request at their source [1]_. Put the files of a category
     into the folder ``amazon`` of `data_home`.
@@ -91,6 +94,10 @@ def load_amazon(
             Ratings in float64, from 1 to 5: the `y` of an estimator.
         timestamps : ndarray of shape (n_ratings,), dtype int64
             Seconds since 1970-01-01 UTC.
+        reviews : Series of str of shape (n_ratings,)
+            Text of the review that each rating comes with, without its summary; empty
+            if there is none. Use :func:`join_reviews` to make documents of the items
+            from the reviews of the training ratings.
         item_texts : Series of str
             Descriptions indexed by item id, without the items that have none. Empty if
             there is no metadata file.
@@ -103,12 +110,21 @@ def load_amazon(
     OSError
         If a file is missing or not in the official format.
 
+    See Also
+    --------
+    join_reviews : Join reviews into documents of the items, without those held out.
+
     Notes
     -----
     Ratings are read from ``reviews_<category>.json.gz`` or ``reviews_<category>_5.
     json.gz``, with one JSON object per line. Descriptions are read from
     ``meta_<category>.json.gz``, with one Python or JSON literal per line. The files may
     also be uncompressed.
+
+    A review is written together with the rating and often reveals it. In papers on
+    recommenders with texts, the document of an item consists of all its reviews,
+    including those of the test ratings, which are unknown in practice. The descriptions
+    are written by the sellers and do not reveal ratings.
 
     References
     ----------
@@ -118,8 +134,13 @@ def load_amazon(
 
     Examples
     --------
-    >>> from skrec.datasets import load_amazon
+    >>> from sklearn.model_selection import train_test_split
+    >>> from skrec.datasets import join_reviews, load_amazon
     >>> videos = load_amazon(data_home="my_data")  # doctest: +SKIP
+    >>> X_train, X_test, y_train, y_test, reviews_train, _ = train_test_split(
+    ...     videos.data, videos.target, videos.reviews, random_state=0
+    ... )  # doctest: +SKIP
+    >>> item_texts = join_reviews(X_train, reviews_train)  # doctest: +SKIP
     """
     folder = Path(get_data_home(data_home)) / "amazon"
     path = _find(folder, f"reviews_{category}", f"reviews_{category}_5")
@@ -128,7 +149,7 @@ def load_amazon(
             f"{str(folder)!r} has no reviews_{category}.json.gz: put the file there, "
             "or pass another category or data_home."
         )
-    ratings = pd.DataFrame(_rows(path), columns=["user", "item", "rating", "timestamp"])
+    ratings = pd.DataFrame(_rows(path), columns=_COLUMNS)
     if ratings.empty:
         raise OSError(f"{str(path)!r} has no reviews.")
     ratings = ratings.sort_values("timestamp", kind="stable")
@@ -141,6 +162,7 @@ def load_amazon(
         data=data,
         target=target,
         timestamps=ratings["timestamp"].to_numpy(np.int64),
+        reviews=ratings["review"].astype("str"),
         item_texts=_descriptions(_find(folder, f"meta_{category}")),
     )
 
@@ -151,10 +173,10 @@ def _find(folder: Path, *names: str) -> Path | None:
 
 
 def _rows(path: Path) -> Iterator[list[Any]]:
-    """Yield the user, item, rating and timestamp of each review."""
+    """Yield the user, item, rating, timestamp and text of each review."""
     for number, record in _records(path):
         try:
-            row = [record[field] for field in _FIELDS]
+            row = [(_OPTIONAL | record)[field] for field in _FIELDS]
         except KeyError as error:
             raise OSError(f"{str(path)!r}, line {number} has no {error}.") from error
         for field, value, (description, is_valid) in zip(

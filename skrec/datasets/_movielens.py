@@ -30,13 +30,14 @@ from ._movielens_archives import (
     Archive,
     parse_items,
     parse_ratings,
+    parse_users,
     read_splits,
 )
+from ._movielens_frames import load_movies, load_users
 
 _Version: TypeAlias = Literal["100k", "1m", "10m", "latest-small", "25m", "32m"]
 
 _BASE_URL = "https://files.grouplens.org/datasets/movielens/"
-_NO_GENRES = "(no genres listed)"
 _DAMAGED = (
     KeyError,
     ValueError,
@@ -178,9 +179,31 @@ def fetch_movielens(
             consists of title and genres. If the cached ``texts.csv.gz`` has a column
             ``text`` or ``plot``, this column is used instead.
         movies : DataFrame of shape (n_movies, n_columns)
-            Movies indexed by item id, with the columns ``title``, ``year`` (Int64,
-            missing if unknown), ``genres`` (separated by ``|``) and any other column of
-            the cached file.
+            What is known of the movies, rated or not, indexed by item id. The ids are
+            those of `data`, so that the frame can be the ``item_features`` of a
+            recommender. The columns are
+
+            - ``title``: title without the year;
+            - ``year``: year in Int64, of a series the first one; missing if unknown;
+            - ``genres``: genres separated by ``|``. A movie without genres has ``(no
+              genres listed)`` in the newer versions, ``unknown`` in "100k";
+            - ``tags``: what users wrote about the movie, separated by ``|``, in the
+              order of the file and with repetitions; missing if nobody did. Only in
+              "10m", "latest-small", "25m" and "32m";
+            - ``plot``: plot as in `item_texts`, missing if unknown. Only if the cached
+              ``texts.csv.gz`` has plots; the archives have none.
+        users : DataFrame of shape (n_users, 4) or None
+            What is known of the users, indexed by user id. The ids are those of `data`,
+            so that the frame can be the ``user_features`` of a recommender. None if the
+            version has no such data, which only "100k" and "1m" have, or the cache has
+            no ``users.csv.gz``. The columns are
+
+            - ``age``: age in years in int64. In "1m" the lowest age of a group: 1
+              (under 18), 18, 25, 35, 45, 50 or 56 (and above);
+            - ``gender``: ``F`` or ``M``;
+            - ``occupation``: occupation in words, of which "100k" and "1m" have
+              different ones;
+            - ``zip_code``: zip or postal code as a str, as the user entered it.
         splits : dict of str to (ndarray, ndarray)
             Canonical splits ``"u1"`` to ``"u5"`` of "100k", if they are in the cache,
             as positions of the training ratings and of the test ratings in `data`. For
@@ -188,8 +211,8 @@ def fetch_movielens(
             :class:`~sklearn.model_selection.GridSearchCV`. Empty for other versions.
         DESCR : str
             Description, terms of use and citation.
-        data_filename, movies_filename : str
-            Paths of the cached files.
+        data_filename, movies_filename, users_filename : str
+            Paths of the cached files. `users_filename` is None if `users` is.
 
     (data, target) : tuple if ``return_X_y`` is True
         The attributes `data` and `target`.
@@ -215,10 +238,16 @@ def fetch_movielens(
     archive of "latest-small", the CRC of every member is verified instead.
 
     The cache has ``<name>/ratings.npz`` (arrays ``user``, ``item``, ``rating`` and
-    ``timestamp``) and ``<name>/texts.csv.gz``, and for "100k" also ``u1.base`` to
-    ``u5.test``. An existing ``texts.csv.gz``, for example with plots, is not
-    overwritten. Files are written atomically, and several processes may fetch at the
-    same time. An interrupted download is resumed.
+    ``timestamp``) and ``<name>/texts.csv.gz``, for "100k" and "1m" also
+    ``users.csv.gz``, and for "100k" ``u1.base`` to ``u5.test``. An existing
+    ``texts.csv.gz``, for example with plots, or ``users.csv.gz`` is not overwritten.
+    Files are written atomically, and several processes may fetch at the same time. An
+    interrupted download is resumed.
+
+    The tags of a movie were written by users of the data set, most of whom have also
+    rated it, and ``tags`` does not say who wrote which one. A tag such as "boring" may
+    reveal a rating of the test set. In ``tags``, runs of blanks become one blank, and
+    so does a ``|`` within a tag.
 
     References
     ----------
@@ -235,6 +264,11 @@ def fetch_movielens(
     >>> movielens = fetch_movielens("100k")  # doctest: +SKIP
     >>> movielens.data.shape  # doctest: +SKIP
     (100000, 2)
+    >>> movielens.movies.loc[1]  # doctest: +SKIP
+    title                       Toy Story
+    year                             1995
+    genres    Animation|Children's|Comedy
+    Name: 1, dtype: object
     """
     archive = ARCHIVES[version]
     home = Path(get_data_home(data_home))
@@ -282,6 +316,7 @@ def _write_cache(path: Path, archive: Archive, folder: Path, name: str) -> None:
     try:
         with zipfile.ZipFile(path) as members:
             items = parse_items(members, archive)
+            users = parse_users(members, archive)
             ratings = parse_ratings(members, archive)
             splits = read_splits(members, archive)
     except _DAMAGED as error:
@@ -289,10 +324,11 @@ def _write_cache(path: Path, archive: Archive, folder: Path, name: str) -> None:
             f"{name} is not in the official format of {archive.name} ({error})."
         ) from error
     make_writable(folder)
-    if not (folder / "texts.csv.gz").exists():
-        with atomic_write(folder / "texts.csv.gz") as file:
-            text = items.to_csv(index=False).encode("utf-8")
-            file.write(gzip.compress(text, mtime=0))
+    for filename, table in (("texts.csv.gz", items), ("users.csv.gz", users)):
+        if table is not None and not (folder / filename).exists():
+            with atomic_write(folder / filename) as file:
+                text = table.to_csv(index=False).encode("utf-8")
+                file.write(gzip.compress(text, mtime=0))
     for filename, content in splits.items():
         with atomic_write(folder / filename) as file:
             file.write(content)
@@ -307,8 +343,8 @@ def _write_cache(path: Path, archive: Archive, folder: Path, name: str) -> None:
 def _load(version: str, folder: Path) -> Bunch:
     try:
         data, target, timestamps = _load_ratings(folder / "ratings.npz")
-        movies = _load_movies(folder / "texts.csv.gz")
-        texts, text_source = _texts_of(movies)
+        movies, texts, text_source = load_movies(folder / "texts.csv.gz")
+        users = load_users(folder / "users.csv.gz")
         splits = _load_splits(folder, data) if version == "100k" else {}
     except _DAMAGED as error:
         raise OSError(
@@ -322,10 +358,12 @@ def _load(version: str, folder: Path) -> Bunch:
         item_texts=texts,
         text_source=text_source,
         movies=movies,
+        users=users,
         splits=splits,
         DESCR=_describe(version, data, target, texts, text_source),
         data_filename=str(folder / "ratings.npz"),
         movies_filename=str(folder / "texts.csv.gz"),
+        users_filename=None if users is None else str(folder / "users.csv.gz"),
     )
 
 
@@ -336,30 +374,6 @@ def _load_ratings(path: Path) -> tuple[pd.DataFrame, pd.Series, NDArray[np.int64
         target = pd.Series(arrays["rating"].astype(np.float64), name="rating")
         timestamps = arrays["timestamp"].astype(np.int64)
     return pd.DataFrame(ids, copy=False), target, timestamps
-
-
-def _load_movies(path: Path) -> pd.DataFrame:
-    # "None" and "NA" can be titles or words; only empty fields are missing values.
-    movies = pd.read_csv(path, keep_default_na=False, na_values=[""])
-    movies["genres"] = movies["genres"].fillna("")
-    if not movies["genres"].str.contains("|", regex=False).any():
-        movies["genres"] = _with_bars(movies["genres"])
-    movies["year"] = pd.to_numeric(movies["year"], errors="coerce").astype("Int64")
-    return movies.set_index("item")
-
-
-def _with_bars(genres: pd.Series) -> pd.Series:
-    """Convert genres separated by spaces, as in some caches, to the separator "|"."""
-    return genres.where(genres == _NO_GENRES, genres.str.replace(" ", "|"))
-
-
-def _texts_of(movies: pd.DataFrame) -> tuple[pd.Series, str]:
-    for column in ("text", "plot"):
-        if column in movies:
-            return movies[column].dropna().rename("text"), column
-    genres = movies["genres"].replace(_NO_GENRES, "").str.replace("|", " ")
-    texts = (movies["title"] + " " + genres).str.strip()
-    return texts.rename("text"), "title and genres"
 
 
 def _load_splits(

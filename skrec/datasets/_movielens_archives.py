@@ -1,10 +1,8 @@
 """The official MovieLens archives and the parsers of their files."""
 
-import csv
-import io
 import re
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,34 +10,29 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ._compact import check_range
+from ._movielens_rows import (
+    Record,
+    item_of_csv,
+    item_of_dat,
+    item_of_u,
+    read_records,
+    tag_of_csv,
+    tag_of_dat,
+    unique_rows,
+    user_of_dat,
+    user_of_u,
+)
 
 SPLITS = ("u1", "u2", "u3", "u4", "u5")
 
 _RATING_COLUMNS = ("user", "item", "rating", "timestamp")
 _CHUNK = 1_000_000  # ratings parsed at a time, to bound the memory of the parser
+# A series has a range of years, "(2006-2007)" with a hyphen or a dash, or an open one.
 # A few titles end in "(V)", straight to video, after the year.
-_TITLE_AND_YEAR = re.compile(r"^(?P<title>.*?)\s*\((?P<year>\d{4})\)\s*(?:\(V\))?$")
-_GENRES_100K = [
-    "unknown",
-    "Action",
-    "Adventure",
-    "Animation",
-    "Children's",
-    "Comedy",
-    "Crime",
-    "Documentary",
-    "Drama",
-    "Fantasy",
-    "Film-Noir",
-    "Horror",
-    "Musical",
-    "Mystery",
-    "Romance",
-    "Sci-Fi",
-    "Thriller",
-    "War",
-    "Western",
-]
+_TITLE_AND_YEAR = re.compile(
+    r"^(?P<title>.*?)\s*"
+    r"\((?P<year>\d{4})(?:\s*[-\u2013]\s*(?:\d{4})?)?\)\s*(?:\(V\))?$"
+)
 
 
 class Archive(NamedTuple):
@@ -54,10 +47,18 @@ class Archive(NamedTuple):
     md5: str | None
 
 
+class _Table(NamedTuple):
+    filename: str
+    parse: Callable[[Record], tuple[Any, ...]]
+
+
 class _Layout(NamedTuple):
     ratings: str
     ratings_options: dict[str, Any]
-    items: str
+    separator: str  # of the fields in the other files
+    items: _Table
+    users: _Table | None = None
+    tags: _Table | None = None
 
 
 ARCHIVES = {
@@ -80,15 +81,30 @@ ARCHIVES = {
 }
 
 _LAYOUTS = {
-    "u": _Layout("u.data", {"sep": "\t", "header": None}, "u.item"),
+    "u": _Layout(
+        ratings="u.data",
+        ratings_options={"sep": "\t", "header": None},
+        separator="|",
+        items=_Table("u.item", item_of_u),
+        users=_Table("u.user", user_of_u),
+    ),
     # pandas' fast parser only supports separators of one character, so "::" is read as
     # ":" followed by an empty column.
     "dat": _Layout(
-        "ratings.dat",
-        {"sep": ":", "header": None, "usecols": [0, 2, 4, 6]},
-        "movies.dat",
+        ratings="ratings.dat",
+        ratings_options={"sep": ":", "header": None, "usecols": [0, 2, 4, 6]},
+        separator="::",
+        items=_Table("movies.dat", item_of_dat),
+        users=_Table("users.dat", user_of_dat),
+        tags=_Table("tags.dat", tag_of_dat),
     ),
-    "csv": _Layout("ratings.csv", {"header": 0}, "movies.csv"),
+    "csv": _Layout(
+        ratings="ratings.csv",
+        ratings_options={"header": 0},
+        separator=",",
+        items=_Table("movies.csv", item_of_csv),
+        tags=_Table("tags.csv", tag_of_csv),
+    ),
 }
 
 
@@ -119,22 +135,67 @@ def parse_ratings(members: zipfile.ZipFile, archive: Archive) -> dict[str, Any]:
 
 
 def parse_items(members: zipfile.ZipFile, archive: Archive) -> pd.DataFrame:
-    """Read the movies: item, title, year (a str or missing) and genres.
+    """Read the movies: item, title, year (a str or missing), genres and perhaps tags.
 
     Raises KeyError or ValueError if the archive is not in the expected format.
     """
-    filename = _LAYOUTS[archive.layout].items
-    text = members.read(f"{archive.folder}/{filename}").decode(archive.encoding)
-    # Not str.splitlines, which also splits at characters that occur in titles.
-    lines = io.StringIO(text, newline="" if archive.layout == "csv" else None)
-    rows = list(_ROWS[archive.layout](lines))
+    layout = _LAYOUTS[archive.layout]
+    rows = list(unique_rows(_records(members, archive, layout.items), "item"))
     items = pd.DataFrame(rows, columns=["item", "title", "genres"])
-    items["item"] = items["item"].astype("int64")
-    titles = items["title"].str.strip()
-    named = titles.str.extract(_TITLE_AND_YEAR)
-    items["title"] = named["title"].fillna(titles)
-    items.insert(2, "year", named["year"])
+    items["title"], years = split_titles(items["title"])
+    items.insert(2, "year", years)
+    tags = _parse_tags(members, archive)
+    if tags:
+        items["tags"] = items["item"].map(tags)
     return items
+
+
+def split_titles(titles: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """Split "Jumanji (1995)" into the title and the year, a str or missing."""
+    titles = titles.str.strip()
+    named = titles.str.extract(_TITLE_AND_YEAR)
+    return named["title"].fillna(titles), named["year"]
+
+
+def parse_users(members: zipfile.ZipFile, archive: Archive) -> pd.DataFrame | None:
+    """Read the users: user, gender, age, occupation and zip; None if there are none.
+
+    Raises ValueError if the file is not in the expected format.
+    """
+    table = _LAYOUTS[archive.layout].users
+    if table is None or not _has(members, archive, table):
+        return None
+    rows = list(unique_rows(_records(members, archive, table), "user"))
+    return pd.DataFrame(rows, columns=["user", "gender", "age", "occupation", "zip"])
+
+
+def _parse_tags(members: zipfile.ZipFile, archive: Archive) -> dict[int, str]:
+    """Join the tags of each movie with "|", in the order of the file."""
+    table = _LAYOUTS[archive.layout].tags
+    tags: dict[int, list[str]] = {}
+    if table is not None and _has(members, archive, table):
+        for _, (item, tag) in _records(members, archive, table):
+            if tag:
+                tags.setdefault(item, []).append(tag)
+    return {item: "|".join(parts) for item, parts in tags.items()}
+
+
+def _has(members: zipfile.ZipFile, archive: Archive, table: _Table) -> bool:
+    return f"{archive.folder}/{table.filename}" in members.namelist()
+
+
+def _records(
+    members: zipfile.ZipFile, archive: Archive, table: _Table
+) -> Iterator[tuple[Record, tuple[Any, ...]]]:
+    """Yield the rows of a file with what is parsed from them."""
+    records = read_records(
+        members.read(f"{archive.folder}/{table.filename}"),
+        table.filename,
+        separator=_LAYOUTS[archive.layout].separator,
+        encoding=archive.encoding,
+    )
+    for record in records:
+        yield record, table.parse(record)
 
 
 def read_splits(members: zipfile.ZipFile, archive: Archive) -> dict[str, bytes]:
@@ -159,35 +220,3 @@ def _compact_ratings(values: NDArray[Any]) -> NDArray[Any]:
         raise ValueError("a rating is not a multiple of half a star")
     whole = np.all(values % 1 == 0)
     return values.astype(np.uint8 if whole else np.float16)
-
-
-def _rows_of_u_item(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
-    """Parse rows ``item|title|release date|video date|address|19 genre flags``."""
-    for line in lines:
-        fields = line.rstrip("\n").split("|")
-        if len(fields) != 5 + len(_GENRES_100K):
-            raise ValueError(f"u.item has a line with {len(fields)} fields: {line!r}")
-        flags = zip(_GENRES_100K, fields[5:], strict=True)
-        yield fields[0], fields[1], "|".join(name for name, on in flags if on == "1")
-
-
-def _rows_of_movies_dat(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
-    """Parse rows ``item::title::genres``."""
-    for line in lines:
-        item, rest = line.rstrip("\n").split("::", 1)
-        title, genres = rest.rsplit("::", 1)
-        yield item, title, genres
-
-
-def _rows_of_movies_csv(lines: Iterable[str]) -> Iterator[list[str]]:
-    """Parse rows ``movieId,title,genres`` after a header."""
-    rows = csv.reader(lines)
-    next(rows, None)
-    yield from rows
-
-
-_ROWS = {
-    "u": _rows_of_u_item,
-    "dat": _rows_of_movies_dat,
-    "csv": _rows_of_movies_csv,
-}
