@@ -278,7 +278,8 @@ class TestFailedJoin:
             UserWarning,
             match=f"item_texts has the ids of only 0 of 40 rated items, and {n_texts} "
             f"texts of items without ratings: for example, 'tt0000' is rated and has "
-            f"no text, and {ids[0]!r} is in item_texts and has no rating.*leading zeros",
+            f"no text, and {ids[0]!r} is in item_texts and has no rating.*leading "
+            "zeros",
         ):
             assert len(self.resolve(ids).ids) == 40 + n_texts
 

@@ -10,7 +10,7 @@ import skrec._core.chunks
 from skrec import BayesianMFRegressor, BiasedMFRegressor, SVDppRegressor
 from skrec._core import prior_means, variational
 from skrec._core.canonical import canonical_bases, transform
-from skrec._core.prior_means import NormalPrior
+from skrec._core.prior_means import Coefficients, Features, NormalPrior, solve_means
 from skrec._core.sparse import Pattern
 from skrec._core.symmetric import Triangle
 from skrec._core.variational import (
@@ -33,7 +33,17 @@ ESTIMATORS = [
 IDS = ["BiasedMF", "users", "items", "both"]
 
 
-def make_factorization(links=(False, False), weighted=False, k=3, seed=0):
+def make_features(n, rng):
+    """Two blocks of features of all rows but one."""
+    values = torch.tensor(rng.normal(size=(n, 5)))
+    is_known = torch.arange(n) != 2
+    block = torch.tensor([0, 0, 1, 1, 1])
+    return Features(values, values[is_known].mean(0), block, is_known)
+
+
+def make_factorization(
+    links=(False, False), weighted=False, k=3, seed=0, features=(False, False)
+):
     """Random ratings of 20 users and 15 items, one of which has none."""
     rng = np.random.default_rng(seed)
     mask = rng.random((20, 15)) < 0.5
@@ -49,19 +59,27 @@ def make_factorization(links=(False, False), weighted=False, k=3, seed=0):
         Vectors.draw(n, k, torch.float64, generator, CPU) for n in matrix.shape
     )
     counts = [n * has for n, has in zip(matrix.shape[::-1], links, strict=True)]
-    priors = [NormalPrior.start(k, n, torch.float64, CPU) for n in counts]
+    known = [
+        make_features(n, rng) if has else None
+        for n, has in zip(matrix.shape, features, strict=True)
+    ]
+    priors = [
+        NormalPrior.start(k, n, torch.float64, CPU, some)
+        for n, some in zip(counts, known, strict=True)
+    ]
     ratings = torch.tensor(matrix.data)
-    return Factorization(pattern, ratings, weights, users, items, *priors)
+    return Factorization(pattern, ratings, weights, users, items, *priors, *known)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(
     "links", [(False, False), (True, False), (False, True), (True, True)]
 )
-def test_evidence_bound_never_falls(links, weighted, monkeypatch):
+@pytest.mark.parametrize("features", [(False, False), (True, True)])
+def test_evidence_bound_never_falls(links, weighted, features, monkeypatch):
     # Only the estimates of the links' precision are not steps up the bound.
     monkeypatch.setattr(variational, "fit_precisions", lambda *args: None)
-    model = make_factorization(links, weighted)
+    model = make_factorization(links, weighted, features=features)
     model.sweep()
     losses = [model.loss()]
     for _ in range(20):
@@ -108,6 +126,58 @@ def test_evidence_bound_is_that_of_the_definition():
         bound -= 0.5 * (log_det + observed @ np.diag(L))
         bound -= 0.5 * prior_means.CENTER_PRECISION * center @ center
     assert loss == pytest.approx(-bound, rel=1e-10)
+
+
+def test_prior_means_minimize_their_objective(monkeypatch, rng):
+    """Center, links and weights solve the normal equations of all rows."""
+    monkeypatch.setattr(prior_means, "_TOLERANCE", 1e-10)
+    model = make_factorization((False, True), features=(False, True))
+    for _ in range(3):
+        model.sweep()
+    side, k = model.items, 4
+    L = torch.linalg.inv(side.prior.covariance)
+    G, q = (
+        torch.tensor(rng.normal(size=(15, k, k))),
+        torch.tensor(rng.normal(size=(15, k))),
+    )
+    S = torch.linalg.inv(L + G @ G.mT)
+    q[~side.is_rated] = 0
+    coefficients = Coefficients(side.prior, side.pattern, side.features)
+    solve_means(coefficients, L, Triangle(k, CPU).pack(S), q)
+    # The inputs of the rows: constant, links and features
+    inputs = np.ones((15, 1 + 20 + 5))
+    pattern = np.zeros((15, 20))
+    pattern[side.pattern.row, side.pattern.col] = 1
+    inputs[:, 1:21] = pattern / np.sqrt(pattern.sum(1, keepdims=True).clip(1))
+    inputs[:, 21:] = side.features.values - side.features.center
+    inputs[2, 21:] = 0
+    A = np.diag(coefficients.penalties().numpy().ravel())
+    for n in np.flatnonzero(side.is_rated):
+        P = (L - L @ S[n] @ L).numpy()
+        A += np.kron(np.outer(inputs[n], inputs[n]), P)
+    expected = np.linalg.solve(A, (inputs.T @ q.numpy()).ravel())
+    found = coefficients.stack().numpy().ravel()
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
+    means = side.prior.means(side.pattern, side.features)
+    np.testing.assert_allclose(means, inputs @ found.reshape(-1, k), atol=1e-9)
+
+
+def test_sparse_features_are_those_of_the_dense_matrix(rng):
+    dense = np.where(rng.random((9, 5)) < 0.4, rng.normal(size=(9, 5)), 0)
+    csr = sp.csr_array(dense)
+    pattern = Pattern(torch.tensor(csr.indptr), torch.tensor(csr.indices), csr.shape)
+    center, block = torch.tensor(dense.mean(0)), torch.tensor([0, 0, 1, 1, 1])
+    is_known = torch.arange(9) != 4
+    one, other = (
+        Features(values, center, block, is_known)
+        for values in (torch.tensor(dense), (pattern, torch.tensor(csr.data)))
+    )
+    weights, x = (torch.tensor(rng.normal(size=(n, 3))) for n in (5, 9))
+    torch.testing.assert_close(one.means(weights), other.means(weights))
+    torch.testing.assert_close(one.gather(x), other.gather(x))
+    torch.testing.assert_close(one.gather_squares(x), other.gather_squares(x))
+    centered = is_known.unsqueeze(1) * (torch.tensor(dense) - center)
+    torch.testing.assert_close(one.gather_squares(x), (centered**2).T @ x)
 
 
 def test_chunks_do_not_change_the_result(monkeypatch):

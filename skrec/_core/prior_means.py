@@ -209,9 +209,9 @@ class Coefficients:
     def __init__(self, prior: NormalPrior, pattern: Pattern, features: Features | None):
         self.prior, self.pattern, self.features = prior, pattern, features
         self.sizes = [1, len(prior.links), len(prior.weights)]
-        self.values = None
+        self.link_values = prior.center.new_zeros(0)
         if len(prior.links):
-            self.values = implicit_values(pattern, prior.center.dtype)
+            self.link_values = implicit_values(pattern, prior.center.dtype)
 
     def stack(self) -> Tensor:
         """Present coefficients."""
@@ -241,7 +241,7 @@ class Coefficients:
         center, links, weights = coefficients.split(self.sizes)
         means = center.expand(self.pattern.shape[0], -1)
         if len(links):
-            means = means + spmm(self.pattern, self.values, links)
+            means = means + spmm(self.pattern, self.link_values, links)
         if self.features is not None:
             means = means + self.features.means(weights)
         return means
@@ -250,7 +250,7 @@ class Coefficients:
         """Apply the transposed map, or that of the squared inputs."""
         rows = [x.sum(0, keepdim=True)]
         if self.sizes[1]:
-            back = self.values[self.pattern.order]
+            back = self.link_values[self.pattern.order]
             back = back.square() if squares else back
             rows.append(spmm(self.pattern.transposed, back, x))
         if self.features is not None:

@@ -154,7 +154,6 @@ class Ratings:
             self.weights,
         )
 
-
     def with_users(self, users: NDArray[Any]) -> Ratings:
         """Return the same ratings with additional users.
 

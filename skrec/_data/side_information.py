@@ -157,14 +157,9 @@ def encode_features(
     fit_transform = check_memory(memory).cache(_fit_transform)
     encoder, values = fit_transform(clone(encoder), resolved.table)
     values = check_encoded(encoder, values, len(resolved.places), resolved.name)
-    if sp.issparse(values) and (
-        np.prod(values.shape) < _LARGE or values.nnz > _DENSITY * np.prod(values.shape)
-    ):
-        values = values.toarray()
     blocks = _blocks_of(encoder, values.shape[1])
     center = np.asarray(values.mean(axis=0), np.float64).reshape(-1)
-    squares = values.multiply(values) if sp.issparse(values) else np.square(values)
-    squares = np.asarray(squares.mean(axis=0), np.float64).reshape(-1)
+    squares = np.asarray((values**2).mean(axis=0), np.float64).reshape(-1)
     # Rounding errors of constant columns are no variance.
     variances = np.where(squares - center**2 > 1e-12 * squares, squares - center**2, 0)
     scale = np.ones(values.shape[1])
@@ -186,28 +181,34 @@ def check_encoded(encoder: Any, values: Any, n_rows: int, name: str) -> Any:
     found = f"the encoder {type(encoder).__name__} returned"
     if hasattr(values, "to_numpy"):
         values = values.to_numpy()
-    if sp.issparse(values):
-        values = sp.csr_array(values)
-        values.sum_duplicates()
-        entries = values.data
-    else:
-        entries = values = np.asarray(values)
+    values = _compact(values) if sp.issparse(values) else np.asarray(values)
     if values.ndim != 2 or values.shape[0] != n_rows or values.shape[1] == 0:
         raise ValueError(
             f"{name} has {n_rows} rows, but {found} shape {values.shape}: it must "
             "return a matrix with one row for each row."
         )
-    if entries.dtype.kind not in "fiub":
+    if values.dtype.kind not in "fiub":
         raise TypeError(
-            f"{found} entries of type {entries.dtype} for {name}: it must return "
+            f"{found} entries of type {values.dtype} for {name}: it must return "
             "numbers."
         )
+    entries = values if isinstance(values, np.ndarray) else values.data
     if not np.isfinite(entries).all():
         raise ValueError(
             f"{found} NaN or infinite numbers for {name}: add an imputer, for example "
             "sklearn.impute.SimpleImputer."
         )
     return values.astype(np.float64)
+
+
+def _compact(values: Any) -> Any:
+    """Make an array of a sparse matrix, unless that would waste memory."""
+    values = sp.csr_array(values)
+    size = values.shape[0] * values.shape[1]
+    if size < _LARGE or values.nnz > _DENSITY * size:
+        return values.toarray()
+    values.sum_duplicates()
+    return values
 
 
 def _check_aligned(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 
 from .._core.device import as_tensor, to_array
@@ -57,7 +56,8 @@ class SideKnowledge(NamedTuple):
         is_known = np.zeros(n, bool)
         is_known[places] = True
         values: Any = encoded.values
-        if sp.issparse(values):
+        center = encoded.center / scale
+        if not isinstance(values, np.ndarray):
             counts = np.zeros(n, np.int64)
             counts[places] = np.diff(values.indptr)
             crow = np.concatenate([[0], np.cumsum(counts)])
@@ -67,16 +67,15 @@ class SideKnowledge(NamedTuple):
             placed: Any = pattern.to(device), data.to(device)
         else:
             dense = np.zeros((n, len(scale)), str(dtype).removeprefix("torch."))
-            dense[places] = values / scale
+            dense[places] = values / scale - center
+            center = np.zeros_like(center)
             placed = as_tensor(dense, device=device)
-        center = torch.as_tensor(encoded.center / scale, dtype=dtype, device=device)
         return Features(
             placed,
-            center,
+            torch.as_tensor(center, dtype=dtype, device=device),
             as_tensor(block, device=device),
             as_tensor(is_known, device=device),
         )
-
 
     def attributes(self, prior: NormalPrior) -> dict[str, Any]:
         """Values of `ATTRIBUTES`, given the prior in the canonical basis."""

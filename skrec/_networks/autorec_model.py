@@ -52,7 +52,8 @@ class ItemAutoRec(AutoRecModel):
         if self.has_effects:
             coef, biases = coef[:, :-1] * scale, coef[:, -1]
         dtype = self.item_factors.dtype
-        return FactorState.of(coef.to(dtype).contiguous(), biases.to(dtype).contiguous())
+        coef = coef.to(dtype).contiguous()
+        return FactorState.of(coef, biases.to(dtype).contiguous())
 
     def left_out(self, rows):
         solutions, _ = self._solve(rows, leave_one_out=True)
