@@ -286,7 +286,7 @@ class TestFailedJoin:
     def test_other_numbers_that_match_by_chance_cause_a_warning(self):
         texts = dict.fromkeys(range(0, 400, 10), "text")
         with pytest.warns(
-            UserWarning, match="only 4 of 40 rated .* 36 texts .* 1 is rated .* 40 has"
+            UserWarning, match="only 4 of 40 rated .* 36 texts .* 1 is rated .* 40 is"
         ):
             resolve_item_texts(texts, np.arange(40), on_matrix=False)
 

@@ -198,6 +198,9 @@ def check_encoded(encoder: Any, values: Any, n_rows: int, name: str) -> Any:
             f"{found} NaN or infinite numbers for {name}: add an imputer, for example "
             "sklearn.impute.SimpleImputer."
         )
+    if isinstance(values, np.ndarray):
+        # The order in memory may change the last bits of sums.
+        return np.ascontiguousarray(values, dtype=np.float64)
     return values.astype(np.float64)
 
 
