@@ -60,26 +60,7 @@ class FeatureMixin:
             If the model was fitted without `item_features`, or if an id is already
             known.
         """
-        ids, vectors = _describe(self, item_features, "item")
-        all_ids, merge = merge_ids(self.items_, ids, "item")
-        fitted: Any = self
-        seen = fitted._seen
-        old = np.flatnonzero(~merge(np.zeros(len(self.items_), bool), True))
-        columns = old[seen.indices].astype(seen.indices.dtype)
-        shape = seen.shape[0], len(all_ids)
-        changed = _extend_side(fitted, "item", ids, vectors, merge) | {
-            "items_": all_ids,
-            "_is_rated": merge(fitted._is_rated, False),
-            "_is_described": merge(fitted._is_described, True),
-            "_seen": sp.csr_array((seen.data, columns, seen.indptr), shape=shape),
-        }
-        covariance = fitted.item_prior_covariance_
-        upper = covariance[np.triu_indices(len(covariance))]
-        changed["_item_covariances"] = merge(fitted._item_covariances, upper)
-        if fitted._fitted_on_matrix:
-            changed["n_features_in_"] = len(all_ids)
-        self.__dict__ = vars(self) | changed
-        return self
+        return add_items(self, *_describe(self, item_features, "item"))
 
     def extend_users(self, user_features: Any) -> Self:
         """Add users to a fitted model, given only their features.
@@ -111,7 +92,7 @@ class FeatureMixin:
         shape = len(all_ids), seen.shape[1]
         self.__dict__ = (
             vars(self)
-            | _extend_side(fitted, "user", ids, vectors, merge)
+            | _extend_side(fitted, "user", vectors, merge)
             | {
                 "users_": all_ids,
                 "_is_described_user": merge(fitted._is_described_user, True),
@@ -119,6 +100,49 @@ class FeatureMixin:
             }
         )
         return self
+
+
+def add_items(
+    fitted: Any, ids: NDArray[Any], vectors: NDArray[Any], **others: Any
+) -> Any:
+    """Add items to a fitted estimator, in place, and return it.
+
+    Parameters
+    ----------
+    fitted : estimator
+        Fitted variational factorization.
+
+    ids : ndarray of shape (n_new,)
+        Ids of the new items.
+
+    vectors : ndarray of shape (n_new, n_kept + 1)
+        Their expected vectors.
+
+    **others : ndarray of n_new rows
+        Values of further attributes for the new items.
+    """
+    all_ids, merge = merge_ids(fitted.items_, ids, "item")
+    seen = fitted._seen
+    old = np.flatnonzero(~merge(np.zeros(len(fitted.items_), bool), True))
+    columns = old[seen.indices].astype(seen.indices.dtype)
+    covariance = fitted.item_prior_covariance_
+    changed = _extend_side(fitted, "item", vectors, merge) | {
+        "items_": all_ids,
+        "_item_covariances": merge(
+            fitted._item_covariances, covariance[np.triu_indices(len(covariance))]
+        ),
+        "_is_rated": merge(fitted._is_rated, False),
+        "_is_described": merge(fitted._is_described, True),
+        "_seen": sp.csr_array(
+            (seen.data, columns, seen.indptr), shape=(seen.shape[0], len(all_ids))
+        ),
+    }
+    for name, added in others.items():
+        changed[name] = merge(getattr(fitted, name), added)
+    if fitted._fitted_on_matrix:
+        changed["n_features_in_"] = len(all_ids)
+    fitted.__dict__ = vars(fitted) | changed
+    return fitted
 
 
 def refuse_features(fit: Fit) -> None:
@@ -131,8 +155,8 @@ def refuse_features(fit: Fit) -> None:
             )
 
 
-def _describe(fitted: Any, features: Any, what: str) -> tuple[NDArray[Any], Any]:
-    """Validate features of new users or items; return their ids and vectors."""
+def check_new(fitted: Any, features: Any, what: str) -> tuple[NDArray[Any], Any]:
+    """Validate features of new users or items; return their ids and table."""
     check_is_fitted(fitted)
     name = f"{what}_features"
     encoder = getattr(fitted, f"{what}_encoder_", None)
@@ -161,7 +185,16 @@ def _describe(fitted: Any, features: Any, what: str) -> tuple[NDArray[Any], Any]
             f"The model was fitted on a matrix of {len(known)} {line}s, so that the "
             f"new {what}s are {line}s {wanted[0]} to {wanted[-1]}: give these ids."
         )
-    values = check_encoded(encoder, encoder.transform(table), len(ids), name)
+    return ids, table
+
+
+def _describe(fitted: Any, features: Any, what: str) -> tuple[NDArray[Any], Any]:
+    """Ids and expected vectors of new users or items, given their features."""
+    ids, table = check_new(fitted, features, what)
+    encoder = getattr(fitted, f"{what}_encoder_")
+    values = check_encoded(
+        encoder, encoder.transform(table), len(ids), f"{what}_features"
+    )
     means = feature_means(
         values,
         getattr(fitted, f"{what}_feature_center_"),
@@ -170,7 +203,7 @@ def _describe(fitted: Any, features: Any, what: str) -> tuple[NDArray[Any], Any]
     return ids, getattr(fitted, f"{what}_prior_mean_") + means
 
 
-def _extend_side(fitted, what, ids, vectors, merge) -> dict[str, Any]:
+def _extend_side(fitted, what, vectors, merge) -> dict[str, Any]:
     """Attributes of all users or items, with the new ones."""
     other = fitted.user_prior_mean_ if what == "item" else fitted.item_prior_mean_
     sums = vectors[:, :-1] @ other[:-1] + vectors[:, -1] + other[-1]
