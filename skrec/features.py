@@ -23,13 +23,13 @@ from ._data.columns import (
     Spline,
     Words,
     check_finite,
+    is_sparse,
     kind_of,
     read_column,
 )
 from ._data.features import Features
 from ._sklearn_compat import (
     Interval,
-    check_feature_names,
     check_feature_names_in,
     validated,
 )
@@ -331,20 +331,22 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
 
     def _choose(self, X: Any) -> Iterator[tuple[str, NDArray[Any], Encoder]]:
         """Find the kinds of the columns; yield the cells and encoder of each block."""
-        self.kinds_, self._contents, self._common = {}, {}, None
+        self.kinds_, self._contents = {}, {}
+        # Name and columns of the common block of many columns of numbers.
+        self._common, self._members = "", []
         if not _is_frame(X):
             self.kinds_[_ARRAY] = "vector"
             yield _ARRAY, self._check_array(X, reset=True), Numbers(standardize=False)
             return
-        frame = _check_frame(X)
-        check_feature_names(self, frame, reset=True)
-        self.n_features_in_ = frame.shape[1]
+        given = _columns_of(X)
+        self.n_features_in_ = len(given)
+        self.feature_names_in_ = np.array(list(given), dtype=object)
         columns, separators = {}, {}
-        for name, column in frame.items():
-            content, columns[name] = read_column(column, name)
-            kind, separator = kind_of(content, columns[name], self.max_categories)
+        for name, column in given.items():
+            content, cells = read_column(column, name)
+            kind, separators[name] = kind_of(content, cells, self.max_categories)
             self._contents[name], self.kinds_[name] = content, kind
-            separators[name] = separator
+            columns[name] = cells
         numbers = [name for name, kind in self.kinds_.items() if kind == "numbers"]
         if len(numbers) > _MAX_SPLINES:
             self._common = _new_name("numbers", set(columns) - set(numbers))
@@ -352,7 +354,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
         seed = 0 if self.random_state is None else self.random_state
         random_state = check_random_state(seed)
         for name, cells in self._arrange(columns):
-            kind = self.kinds_.get(name)
+            kind = self.kinds_.get(name, "")
             if name == self._common:
                 yield name, cells, Numbers(numbers, standardize=True)
             elif kind in ("numbers", "date"):
@@ -368,11 +370,11 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
 
     def _arrange(self, columns: dict[str, Any]) -> Iterator[tuple[str, NDArray[Any]]]:
         """Yield the cells of each block; columns of numbers may have a common one."""
-        members = [] if self._common is None else self._members
+        members = dict.fromkeys(self._members)
         for name, cells in columns.items():
             if name not in members:
                 yield name, cells
-            elif name == members[0]:
+            elif name == self._members[0]:
                 yield self._common, np.column_stack([columns[m] for m in members])
 
     def _read_again(self, X: Any) -> dict[str, Any]:
@@ -385,32 +387,36 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
                 f"X is of type {type(X).__name__}, but this FeatureEncoder was fitted "
                 f"on a DataFrame: give a DataFrame with the columns {names}."
             )
-        frame = _check_frame(X)
-        missing = [name for name in names if name not in frame]
+        given = _columns_of(X)
+        missing = [name for name in names if name not in given]
         if missing:
             raise ValueError(
                 f"X lacks the columns {missing}, which the table in fit had: add them, "
                 "with None where nothing is known."
             )
-        columns = {}
-        for name in names:
-            if self.kinds_[name] == "constant":
-                continue
-            wanted = self._contents[name]
-            found, cells = read_column(frame[name], name)
+        used = [name for name in names if self.kinds_[name] != "constant"]
+        return {name: self._read_column_again(given[name], name) for name in used}
+
+    def _read_column_again(self, column: pd.Series, name: str) -> NDArray[Any]:
+        found, cells = read_column(column, name)
+        wanted = self._contents[name]
+        if found == "nothing" and wanted in ("numbers", "dates", "vectors"):
+            cells = cells.astype(np.float64)
+        if wanted == "vectors":
+            length = len(self._encoders[name].names)
             if found == "nothing":
-                if wanted in ("numbers", "dates", "vectors"):
-                    cells = np.full(len(frame), np.nan)
-                if wanted == "vectors":
-                    width = len(self._encoders[name].names)
-                    cells = np.full((len(frame), width), np.nan)
-            elif found != wanted and not {found, wanted} <= _STRINGS:
-                raise TypeError(
-                    f"The column {name!r} has {found}, but it had {wanted} in fit: "
-                    "give the same type."
+                cells = np.repeat(cells[:, None], length, axis=1)
+            elif found == wanted and cells.shape[1] != length:
+                raise ValueError(
+                    f"The column {name!r} has vectors of {cells.shape[1]} numbers, but "
+                    f"it had vectors of {length} in fit: give vectors of that length."
                 )
-            columns[name] = cells
-        return columns
+        if found not in (wanted, "nothing") and not {found, wanted} <= _STRINGS:
+            raise TypeError(
+                f"The column {name!r} has {found}, but it had {wanted} in fit: give "
+                "the same type."
+            )
+        return cells
 
     def _check_array(self, X: Any, reset: bool) -> Any:
         array = validate_data(
@@ -419,9 +425,9 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
             reset=reset,
             accept_sparse="csr",
             dtype=np.float64,
-            ensure_all_finite=sp.issparse(X),
+            ensure_all_finite=is_sparse(X),
         )
-        if not sp.issparse(array):
+        if not is_sparse(array):
             names = [f"x{j}" for j in range(array.shape[1])]
             check_finite(array, names, range(len(array)))
         return array
@@ -429,7 +435,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
     def _join(self, blocks: Iterable[Block]) -> Block:
         if self.sparse_output_:
             return sp.hstack([sp.csr_array(block) for block in blocks], format="csr")
-        arrays = [b.toarray() if sp.issparse(b) else b for b in blocks]
+        arrays = [block.toarray() if is_sparse(block) else block for block in blocks]
         return arrays[0] if len(arrays) == 1 else np.hstack(arrays)
 
 
@@ -437,21 +443,22 @@ def _is_frame(X: Any) -> bool:
     return isinstance(X, pd.DataFrame) or hasattr(X, "to_pandas")
 
 
-def _check_frame(X: Any) -> pd.DataFrame:
-    """Return a table with one name for each column, a str."""
+def _columns_of(X: Any) -> dict[str, pd.Series]:
+    """Return the columns of a table by their names, which become str."""
     frame = X if isinstance(X, pd.DataFrame) else X.to_pandas()
     if 0 in frame.shape:
         raise ValueError(
             f"X is empty, with {frame.shape[0]} rows and {frame.shape[1]} columns (a "
             "minimum of 1 is required): give at least one row and one column."
         )
-    names = pd.Index([str(name) for name in frame.columns])
-    if names.has_duplicates:
-        repeated = names[names.duplicated()][0]
-        raise ValueError(
-            f"X has more than one column named {repeated!r}: rename or remove one."
-        )
-    return frame.set_axis(names, axis=1)
+    columns: dict[str, pd.Series] = {}
+    for name, column in frame.items():
+        if str(name) in columns:
+            raise ValueError(
+                f"X has more than one column named {str(name)!r}: rename or remove one."
+            )
+        columns[str(name)] = column
+    return columns
 
 
 def _new_name(name: str, taken: set[str]) -> str:
@@ -461,5 +468,5 @@ def _new_name(name: str, taken: set[str]) -> str:
 
 
 def _density(blocks: Collection[Block]) -> float:
-    counts = [(b.nnz if sp.issparse(b) else np.count_nonzero(b)) for b in blocks]
+    counts = [b.nnz if is_sparse(b) else np.count_nonzero(b) for b in blocks]
     return sum(counts) / sum(block.shape[0] * block.shape[1] for block in blocks)

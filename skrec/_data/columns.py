@@ -18,7 +18,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.preprocessing import OneHotEncoder, SplineTransformer
 
-Block: TypeAlias = NDArray[np.float64] | sp.csr_array
+Block: TypeAlias = NDArray[np.float64] | Any  # or a SciPy sparse array
 
 _REMEDY = {
     "numbers": "pandas.to_numeric(column, errors='coerce') makes numbers of all",
@@ -41,6 +41,10 @@ _WORD = re.compile(
 )
 _LONGEST_LABEL = 40
 _SEPARATORS = "|;,"
+# Strings that are looked at, words of a text, and texts that are decomposed, at most.
+_MAX_SAMPLE = 10_000
+_MAX_WORDS = 20_000
+_MAX_DECOMPOSED = 20_000
 
 
 class Encoder(Protocol):
@@ -295,10 +299,12 @@ def kind_of(content: str, cells: NDArray[Any], max_categories: int) -> tuple[str
 def _kind_of_strings(
     cells: list[str], distinct: set[str], max_categories: int
 ) -> tuple[str, str]:
+    sample = _spread(cells, _MAX_SAMPLE)
     for separator in _SEPARATORS:
-        if _separates_labels(separator, cells):
+        if _separates_labels(separator, sample):
             return "labels", separator
-    several_words = sum(len(split_words(cell)) for cell in cells) >= 1.5 * len(cells)
+    n_words = sum(len(split_words(cell)) for cell in sample)
+    several_words = n_words >= 1.5 * len(sample)
     if 2 * len(distinct) <= len(cells) and (
         len(distinct) <= max_categories or not several_words
     ):
@@ -318,9 +324,17 @@ def _separates_labels(separator: str, cells: list[str]) -> bool:
     return length <= _LONGEST_LABEL and times * len(set(labels)) <= len(labels)
 
 
+def _spread(values: Any, n_max: int) -> Any:
+    """Return at most `n_max` values in equal distances."""
+    n_values = values.shape[0] if is_sparse(values) else len(values)
+    return values[:: -(-n_values // n_max)]
+
+
 def label_splitter(separator: str) -> Callable[[str], tuple[str, ...]]:
     """Return the function that splits strings into labels."""
-    return lambda cell: _labels(cell.split(separator))
+    return lambda cell: tuple(
+        dict.fromkeys(filter(None, map(str.strip, cell.split(separator))))
+    )
 
 
 def split_words(text: str) -> list[str]:
@@ -332,6 +346,11 @@ def split_words(text: str) -> list[str]:
     if text.isascii():
         return _ASCII_WORD.findall(text)
     return [match[1] or match[0] for match in _WORD.finditer(text)]
+
+
+def is_sparse(values: Any) -> bool:
+    """Whether values are a SciPy sparse array or matrix."""
+    return bool(sp.issparse(values))
 
 
 class Spline:
@@ -401,6 +420,8 @@ class Categories:
 class Labels:
     """Indicators of the labels that are seen at least twice."""
 
+    names: list[str]
+
     def __init__(self, separator: str) -> None:
         self.separator = separator
         self.counter = CountVectorizer(
@@ -421,11 +442,17 @@ class Labels:
 class Words:
     """Tf-idf of words, reduced by a truncated singular value decomposition."""
 
+    names: list[str]
+
     def __init__(self, n_components: int, random_state: Any) -> None:
         self.n_components = n_components
         self.random_state = random_state
         self.tfidf = TfidfVectorizer(
-            analyzer=split_words, min_df=2, max_df=0.5, sublinear_tf=True
+            analyzer=split_words,
+            min_df=2,
+            max_df=0.5,
+            max_features=_MAX_WORDS,
+            sublinear_tf=True,
         )
 
     def fit_transform(self, cells: NDArray[Any]) -> Block:
@@ -438,7 +465,7 @@ class Words:
         # Otherwise the decomposition would be a rotation of the words.
         if len(self.names) > self.n_components:
             self.svd = TruncatedSVD(self.n_components, random_state=self.random_state)
-            self.svd.fit(tfidf)
+            self.svd.fit(_spread(tfidf, _MAX_DECOMPOSED))
             self.names = [str(i) for i in range(len(self.svd.components_))]
             reduced = np.zeros((len(cells), len(self.names)))
             reduced[present] = self.svd.transform(tfidf)
@@ -471,7 +498,7 @@ class Numbers:
         self.standardize = standardize
 
     def fit_transform(self, cells: NDArray[Any]) -> Block:
-        if sp.issparse(cells):
+        if is_sparse(cells):
             self.scale, self.mean = 1.0, cells.mean(axis=0)
             self.names = [str(i) for i in range(cells.shape[1])]
             return cells
@@ -485,7 +512,7 @@ class Numbers:
         return self.transform(cells)
 
     def transform(self, cells: NDArray[Any]) -> Block:
-        if sp.issparse(cells):
+        if is_sparse(cells):
             return cells
         if self.standardize:
             standardized = (cells / self.scale - self.mean) / self.deviation

@@ -16,7 +16,7 @@ from .ids import refuse_masked
 from .unsplit import Unsplit, check_unique_ids
 
 # A frame with one row for each id, or a matrix.
-Table: TypeAlias = pd.DataFrame | NDArray[Any] | sp.csr_array
+Table: TypeAlias = pd.DataFrame | NDArray[Any] | Any  # or csr_array
 
 _ALLOWED = (
     "a DataFrame indexed by id, a mapping from id to a vector or to named attributes, "
@@ -207,7 +207,8 @@ def _check_ids(keys: Any, name: str) -> NDArray[Any]:
 def _check_matrix(features: Any, name: str) -> Table:
     if isinstance(features, np.matrix):
         raise TypeError(f"{name} is a np.matrix: use np.asarray({name}) instead.")
-    if not sp.issparse(features) and not isinstance(features, np.ndarray):
+    is_sparse: bool = sp.issparse(features)
+    if not is_sparse and not isinstance(features, np.ndarray):
         hint = _CUT if isinstance(features, list) else ""
         raise TypeError(
             f"{name} must be {_ALLOWED}, got {type(features).__name__}.{hint}"
@@ -224,9 +225,7 @@ def _check_matrix(features: Any, name: str) -> Table:
             f"{name} is an array of dtype {features.dtype}, but arrays must be "
             "numeric: give a DataFrame indexed by id for columns of other types."
         )
-    return _check_size(
-        sp.csr_array(features) if sp.issparse(features) else features, name
-    )
+    return _check_size(sp.csr_array(features) if is_sparse else features, name)
 
 
 def _check_size(table: Any, name: str) -> Any:
@@ -248,7 +247,8 @@ def _equal(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
         # The ids are compared already; an index may have another dtype.
         plain, other_plain = (t.reset_index(drop=True) for t in (table, other_table))
         return plain.equals(other_plain)
-    if sp.issparse(table):
+    is_sparse: bool = sp.issparse(table)
+    if is_sparse:
         difference = (table != other_table).tocoo()
         # NaN differs from itself.
         return bool(
