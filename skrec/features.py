@@ -26,6 +26,7 @@ from ._data.columns import (
     is_sparse,
     kind_of,
     read_column,
+    to_dense,
 )
 from ._data.features import Features
 from ._sklearn_compat import (
@@ -113,8 +114,8 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
     - "labels": lists, tuples, sets or arrays of strings, and strings of labels
       separated by a bar, as in ``"Action|Comedy"``, by a semicolon or by a comma.
       Strings are labels if a tenth of them have the separator, labels have at most 40
-      characters on average, and, for a semicolon or comma, occur three times on
-      average. Indicators of the labels that occur at least twice.
+      characters on average, and, for a semicolon or comma, labels occur in two
+      different strings on average. Indicators of the labels that occur at least twice.
     - "text": other strings of several words. Tf-idf of words that occur in at least
       two and at most half of the texts, reduced to `n_text_components` by a truncated
       singular value decomposition. In scripts written without blanks, such as Chinese,
@@ -308,8 +309,8 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
         return tags
 
     def _fit(self, X: Any) -> Block:
-        blocks = {}
-        self._encoders = {}
+        blocks: dict[str, Block] = {}
+        self._encoders: dict[str, Encoder] = {}
         for name, cells, encoder in self._choose(X):
             block = encoder.fit_transform(cells)
             if block.shape[1]:
@@ -435,8 +436,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
     def _join(self, blocks: Iterable[Block]) -> Block:
         if self.sparse_output_:
             return sp.hstack([sp.csr_array(block) for block in blocks], format="csr")
-        arrays = [block.toarray() if is_sparse(block) else block for block in blocks]
-        return arrays[0] if len(arrays) == 1 else np.hstack(arrays)
+        return np.hstack([to_dense(block) for block in blocks])
 
 
 def _is_frame(X: Any) -> bool:
@@ -468,5 +468,5 @@ def _new_name(name: str, taken: set[str]) -> str:
 
 
 def _density(blocks: Collection[Block]) -> float:
-    counts = [b.nnz if is_sparse(b) else np.count_nonzero(b) for b in blocks]
+    counts = [sp.csr_array(block).count_nonzero() for block in blocks]
     return sum(counts) / sum(block.shape[0] * block.shape[1] for block in blocks)

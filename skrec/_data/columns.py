@@ -113,9 +113,9 @@ def read_column(column: pd.Series, name: str) -> tuple[str, NDArray[Any]]:
     if content == "nothing":
         return content, np.full(len(cells), None, dtype=object)
     raise TypeError(
-        f"The column {name!r} has an object of type {content} "
-        f"({_short(found[content])}): cells may be numbers, booleans, strings, dates, "
-        "lists of strings, vectors of numbers, or missing. Convert or remove it."
+        f"The column {name!r} has {content} ({_short(found[content])}), but cells may "
+        "be numbers, booleans, strings, dates, lists of strings, vectors of numbers, "
+        "or missing: convert or remove it."
     )
 
 
@@ -130,7 +130,7 @@ def _content(cell: Any) -> str:
         return "dates"
     if isinstance(cell, _CONTAINERS):
         return "labels or vectors"
-    return type(cell).__name__
+    return f"objects of type {type(cell).__name__}"
 
 
 def _contents_of_lists(cells: Iterable[Any], example: Any) -> dict[str, Any]:
@@ -255,7 +255,7 @@ _READERS: dict[str, Callable[[pd.Series, pd.Series, str], NDArray[Any]]] = {
     "numbers": lambda column, _, name: _numbers(column, name),
     "dates": _read_dates,
     "strings": lambda column, present, _: _fill(
-        column, present, lambda cell: cell if cell.strip() else None
+        column, present, lambda cell: cell.strip() or None
     ),
     "categories": lambda column, present, _: _fill(column, present, _category),
     "labels": lambda column, present, _: _fill(column, present, _labels),
@@ -317,11 +317,10 @@ def _kind_of_strings(
 def _separates_labels(separator: str, cells: list[str]) -> bool:
     if sum(separator in cell for cell in cells) < len(cells) / 10:
         return False
-    labels = list(chain.from_iterable(map(label_splitter(separator), cells)))
-    length = sum(map(len, labels)) / max(len(labels), 1)
-    # A bar is hardly anything else, but sentences have commas: labels occur again.
-    times = 1 if separator == "|" else 3
-    return length <= _LONGEST_LABEL and times * len(set(labels)) <= len(labels)
+    labels = list(chain.from_iterable(map(label_splitter(separator), set(cells))))
+    is_short = sum(map(len, labels)) <= _LONGEST_LABEL * len(labels)
+    # A bar is hardly anything else, but sentences and names have commas.
+    return is_short and (separator == "|" or 2 * len(set(labels)) <= len(labels))
 
 
 def _spread(values: Any, n_max: int) -> Any:
@@ -351,6 +350,11 @@ def split_words(text: str) -> list[str]:
 def is_sparse(values: Any) -> bool:
     """Whether values are a SciPy sparse array or matrix."""
     return bool(sp.issparse(values))
+
+
+def to_dense(values: Any) -> NDArray[Any]:
+    """Return values as an ndarray."""
+    return values.toarray() if is_sparse(values) else values
 
 
 class Spline:

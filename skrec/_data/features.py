@@ -94,7 +94,7 @@ class Features(Unsplit):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Features):
             return NotImplemented
-        return bool(_equal(self._sorted(), other._sorted()))
+        return _equal(self._sorted(), other._sorted())
 
     def __repr__(self) -> str:
         counts = zip(self.table.shape, ("row", "column"), strict=True)
@@ -247,12 +247,15 @@ def _equal(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
         # The ids are compared already; an index may have another dtype.
         plain, other_plain = (t.reset_index(drop=True) for t in (table, other_table))
         return plain.equals(other_plain)
+    arrays = zip(_arrays_of(table), _arrays_of(other_table), strict=True)
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in arrays)
+
+
+def _arrays_of(table: Any) -> list[NDArray[Any]]:
     is_sparse: bool = sp.issparse(table)
-    if is_sparse:
-        difference = (table != other_table).tocoo()
-        # NaN differs from itself.
-        return bool(
-            np.isnan(table[difference.coords]).all()
-            and np.isnan(other_table[difference.coords]).all()
-        )
-    return np.array_equal(table, other_table, equal_nan=True)
+    if not is_sparse:
+        return [table]
+    table = table.copy()
+    table.sum_duplicates()
+    table.eliminate_zeros()
+    return [table.indptr, table.indices, table.data]
