@@ -119,16 +119,19 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
     - "text": other strings of several words. Tf-idf of words that occur in at least
       two and at most half of the texts, reduced to `n_text_components` by a truncated
       singular value decomposition. In scripts written without blanks, such as Chinese,
-      Japanese or Thai, pairs of neighboring characters are the words.
-    - "vector": arrays or lists of numbers, all of one length, stacked.
+      Japanese or Thai, pairs of neighboring characters are the words. At most 20,000
+      words are kept, and at most 20,000 of the texts are decomposed.
+    - "vector": arrays or lists of numbers, all of one length, stacked. Missing numbers
+      are the mean of their position.
     - "constant": columns without any information, which are dropped: with a single
       value, without values, with different strings of one word each (ids), or with
       labels or words none of which occurs twice.
 
-    Strings of digits are strings, and codes that are integers are numbers: convert a
-    column to say otherwise, for example with ``astype(str)``. None, NaN, ``pd.NA``,
-    ``NaT`` and blank strings are missing values. Categories, labels and words that are
-    not seen in `fit` are zeros.
+    Kinds of strings are found in at most 10,000 of them. Strings of digits are
+    strings, and codes that are integers are numbers: convert a column to say
+    otherwise, for example with ``astype(str)``. None, NaN, ``pd.NA``, ``NaT`` and
+    blank strings are missing values. Categories, labels and words that are not seen in
+    `fit` are zeros.
 
     A 2-D numeric array or sparse matrix is one block as it is, except that NaN in a
     dense array becomes the mean of the column.
@@ -265,7 +268,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
             If X is empty, lacks a column, has a column whose type is not that in
             `fit`, or has infinite numbers.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "output_indices_")
         return self._join(
             self._encoders[name].transform(cells)
             for name, cells in self._arrange(self._read_again(X))
@@ -288,7 +291,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
             Names such as "genres__Action": a column of the table, and what is in it.
             Columns of numbers in a common block, and of an array, keep their names.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "output_indices_")
         inputs = check_feature_names_in(self, input_features)
         if _ARRAY in self._encoders and not self._contents:
             return inputs

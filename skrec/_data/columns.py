@@ -141,6 +141,8 @@ def _contents_of_lists(cells: Iterable[Any], example: Any) -> dict[str, Any]:
             contents = {"numbers"} if cell.ndim == 1 and len(cell) else set()
             if cell.ndim != 1:
                 contents = {f"arrays of shape {cell.shape}"}
+        elif isinstance(cell, list | tuple) and set(map(type, cell)) == {float}:
+            contents = {"numbers"}  # the others would take long for large vectors
         elif isinstance(cell, _CONTAINERS):
             contents = {_content(c) for c in cell if _is_present(c)}
         else:
@@ -201,10 +203,7 @@ def _read_dates(column: pd.Series, present: pd.Series, name: str) -> NDArray[Any
 
 
 def _read_vectors(column: pd.Series, present: pd.Series, name: str) -> NDArray[Any]:
-    vectors = [
-        np.array([_to_float(c) for c in cell]) if len(cell) else None
-        for cell in column[present]
-    ]
+    vectors = [_to_vector(cell) if len(cell) else None for cell in column[present]]
     lengths = dict.fromkeys(len(v) for v in vectors if v is not None)
     if len(lengths) > 1:
         first, second = list(lengths)[:2]
@@ -218,6 +217,13 @@ def _read_vectors(column: pd.Series, present: pd.Series, name: str) -> NDArray[A
             rows[position] = vector
     check_finite(rows, [name] * rows.shape[1], column.index)
     return rows
+
+
+def _to_vector(cell: Any) -> NDArray[np.float64]:
+    try:
+        return np.asarray(cell, dtype=np.float64)
+    except (OverflowError, TypeError, ValueError):  # huge integers, pd.NA
+        return np.array([_to_float(number) for number in cell])
 
 
 def _fill(

@@ -157,7 +157,8 @@ def _split_mapping(features: Mapping[Any, Any], name: str) -> tuple[Any, Table]:
     ids = _check_ids(keys, name)
     if all(isinstance(value, Mapping | pd.Series) for value in values):
         records = [dict(value) for value in values]
-        return ids, _check_size(pd.DataFrame(records), name)
+        index = pd.Index(ids, tupleize_cols=False)
+        return ids, _check_size(pd.DataFrame(records, index), name)
     for key, value in features.items():
         if not _is_vector(value):
             kind = type(value).__name__
