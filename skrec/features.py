@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
@@ -14,7 +14,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._data.columns import (
+from ._data.columns import check_finite, columns_of, is_frame, kind_of, read_column
+from ._data.encoders import (
     Block,
     Categories,
     Encoder,
@@ -22,10 +23,8 @@ from ._data.columns import (
     Numbers,
     Spline,
     Words,
-    check_finite,
+    density,
     is_sparse,
-    kind_of,
-    read_column,
     to_dense,
 )
 from ._data.features import Features
@@ -330,7 +329,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
         slices = map(slice, [0, *ends], ends)
         self.output_indices_ = dict(zip(blocks, slices, strict=True))
         is_wide = ends[-1] > _MIN_SPARSE_COLUMNS
-        self.sparse_output_ = is_wide and _density(blocks.values()) < _MAX_DENSITY
+        self.sparse_output_ = is_wide and density(blocks.values()) < _MAX_DENSITY
         return self._join(blocks.values())
 
     def _choose(self, X: Any) -> Iterator[tuple[str, NDArray[Any], Encoder]]:
@@ -338,11 +337,11 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
         self.kinds_, self._contents = {}, {}
         # Name and columns of the common block of many columns of numbers.
         self._common, self._members = "", []
-        if not _is_frame(X):
+        if not is_frame(X):
             self.kinds_[_ARRAY] = "vector"
             yield _ARRAY, self._check_array(X, reset=True), Numbers(standardize=False)
             return
-        given = _columns_of(X)
+        given = columns_of(X)
         self.n_features_in_ = len(given)
         self.feature_names_in_ = np.array(list(given), dtype=object)
         columns, separators = {}, {}
@@ -386,12 +385,12 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
         if not self._contents:
             return {_ARRAY: self._check_array(X, reset=False)}
         names = list(self._contents)
-        if not _is_frame(X):
+        if not is_frame(X):
             raise TypeError(
                 f"X is of type {type(X).__name__}, but this FeatureEncoder was fitted "
                 f"on a DataFrame: give a DataFrame with the columns {names}."
             )
-        given = _columns_of(X)
+        given = columns_of(X)
         missing = [name for name in names if name not in given]
         if missing:
             raise ValueError(
@@ -442,34 +441,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
         return np.hstack([to_dense(block) for block in blocks])
 
 
-def _is_frame(X: Any) -> bool:
-    return isinstance(X, pd.DataFrame) or hasattr(X, "to_pandas")
-
-
-def _columns_of(X: Any) -> dict[str, pd.Series]:
-    """Return the columns of a table by their names, which become str."""
-    frame = X if isinstance(X, pd.DataFrame) else X.to_pandas()
-    if 0 in frame.shape:
-        raise ValueError(
-            f"X is empty, with {frame.shape[0]} rows and {frame.shape[1]} columns (a "
-            "minimum of 1 is required): give at least one row and one column."
-        )
-    columns: dict[str, pd.Series] = {}
-    for name, column in frame.items():
-        if str(name) in columns:
-            raise ValueError(
-                f"X has more than one column named {str(name)!r}: rename or remove one."
-            )
-        columns[str(name)] = column
-    return columns
-
-
 def _new_name(name: str, taken: set[str]) -> str:
     while name in taken:
         name += "_"
     return name
-
-
-def _density(blocks: Collection[Block]) -> float:
-    counts = [sp.csr_array(block).count_nonzero() for block in blocks]
-    return sum(counts) / sum(block.shape[0] * block.shape[1] for block in blocks)

@@ -295,6 +295,23 @@ class TestStrings:
         difference = np.linalg.norm(words @ words.T - reduced @ reduced.T)
         assert difference < 0.1 * np.linalg.norm(words @ words.T)
 
+    def test_there_are_no_more_components_than_texts(self):
+        table = pd.DataFrame({"x": [f"w{i} v{i} w{i + 1} v{i + 1}" for i in range(9)]})
+        encoder = FeatureEncoder(n_text_components=12)
+        encoded = encoder.fit_transform(table)
+        assert encoded.shape == (9, len(encoder.get_feature_names_out())) == (9, 9)
+
+    def test_components_are_learned_from_some_of_many_texts(self, monkeypatch):
+        table = films(90)[["plot"]]
+        whole = FeatureEncoder(n_text_components=20).fit_transform(table)
+        monkeypatch.setattr("skrec._data.encoders._MAX_DECOMPOSED", 50)
+        part = FeatureEncoder(n_text_components=20).fit_transform(table)
+        assert part.shape == whole.shape
+        assert part.any(axis=1).all()
+        # They keep less of the words, but not much.
+        kept = np.square(part).sum() / np.square(whole).sum()
+        assert 0.7 < kept < 1
+
     def test_missing_texts_do_not_make_a_word_rare(self):
         # Both words are in more than half of the texts that there are.
         texts = ["cat dog x1", "cat dog x2", "cat dog x3", *[None] * 9]
