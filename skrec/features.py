@@ -86,7 +86,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
     n_features_in_ : int
         Number of columns of the table.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_columns,)
         Names of the columns, as str. Not defined for arrays.
 
     See Also

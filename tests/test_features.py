@@ -7,8 +7,10 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import scipy.sparse as sp
+from sklearn import config_context
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.model_selection import cross_validate
 from sklearn.utils.validation import _check_method_params
@@ -401,10 +403,25 @@ class TestFeatureEncoder:
             FeatureEncoder().fit(table)
 
     def test_other_frames_are_read(self):
-        table = films()
-        encoder = FeatureEncoder()
-        encoded = encoder.fit_transform(pl.from_pandas(table))
-        np.testing.assert_array_equal(encoded, FeatureEncoder().fit_transform(table))
+        arrow = pa.table(
+            {
+                "date": [datetime.date(2000 + i, 1, 1) for i in range(20)],
+                "labels": [["a", "b"], ["b"], None, []] * 5,
+                "vector": [[1.0, 2.0], [3.0, None], None, [4.0, 5.0]] * 5,
+                "category": pa.array(["x", "y"] * 10).dictionary_encode(),
+                "numbers": [Decimal(i) for i in range(20)],
+            }
+        )
+        expected = FeatureEncoder().fit_transform(arrow.to_pandas())
+        frames = (
+            arrow,
+            pl.from_arrow(arrow),
+            arrow.to_pandas(types_mapper=pd.ArrowDtype),
+        )
+        for frame in frames:
+            encoder = FeatureEncoder()
+            np.testing.assert_array_equal(encoder.fit_transform(frame), expected)
+            assert all(name == kind for name, kind in encoder.kinds_.items())
 
     def test_an_array_is_one_block(self):
         X = np.array([[1.0, np.nan], [2, 4], [3, 8]])
@@ -450,6 +467,14 @@ class TestFeatureEncoder:
         frame = FeatureEncoder().set_output(transform="pandas").fit_transform(table)
         assert frame.index.equals(table.index)
         assert {"genres__Action", "country__UK", "year__spline0"} <= set(frame)
+
+    def test_the_global_output_is_that_of_the_encoder_alone(self):
+        encoder = FeatureEncoder(n_text_components=5)
+        encoded = encoder.fit_transform(films())
+        with config_context(transform_output="pandas"):
+            frame = FeatureEncoder(n_text_components=5).fit_transform(films())
+        assert frame.columns.tolist() == encoder.get_feature_names_out().tolist()
+        np.testing.assert_array_equal(frame, encoded)
 
     def test_a_second_fit_forgets_the_first(self):
         encoder = FeatureEncoder().fit(films())

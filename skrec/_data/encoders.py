@@ -65,7 +65,7 @@ class Spline:
         basis = SplineTransformer(
             knots=knots[:, None], degree=1 if is_few else 3, extrapolation="constant"
         )
-        return basis.fit(knots[:, None])
+        return basis.set_output(transform="default").fit(knots[:, None])
 
     def transform(self, cells: NDArray[Any]) -> Block:
         is_missing = np.isnan(cells)
@@ -85,7 +85,7 @@ class Categories:
     def __init__(self, max_categories: int) -> None:
         self.encoder = OneHotEncoder(
             handle_unknown="ignore", min_frequency=2, max_categories=max_categories
-        )
+        ).set_output(transform="default")
 
     def fit_transform(self, cells: NDArray[Any]) -> Block:
         result = self.encoder.fit_transform(cells[:, None])
@@ -145,6 +145,7 @@ class Words:
         # Otherwise the decomposition would be a rotation of the words.
         if len(self.names) > self.n_components:
             self.svd = TruncatedSVD(self.n_components, random_state=self.random_state)
+            self.svd.set_output(transform="default")
             self.svd.fit(tfidf[:: -(-tfidf.shape[0] // _MAX_DECOMPOSED)])
             self.names = [str(i) for i in range(len(self.svd.components_))]
             reduced = np.zeros((len(cells), len(self.names)))
