@@ -104,6 +104,9 @@ class VariationalTrainer(Trainer):
         links = {"item_links_": user_prior.links, "user_links_": item_prior.links}
         if not any(map(len, links.values())):
             links = {}
+        features = {}
+        if hasattr(self.params, "item_encoder"):
+            features = self.knowledge.attributes(user_prior, item_prior)
         return {
             "user_factors_": to_array(U[:, :-1]),
             "item_factors_": to_array(V[:, :-1]),
@@ -116,7 +119,7 @@ class VariationalTrainer(Trainer):
             "item_prior_mean_": to_array(item_prior.center),
             "item_prior_covariance_": to_array(item_prior.covariance),
             **{name: to_array(y) if len(y) else None for name, y in links.items()},
-            **self.knowledge.attributes(user_prior, item_prior),
+            **features,
             "user_means_": user_means,
             "item_means_": item_means,
             "_item_covariances": to_array(covariances),

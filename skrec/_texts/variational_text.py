@@ -70,6 +70,18 @@ class VariationalTextTrainer(VariationalTrainer):
     def generators(self):
         return [] if self.network is None else self.network.generators()
 
+    def canonical(self):
+        """Users and items in the canonical bases.
+
+        The mean output of the network, which items without text have, belongs to the
+        center.
+        """
+        users, (vectors, prior) = super().canonical()
+        if self.network is not None:
+            moved = self.bases()[1].to(prior.center) @ self.network.mean()
+            prior = prior._replace(center=prior.center + moved)
+        return [users, (vectors, prior)]
+
     def attributes(self) -> dict[str, Any]:
         attributes = super().attributes()
         attributes |= {"vectorizer_": self.vectorizer, "text_weights_": {}}
@@ -81,9 +93,12 @@ class VariationalTextTrainer(VariationalTrainer):
             center = attributes["item_prior_mean_"]
             described = np.tile(center, (len(self.known.items_), 1))
         if self.network is not None:
-            basis = self.bases()[1].to(self.network.means())
-            described = described + to_array(self.network.means() @ basis.T)
+            mean = self.network.mean()
+            basis = self.bases()[1].to(mean)
+            outputs = self.network.means() - mean
+            described = described + to_array(outputs @ basis.T)
             weights = self.network.attributes()["text_weights_"]
+            weights["output_bias"] -= to_array(mean)
             for name in ("output", "output_bias"):
                 weights[name] = weights[name] @ to_array(basis.T)
             attributes["text_weights_"] = weights
