@@ -15,6 +15,7 @@ from .._data.joins import look_up
 from .._data.side_information import check_encoded
 from .._fitting import Fit
 from .._sklearn_compat import HasMethods
+from .described import mean_ratings
 from .knowledge import feature_means
 
 FEATURE_CONSTRAINTS: dict[str, list[Any]] = {
@@ -205,12 +206,10 @@ def _describe(fitted: Any, features: Any, what: str) -> tuple[NDArray[Any], Any]
 
 def _extend_side(fitted, what, vectors, merge) -> dict[str, Any]:
     """Attributes of all users or items, with the new ones."""
-    other = fitted.user_prior_mean_ if what == "item" else fitted.item_prior_mean_
-    sums = vectors[:, :-1] @ other[:-1] + vectors[:, -1] + other[-1]
     extended = {
         f"{what}_factors_": vectors[:, :-1],
         f"{what}_biases_": vectors[:, -1],
-        f"{what}_means_": fitted._scale.restore(sums),
+        f"{what}_means_": mean_ratings(fitted, what, vectors),
         f"_{what}_described_means": vectors,
     }
     if getattr(fitted, f"{what}_links_", None) is not None:

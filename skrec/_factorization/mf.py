@@ -418,8 +418,7 @@ class BiasedMFRegressor(FeatureMixin, ProbabilisticRecommender):
     item. The prior means, the prior covariances and the noise variance tau maximize the
     evidence bound; there is no penalty to choose. The objective is the negative
     evidence bound, which never rises. The expected vectors are `user_factors_`,
-    `user_biases_`, `item_factors_` and `item_biases_`. `user_means_` and `item_means_`
-    are predictions for the prior mean of the other side. An iteration takes time
+    `user_biases_`, `item_factors_` and `item_biases_`. An iteration takes time
     proportional to the number of ratings times the square of the number of factors,
     plus the number of users and items times its cube.
 

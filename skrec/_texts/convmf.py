@@ -69,7 +69,7 @@ class ConvMFRegressor(FeatureMixin, ProbabilisticRecommender, TextFactorization)
 
     text_prior : {"both", "linear", "network"}, default="both"
         Paths from the text to the vector of an item: the tf-idf vectors of its words,
-        reduced to 100 components, the network, or both. Ignored with penalties given as
+        reduced to 200 components, the network, or both. Ignored with penalties given as
         numbers, which mean the network.
 
     fit_intercept : bool, default=True
