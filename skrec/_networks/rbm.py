@@ -40,7 +40,8 @@ class RBMRegressor(BaseRecommender):
         Whether to subtract damped user and item effects from the ratings, those of
         `BaselineRegressor`, and to add them to the predictions. False leaves the levels
         of users and items to the machine, which is less accurate for those with few
-        ratings.
+        ratings. With a million ratings, as in MovieLens 1M, ``baseline=False,
+        n_hidden=500, alpha=16, batch_size=500`` is more accurate.
 
     n_levels : int, default=3
         Number of levels with `baseline`: more levels are slower and overfit sooner.
