@@ -89,6 +89,8 @@ RECOMMENDERS = [
 MODELS = [
     *RECOMMENDERS,
     small(BayesianMFRegressor, implicit=True),
+    small(RBMRegressor, baseline=False),
+    small(RBMRegressor, kind="user", baseline=False),
     small(BiasedMFRegressor, lambda_u=1.0, lambda_v=1.0),
     small(ConvMFRegressor, lambda_u=1.0, lambda_v=1.0),
     small(SVDppRegressor, lambda_u=1.0, lambda_v=1.0),
@@ -99,6 +101,8 @@ MODELS = [
 def name_of(estimator):
     """Return the id of an estimator in parametrized tests."""
     names = [type(estimator).__name__, getattr(estimator, "kind", "")]
+    if isinstance(estimator, RBMRegressor) and not estimator.baseline:
+        names.append("plain")
     if getattr(estimator, "implicit", False) is True:
         names.append("implicit")
     can_be_auto = BiasedMFRegressor, ConvMFRegressor, LLORMARegressor, SVDppRegressor

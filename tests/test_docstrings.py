@@ -25,8 +25,8 @@ EXCEPTIONS = {
         "not all objectives converge",
     ),
     "alpha": ("RBM", "the scale is that of a log-likelihood"),
+    "baseline": ("RBM", "a machine, not a network"),
     "batch_size": ("AutoRec RBM", "a batch has rows or cases, not texts"),
-    "clip": ("RBM", "no effect"),
     "device": ("Baseline CTR", "a part of the fit runs on the CPU"),
     "early_stopping": ("LLORMA", "counts local models"),
     "fit_biases": (
@@ -38,6 +38,7 @@ EXCEPTIONS = {
     "intercept_": ("AutoRec Baseline BayesianMF", "no fit_intercept"),
     "item_biases_": ("Baseline PMF", "effects, zeros"),
     "implicit": ("BayesianMF", "a boolean"),
+    "item_effects_": ("RBM", "always standardized, not only an input"),
     "item_factors_": ("AutoRec Baseline BayesianMF", "codes, ones, samples"),
     "item_texts": ("AutoRec", 'only with kind="item"'),
     "kind": ("RBM", "cases, not rows to reconstruct"),
@@ -68,6 +69,7 @@ EXCEPTIONS = {
     "user_links_": ("BayesianMF", "samples"),
     "user_prior_covariance_": ("BayesianMF", "always estimated"),
     "user_prior_mean_": ("BayesianMF", "always estimated"),
+    "user_effects_": ("RBM", "always standardized, not only an input"),
     "user_factors_": (
         "AutoRec Baseline BayesianMF BiasedMF ConvMF LLORMA RBM SVDpp",
         "adds where they come from",

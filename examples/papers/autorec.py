@@ -40,6 +40,7 @@ LINEAR = {"learning_rate_init": 0.0005}
 # Search spaces, with the same number of candidates for every system.
 ALPHAS = {"alpha": [100, 200, 300]}
 RBM_ALPHAS = {"alpha": [8, 16, 32]}
+RBM = {"baseline": False, "n_hidden": 500, "batch_size": 500}
 LOCAL_LEAST_SQUARES = LEAST_SQUARES | {"tol": 1e-3}
 MF_PENALTIES = {"lambda_u": [20, 40, 80]}
 LOCAL_PENALTIES = {"local_penalty": [0.1, 0.2, 0.4]}
@@ -125,8 +126,8 @@ def line(name, dataset, estimator, grid=None):
 
 
 def rbm(dataset):
-    yield line("I-RBM", dataset, RBMRegressor(kind="item"), RBM_ALPHAS)
-    yield line("U-RBM", dataset, RBMRegressor(kind="user"), RBM_ALPHAS)
+    yield line("I-RBM", dataset, RBMRegressor(kind="item", **RBM), RBM_ALPHAS)
+    yield line("U-RBM", dataset, RBMRegressor(kind="user", **RBM), RBM_ALPHAS)
 
 
 def kinds(dataset):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .batches import InputTransform, damped_means, keep_all
+from .batches import InputTransform, damped_means_without, keep_all
 from .chunks import row_chunks
 from .sparse import Pattern, sddmm, spmm
 
@@ -315,7 +315,7 @@ class Autoencoder(torch.nn.Module):
         others = pattern.crow.diff() - 1
         scales = transform.scale(others, ratings.dtype)
         if penalty is not None:
-            means = damped_means(pattern, ratings, penalty)
+            means = damped_means_without(pattern, ratings, penalty)  # (4)
             ones = spmm(pattern, torch.ones_like(ratings), V)
         left_out = torch.empty_like(ratings)
         for part in row_chunks(pattern.nnz, max(V.shape[1], W.shape[1])):
@@ -324,8 +324,7 @@ class Autoencoder(torch.nn.Module):
             without = sums[row] - inputs[part].unsqueeze(1) * V[col]
             mean = torch.zeros_like(ratings[part])
             if penalty is not None:
-                n = others[row].to(ratings.dtype) + penalty
-                mean = (means[row] * (n + 1) - ratings[part]) / n  # (4)
+                mean = means[part]
                 without -= (mean / transform.unit).unsqueeze(1) * (ones[row] - V[col])
             codes = self.finish(without * scales[row].unsqueeze(1))
             logits = (codes * W[col]).sum(1) + self.decoder_bias[col]

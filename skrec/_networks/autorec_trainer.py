@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ from .._core.training import Descent, PenalizedLoss
 from .._data.ids import positions_of
 from .._data.ratings import Ratings
 from .._data.texts import reduce_texts
-from .._factorization.baseline import estimate_penalties, solve_effects
 from .._fitting import Fit, Trainer, r_squared
+from .effects import Effects
 
 # Fraction of the rows whose ratings are dropped, leaving their text; drawn each step.
 _COLD_RATE = 0.1
@@ -30,34 +30,6 @@ _LEVEL, _SPREAD = 3.5, 0.9
 # The penalty "auto" relative to the root of the mean number of ratings in a row. It was
 # chosen on validation ratings of seven data sets with 8,000 to 800,000 ratings.
 _PENALTY_PER_ROOT = 20.0
-
-
-class Effects(NamedTuple):
-    """Damped effects that the network adds to.
-
-    Attributes
-    ----------
-    users, items : ndarray of shape (n_users,) and (n_items,)
-        Effects of users and of items.
-
-    lambda_u, lambda_v : float
-        Penalties on the effects of users and of items.
-    """
-
-    users: np.ndarray
-    items: np.ndarray
-    lambda_u: float
-    lambda_v: float
-
-    @classmethod
-    def of(cls, ratings: Ratings, mean: float) -> Effects:
-        """Estimate the effects in ratings with a known mean."""
-        penalties = estimate_penalties(ratings, mean)
-        return cls(*solve_effects(ratings, mean, *penalties), *penalties)
-
-    def at(self, ratings: Ratings) -> np.ndarray:
-        """Sum of both effects for each rating."""
-        return self.users[ratings.rows] + self.items[ratings.indices]
 
 
 class AutoRecTrainer(Trainer):
