@@ -154,6 +154,7 @@ def steps(trainer, epochs):
         small(AutoRecRegressor, dropout=0.2, input_dropout=0.2, batch_size=10),
         small(RBMRegressor, persistent=True, batch_size=16),
         small(RBMRegressor, baseline=False),
+        small(AutoRecRegressor, hidden_layer_sizes=(4, 3, 4), pretraining=True),
         small(AutoRecRegressor, solver="rprop"),
         small(AutoRecRegressor, solver="lbfgs"),
         small(BayesianMFRegressor, implicit=True),
