@@ -83,7 +83,7 @@ TRAINERS = {
     "PMFRegressor": "AlternationTrainer",
     "BiasedMFRegressor": "VariationalTrainer",
     "SVDppRegressor": "VariationalTrainer",
-    "ConvMFRegressor": "AlternationTrainer",
+    "ConvMFRegressor": "VariationalTrainer",
     "CTRRegressor": "AlternationTrainer",
     "CDLRegressor": "AlternationTrainer",
     "LLORMARegressor": "LLORMATrainer",

@@ -398,15 +398,17 @@ def test_a_failed_join_causes_a_warning(pairs, items):
 
 
 def test_probability_of_new():
-    # Ten items were rated once, two of them twice: many more have been missed.
-    counts = np.repeat([1, 2, 50], [10, 2, 40])
-    assert probability_of_new(counts, 10) == 0
-    assert probability_of_new(counts, 15) == 0
-    assert 0 < probability_of_new(counts, 16) < 1
+    # With half as many ratings more, 10 / 2 - 4 / 4 = 4 items would get their first.
+    counts = np.repeat([1, 2, 50], [10, 4, 40])
+    assert probability_of_new(counts, 3) == 0
+    assert probability_of_new(counts, 4) == 0
+    expected = counts.mean() / (counts.mean() + 10)
+    assert probability_of_new(counts, 5) == pytest.approx(expected, rel=1e-3)
     assert probability_of_new(counts, 1000) > 0.99
     # Every item is rated often, so that only a new one has no rating.
     assert probability_of_new(np.full(40, 50), 1) == 1
     assert probability_of_new(np.full(40, 50), 0) == 0
+    assert probability_of_new(np.array([1]), 0) == 0
 
 
 def test_unpopular_items_are_not_raised(data, items):

@@ -90,9 +90,11 @@ class Features:
         squares = self._transposed(x, 2) - 2 * center * self._transposed(x, 1)
         return squares + center.square() * x.sum(0)
 
-    def sum_blocks(self, x: Tensor) -> Tensor:
-        """Sums over the columns of each block, of x of shape (p, k)."""
-        return x.new_zeros(self.n_blocks, x.shape[1]).index_add_(0, self.block, x)
+    def precisions(self, squares: Tensor) -> Tensor:
+        """Precisions of the weights of each block, given their expected squares."""
+        sums = squares.new_zeros(self.n_blocks, squares.shape[1])
+        sums.index_add_(0, self.block, squares)
+        return (self.block_sizes / sums).clamp(*_PRECISIONS)
 
     def _transposed(self, x: Tensor, power: int) -> Tensor:
         if isinstance(self.values, tuple):
@@ -362,5 +364,4 @@ def fit_precisions(coefficients: Coefficients, variances: Tensor) -> None:
         precision = len(links) / links.sum(0)
         prior.link_precision.copy_(precision.clamp(*_PRECISIONS))
     if features is not None:
-        precision = features.block_sizes / features.sum_blocks(weights)
-        prior.weight_precision.copy_(precision.clamp(*_PRECISIONS))
+        prior.weight_precision.copy_(features.precisions(weights))

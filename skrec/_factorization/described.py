@@ -10,6 +10,9 @@ import scipy.sparse as sp
 
 from .._data.ratings import PRIOR_RATINGS
 
+# Terms of the series for the number of items that hardly anybody chooses.
+_N_TERMS = 20
+
 
 class Distances:
     """Differences between item vectors and the predictions from their descriptions.
@@ -117,13 +120,17 @@ def mean_ratings(fitted: Any, side: str, vectors: np.ndarray) -> np.ndarray:
 
 
 def probability_of_new(counts: np.ndarray, n_cold: int) -> float:
-    """Probability that a rating of an item without ratings is one of a new item.
+    r"""Probability that a rating of an item without ratings is one of a new item.
 
-    An item has no ratings because it is new, or because hardly anybody chooses it. How
-    many items of the second kind there are is estimated from the numbers of items with
-    one rating and with two ratings, by Chao's estimator [1]_. The others are new, and
-    will get as many ratings as items get on average. Those that nobody chooses will get
-    about as many as there are items with one rating (Good and Turing).
+    An item has no ratings because it is new, or because hardly anybody chooses it. An
+    estimate of how many are of the second kind is how many further items would get
+    their first rating if there were half as many ratings more, as in a split of
+    ratings: with n_k items of k ratings [1]_,
+
+    .. math:: \frac{n_1}{2} - \frac{n_2}{4} + \frac{n_3}{8} - \dots
+
+    The others are new, and will get as many ratings as items get on average. Those that
+    nobody chooses will get about as many as there are items with one rating.
 
     Parameters
     ----------
@@ -135,13 +142,14 @@ def probability_of_new(counts: np.ndarray, n_cold: int) -> float:
 
     References
     ----------
-    .. [1] Anne Chao. 1984. "Nonparametric Estimation of the Number of Classes in a
-       Population". Scandinavian Journal of Statistics 11(4).
+    .. [1] I. J. Good and G. H. Toulmin. 1956. "The Number of New Species, and the
+       Increase in Population Coverage, when a Sample is Increased". Biometrika 43.
     """
-    once, twice = (int(np.sum(counts == n)) for n in (1, 2))
-    n_unpopular = once * (once - 1) / (2 * (twice + 1))
+    k = np.arange(1, _N_TERMS + 1)
+    numbers = np.bincount(counts, minlength=_N_TERMS + 1)[k]
+    n_unpopular = max(0.0, -float(numbers @ (-0.5) ** k))
     n_new_ratings = max(0.0, n_cold - n_unpopular) * counts.mean()
-    return n_new_ratings / max(1.0, n_new_ratings + once)
+    return n_new_ratings / max(1.0, n_new_ratings + numbers[0])
 
 
 def ones_at(rows: sp.csr_array) -> sp.csr_array:

@@ -152,6 +152,9 @@ class Knowledge(NamedTuple):
             if np.array_equal(names, known.encoded.names):
                 scaled = weights * known.encoded.scale[:, np.newaxis]
                 side.prior.weights.copy_(as_tensor(scaled))
+                assert side.features is not None
+                precisions = side.features.precisions(side.prior.weights.square())
+                side.prior.weight_precision.copy_(precisions)
 
     def attributes(
         self, user_prior: NormalPrior, item_prior: NormalPrior

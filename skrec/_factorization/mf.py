@@ -451,7 +451,7 @@ class BiasedMFRegressor(FeatureMixin, ProbabilisticRecommender):
     the mean difference of the user's rated items from their features' predictions:
     users choose what they rate. This correction is multiplied by the probability that
     an item without ratings is new, not one that nobody chooses, which is estimated from
-    the numbers of items with one and with two ratings.
+    the numbers of items with few ratings.
 
     In `predict`, each row of a matrix is a new user described by that row alone, whose
     vector is the expected one, given the distributions of the items (a ridge regression
@@ -590,14 +590,7 @@ default=None
             iterations.
         """
         is_auto = penalties_are_auto(self)
-        fit = Fit(
-            self,
-            X,
-            y,
-            sample_weight,
-            item_features=item_features,
-            user_features=user_features,
-        )
+        fit = Fit(self, X, y, sample_weight, None, item_features, user_features)
         if is_auto:
             return fit.run(VariationalTrainer(fit))
         refuse_features(fit)

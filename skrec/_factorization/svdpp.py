@@ -250,7 +250,7 @@ class SVDppRegressor(FeatureMixin, ProbabilisticRecommender):
     the mean difference of the user's rated items from their features' predictions:
     users choose what they rate. This correction is multiplied by the probability that
     an item without ratings is new, not one that nobody chooses, which is estimated from
-    the numbers of items with one and with two ratings.
+    the numbers of items with few ratings.
 
     In `predict`, each row of a matrix is a new user described by that row alone.
     `score` of a matrix without y predicts each rating from the other ratings in its
@@ -389,14 +389,7 @@ default=None
             iterations.
         """
         is_auto = penalties_are_auto(self)
-        fit = Fit(
-            self,
-            X,
-            y,
-            sample_weight,
-            item_features=item_features,
-            user_features=user_features,
-        )
+        fit = Fit(self, X, y, sample_weight, None, item_features, user_features)
         return fit.run(_variational(fit) if is_auto else _least_squares(fit))
 
     def _make_model(self, device):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._core.canonical import canonical_bases, transform
 from .._core.device import as_tensor, make_generator, to_array
-from .._core.prior_means import NormalPrior, fit_precisions
+from .._core.prior_means import NormalPrior
 from .._core.variational import Factorization, Vectors
 from .._data.ids import positions_of
 from .._data.ratings import Ratings
@@ -62,9 +62,6 @@ class VariationalTrainer(Trainer):
         if previous is not None:
             _continue(previous, fit.ratings, self.model)
             self.knowledge.resume(previous, self.model)
-            for side in self.model.users, self.model.items:
-                coefficients = side.coefficients
-                fit_precisions(coefficients, torch.zeros_like(coefficients.stack()))
         if fit.held_out is not None:
             self.held_out = fit.tensors(fit.held_out)
 

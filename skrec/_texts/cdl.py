@@ -280,7 +280,7 @@ class CDLRegressor(TextFactorization):
     between the model's predictions and those from the texts alone. It is shrunk toward
     0 (equivalent to 5 extra ratings at 0), and multiplied by the probability that an
     item without ratings is new, not one that nobody chooses. The latter is estimated
-    from the numbers of items with one and with two ratings.
+    from the numbers of items with few ratings.
 
     In `predict`, each row of a matrix is a new user described by that row alone, whose
     vector is the solution of the user's ridge regression. `score` of a matrix without y

@@ -37,7 +37,7 @@ class SequenceCounts(TransformerMixin, BaseEstimator):
 
 def encode_words(
     documents: Documents, random_state: np.random.RandomState
-) -> EncodedFeatures:
+) -> EncodedFeatures | None:
     """Encode the tf-idf vectors of texts by a truncated singular value decomposition.
 
     Parameters
@@ -47,7 +47,14 @@ def encode_words(
 
     random_state : RandomState
         Source of randomness of the decomposition.
+
+    Returns
+    -------
+    encoded : EncodedFeatures or None
+        Encoded words; None if all texts have the same.
     """
+    if not np.ptp(documents.values, axis=0).any():
+        return None
     n_words = len(np.unique(documents.values)) - 1
     n_components = max(1, min(_N_COMPONENTS, n_words - 1, len(documents.items) - 1))
     encoder: Pipeline = make_pipeline(

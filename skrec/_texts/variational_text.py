@@ -53,6 +53,7 @@ class VariationalTextTrainer(VariationalTrainer):
             self.vectorizer = documents.vectorizer
             if has_linear_path:
                 self.words = encode_words(documents, fit.random_state)
+            if self.words is not None:
                 n_items = len(fit.ratings.items)
                 words = SideKnowledge(n_items, documents.items, self.words)
                 items = join(items, words)
