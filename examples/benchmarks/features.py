@@ -52,8 +52,10 @@ def cases(movies, users):
     yield "SVD++", implicit, {}
     yield "SVD++, everything", implicit, everything
     if "plot" in movies:
-        texts = {"item_texts": ItemTexts(movies["plot"]), "item_features": known}
-        yield "ConvMF, plots as texts", ConvMFRegressor(), texts
+        everything["item_features"] = known
+        texts = {"item_texts": ItemTexts(movies["plot"])}
+        yield "ConvMF", ConvMFRegressor(), texts
+        yield "ConvMF, everything", ConvMFRegressor(), everything | texts
 
 
 def by_count(X, train, test, errors):
