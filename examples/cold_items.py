@@ -4,9 +4,11 @@ GroupKFold over items holds out all ratings of some items at a time. ConvMF and 
 read the texts of these items, BiasedMF and SVD++ know their genres and years, too.
 Without either, the best prediction is the mean of the user.
 
-    python examples/cold_items.py                    # synthetic, two minutes
-    python examples/cold_items.py --data 1m          # with plots, half an hour
+    python examples/cold_items.py                # synthetic, two minutes
+    python examples/cold_items.py --data 1m      # with plots, half an hour
 
+Vectors of the items that another model has made, such as sentence embeddings of the plots,
+are read from an NPZ file with the arrays "item" and "embedding" (--embeddings).
 The MovieLens archives have no plots: their texts are title and genres, unless the
 folder SKREC_DATA has a file with plots.
 """
@@ -62,6 +64,8 @@ def models(name, items):
     sets = [columns[:n] for n in range(1, len(columns) + 1)]
     if "plot" in columns:
         sets.insert(0, ["plot"])
+    if "embedding" in items:
+        sets += [["embedding"], [*columns, "embedding"]]
     for known in sets if len(columns) > 1 else []:
         yield f"BiasedMF, {', '.join(known)}", BiasedMFRegressor(), known
     if len(columns) > 1:
@@ -83,6 +87,10 @@ def measure(model, known, X, y, items, train, test):
 
 def main(options):
     X, y, items = load(options.data)
+    if options.embeddings:
+        with np.load(options.embeddings) as file:
+            vectors = list(file["embedding"].astype(float))
+            items = items.join(pd.Series(vectors, file["item"], name="embedding"))
     # Models that do not read texts are meant to predict unseen items here.
     warnings.filterwarnings("ignore", ".* have an unseen item", UserWarning)
     folds = GroupKFold(5, shuffle=True, random_state=0).split(X, groups=X[:, 1])
@@ -117,5 +125,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="synthetic")
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--embeddings", help="NPZ file with vectors of the items")
     parser.add_argument("--models", nargs="*", help="parts of the models' names")
     main(parser.parse_args())
