@@ -7,8 +7,9 @@ Without either, the best prediction is the mean of the user.
     python examples/cold_items.py                # synthetic, two minutes
     python examples/cold_items.py --data 1m      # with plots, half an hour
 
-Vectors of the items that another model has made, such as sentence embeddings of the plots,
-are read from an NPZ file with the arrays "item" and "embedding" (--embeddings).
+Vectors of the items that another model has made, such as sentence embeddings, are read
+from an NPZ file with the arrays "item" and "embedding" (--embeddings).
+
 The MovieLens archives have no plots: their texts are title and genres, unless the
 folder SKREC_DATA has a file with plots.
 """
