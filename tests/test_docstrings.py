@@ -36,6 +36,8 @@ EXCEPTIONS = {
     "item_biases_": ("Baseline PMF", "effects, zeros"),
     "implicit": ("BayesianMF", "a boolean"),
     "item_factors_": ("AutoRec Baseline BayesianMF", "codes, ones, samples"),
+    "item_prior_covariance_": ("BayesianMF", "always estimated"),
+    "item_prior_mean_": ("BayesianMF", "always estimated"),
     "item_texts": ("AutoRec", 'only with kind="item"'),
     "kind": ("RBM", "cases, not rows to reconstruct"),
     "lambda_u": ("Baseline BiasedMF LLORMA SVDpp", "auto, other vectors"),

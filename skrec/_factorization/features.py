@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,7 +16,7 @@ from .._data.joins import look_up
 from .._data.side_information import check_encoded
 from .._fitting import Fit
 from .._sklearn_compat import HasMethods
-from .knowledge import feature_means
+from .knowledge import average_predictions, feature_means
 
 FEATURE_CONSTRAINTS: dict[str, list[Any]] = {
     "item_encoder": [HasMethods(["fit_transform", "transform"]), None],
@@ -67,15 +68,12 @@ class FeatureMixin:
         old = np.flatnonzero(~merge(np.zeros(len(self.items_), bool), True))
         columns = old[seen.indices].astype(seen.indices.dtype)
         shape = seen.shape[0], len(all_ids)
-        changed = _extend_side(fitted, "item", ids, vectors, merge) | {
+        changed = self._extended("item", vectors, merge) | {
             "items_": all_ids,
             "_is_rated": merge(fitted._is_rated, False),
             "_is_described": merge(fitted._is_described, True),
             "_seen": sp.csr_array((seen.data, columns, seen.indptr), shape=shape),
         }
-        covariance = fitted.item_prior_covariance_
-        upper = covariance[np.triu_indices(len(covariance))]
-        changed["_item_covariances"] = merge(fitted._item_covariances, upper)
         if fitted._fitted_on_matrix:
             changed["n_features_in_"] = len(all_ids)
         self.__dict__ = vars(self) | changed
@@ -111,7 +109,7 @@ class FeatureMixin:
         shape = len(all_ids), seen.shape[1]
         self.__dict__ = (
             vars(self)
-            | _extend_side(fitted, "user", ids, vectors, merge)
+            | self._extended("user", vectors, merge)
             | {
                 "users_": all_ids,
                 "_is_described_user": merge(fitted._is_described_user, True),
@@ -119,6 +117,33 @@ class FeatureMixin:
             }
         )
         return self
+
+    def _extended(
+        self, what: str, vectors: NDArray[Any], merge: Callable[..., NDArray[Any]]
+    ) -> dict[str, Any]:
+        """Attributes of all users or items, given the vectors of new ones."""
+        fitted: Any = self
+        other = fitted.user_prior_mean_ if what == "item" else fitted.item_prior_mean_
+        added = {
+            f"{what}_means_": average_predictions(fitted._scale, vectors, other),
+            f"_{what}_described_means": vectors,
+            **self._new_rows(what, vectors),
+        }
+        return {name: merge(getattr(fitted, name), new) for name, new in added.items()}
+
+    def _new_rows(self, what: str, vectors: NDArray[Any]) -> dict[str, Any]:
+        """Rows of fitted attributes for new users or items, given their vectors."""
+        fitted: Any = self
+        rows: dict[str, Any] = {
+            f"{what}_factors_": vectors[:, :-1],
+            f"{what}_biases_": vectors[:, -1],
+        }
+        if what == "item":
+            covariance = fitted.item_prior_covariance_
+            rows["_item_covariances"] = covariance[np.triu_indices(len(covariance))]
+        if getattr(fitted, f"{what}_links_", None) is not None:
+            rows[f"{what}_links_"] = 0
+        return rows
 
 
 def refuse_features(fit: Fit) -> None:
@@ -168,20 +193,3 @@ def _describe(fitted: Any, features: Any, what: str) -> tuple[NDArray[Any], Any]
         getattr(fitted, f"{what}_feature_weights_"),
     )
     return ids, getattr(fitted, f"{what}_prior_mean_") + means
-
-
-def _extend_side(fitted, what, ids, vectors, merge) -> dict[str, Any]:
-    """Attributes of all users or items, with the new ones."""
-    other = fitted.user_prior_mean_ if what == "item" else fitted.item_prior_mean_
-    sums = vectors[:, :-1] @ other[:-1] + vectors[:, -1] + other[-1]
-    extended = {
-        f"{what}_factors_": vectors[:, :-1],
-        f"{what}_biases_": vectors[:, -1],
-        f"{what}_means_": fitted._scale.restore(sums),
-        f"_{what}_described_means": vectors,
-    }
-    if getattr(fitted, f"{what}_links_", None) is not None:
-        extended[f"{what}_links_"] = 0
-    return {
-        name: merge(getattr(fitted, name), added) for name, added in extended.items()
-    }

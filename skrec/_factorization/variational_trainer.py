@@ -16,7 +16,7 @@ from .._core.variational import Factorization, Vectors
 from .._data.ids import positions_of
 from .._data.ratings import Ratings
 from .._fitting import Fit, Trainer, r_squared
-from .knowledge import Knowledge
+from .knowledge import Knowledge, average_predictions
 
 # A factor is dropped if the mean square of its part of a rating, relative to the noise
 # variance, is below this.
@@ -118,9 +118,8 @@ class VariationalTrainer(Trainer):
 
         Without ratings and features they are the global mean.
         """
-        center = other.center
-        sums = vectors[:, :-1] @ center[:-1] + vectors[:, -1] + center[-1]
-        means = self.known._scale.restore(to_array(sums))
+        scale, center = self.known._scale, to_array(other.center)
+        means = average_predictions(scale, to_array(vectors), center)
         return np.where(to_array(is_modeled), means, self.known.global_mean_)
 
 
