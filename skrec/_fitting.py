@@ -7,7 +7,7 @@ import functools
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -246,17 +246,19 @@ class Fit:
         self.dtype: torch.dtype = getattr(torch, estimator.dtype)
         on_matrix = is_matrix(X)
         ratings, texts = check_ratings(X, y, sample_weight), None
-        if item_texts is not None:
-            ids, texts = resolve_item_texts(
-                item_texts, ratings.items, on_matrix=on_matrix
-            )
-            ratings = ratings.with_items(ids)
         self.item_features, self.user_features = None, None
         if item_features is not None:
             self.item_features = resolve_features(
                 item_features, ratings.items, "item", on_matrix=on_matrix
             )
             ratings = ratings.with_items(self.item_features.ids)
+        if item_texts is not None:
+            ids, texts = resolve_item_texts(
+                item_texts, ratings.items, on_matrix=on_matrix
+            )
+            ratings = ratings.with_items(ids)
+            if self.item_features is not None:
+                self.item_features = self.item_features.among(ids, "item")
         if user_features is not None:
             self.user_features = resolve_features(
                 user_features, ratings.users, "user", on_matrix=on_matrix
@@ -264,7 +266,7 @@ class Fit:
             ratings = ratings.with_users(self.user_features.ids)
         normalize = getattr(estimator, "normalize_y", False)
         self.known = RatingAttributes.of(ratings, on_matrix, normalize)
-        self._mark_described(texts)
+        self.mark_described(np.flatnonzero([text is not None for text in texts or []]))
         self.mean = 0.0 if normalize else self.known.global_mean_
         standardized = self.known._scale.standardize(ratings.values)
         self.ratings, self.texts = replace(ratings, values=standardized), texts
@@ -341,10 +343,13 @@ class Fit:
         reports.end()
         return estimator
 
-    def _mark_described(self, texts: Sequence[str | None] | None) -> None:
-        """Note which items have a text or features, and which users have features."""
-        if texts is not None:
-            self.known._is_described |= np.array([text is not None for text in texts])
+    def mark_described(self, with_text: np.ndarray) -> None:
+        """Note which items have a text or features, and which users have features.
+
+        `with_text` are the positions of the items that have a text.
+        """
+        self.known._is_described[:] = False
+        self.known._is_described[with_text] = True
         if self.item_features is not None:
             self.known._is_described[self.item_features.places] = True
         if self.user_features is not None:

@@ -61,9 +61,9 @@ def begin_callbacks(estimator: Any, n_epochs: int) -> Any:
     return estimator._init_callback_context(max_subtasks=n_epochs)
 
 
-def check_feature_names(estimator: Any, X: Any, *, reset: bool = False) -> None:
-    """Raise an error if the columns have other names than in `fit`; or store them."""
-    _check_feature_names(estimator, X, reset=reset)
+def check_feature_names(estimator: Any, X: Any) -> None:
+    """Raise an error if the columns have other names than in `fit`."""
+    _check_feature_names(estimator, X, reset=False)
 
 
 def check_feature_names_in(estimator: Any, input_features: Any) -> Any:

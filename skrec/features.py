@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
@@ -14,7 +14,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._data.columns import (
+from ._data.columns import check_finite, columns_of, is_frame, kind_of, read_column
+from ._data.encoders import (
     Block,
     Categories,
     Encoder,
@@ -22,14 +23,13 @@ from ._data.columns import (
     Numbers,
     Spline,
     Words,
-    check_finite,
-    kind_of,
-    read_column,
+    density,
+    is_sparse,
+    to_dense,
 )
 from ._data.features import Features
 from ._sklearn_compat import (
     Interval,
-    check_feature_names,
     check_feature_names_in,
     validated,
 )
@@ -86,7 +86,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
     n_features_in_ : int
         Number of columns of the table.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_columns,)
         Names of the columns, as str. Not defined for arrays.
 
     See Also
@@ -113,21 +113,24 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
     - "labels": lists, tuples, sets or arrays of strings, and strings of labels
       separated by a bar, as in ``"Action|Comedy"``, by a semicolon or by a comma.
       Strings are labels if a tenth of them have the separator, labels have at most 40
-      characters on average, and, for a semicolon or comma, occur three times on
-      average. Indicators of the labels that occur at least twice.
+      characters on average, and, for a semicolon or comma, labels occur in two
+      different strings on average. Indicators of the labels that occur at least twice.
     - "text": other strings of several words. Tf-idf of words that occur in at least
       two and at most half of the texts, reduced to `n_text_components` by a truncated
       singular value decomposition. In scripts written without blanks, such as Chinese,
-      Japanese or Thai, pairs of neighboring characters are the words.
-    - "vector": arrays or lists of numbers, all of one length, stacked.
+      Japanese or Thai, pairs of neighboring characters are the words. At most 20,000
+      words are kept, and at most 20,000 of the texts are decomposed.
+    - "vector": arrays or lists of numbers, all of one length, stacked. Missing numbers
+      are the mean of their position.
     - "constant": columns without any information, which are dropped: with a single
       value, without values, with different strings of one word each (ids), or with
       labels or words none of which occurs twice.
 
-    Strings of digits are strings, and codes that are integers are numbers: convert a
-    column to say otherwise, for example with ``astype(str)``. None, NaN, ``pd.NA``,
-    ``NaT`` and blank strings are missing values. Categories, labels and words that are
-    not seen in `fit` are zeros.
+    Kinds of strings are found in at most 10,000 of them. Strings of digits are
+    strings, and codes that are integers are numbers: convert a column to say
+    otherwise, for example with ``astype(str)``. None, NaN, ``pd.NA``, ``NaT`` and
+    blank strings are missing values. Categories, labels and words that are not seen in
+    `fit` are zeros.
 
     A 2-D numeric array or sparse matrix is one block as it is, except that NaN in a
     dense array becomes the mean of the column.
@@ -264,7 +267,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
             If X is empty, lacks a column, has a column whose type is not that in
             `fit`, or has infinite numbers.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "output_indices_")
         return self._join(
             self._encoders[name].transform(cells)
             for name, cells in self._arrange(self._read_again(X))
@@ -287,7 +290,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
             Names such as "genres__Action": a column of the table, and what is in it.
             Columns of numbers in a common block, and of an array, keep their names.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "output_indices_")
         inputs = check_feature_names_in(self, input_features)
         if _ARRAY in self._encoders and not self._contents:
             return inputs
@@ -308,8 +311,8 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
         return tags
 
     def _fit(self, X: Any) -> Block:
-        blocks = {}
-        self._encoders = {}
+        blocks: dict[str, Block] = {}
+        self._encoders: dict[str, Encoder] = {}
         for name, cells, encoder in self._choose(X):
             block = encoder.fit_transform(cells)
             if block.shape[1]:
@@ -326,25 +329,27 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
         slices = map(slice, [0, *ends], ends)
         self.output_indices_ = dict(zip(blocks, slices, strict=True))
         is_wide = ends[-1] > _MIN_SPARSE_COLUMNS
-        self.sparse_output_ = is_wide and _density(blocks.values()) < _MAX_DENSITY
+        self.sparse_output_ = is_wide and density(blocks.values()) < _MAX_DENSITY
         return self._join(blocks.values())
 
     def _choose(self, X: Any) -> Iterator[tuple[str, NDArray[Any], Encoder]]:
         """Find the kinds of the columns; yield the cells and encoder of each block."""
-        self.kinds_, self._contents, self._common = {}, {}, None
-        if not _is_frame(X):
+        self.kinds_, self._contents = {}, {}
+        # Name and columns of the common block of many columns of numbers.
+        self._common, self._members = "", []
+        if not is_frame(X):
             self.kinds_[_ARRAY] = "vector"
             yield _ARRAY, self._check_array(X, reset=True), Numbers(standardize=False)
             return
-        frame = _check_frame(X)
-        check_feature_names(self, frame, reset=True)
-        self.n_features_in_ = frame.shape[1]
+        given = columns_of(X)
+        self.n_features_in_ = len(given)
+        self.feature_names_in_ = np.array(list(given), dtype=object)
         columns, separators = {}, {}
-        for name, column in frame.items():
-            content, columns[name] = read_column(column, name)
-            kind, separator = kind_of(content, columns[name], self.max_categories)
+        for name, column in given.items():
+            content, cells = read_column(column, name)
+            kind, separators[name] = kind_of(content, cells, self.max_categories)
             self._contents[name], self.kinds_[name] = content, kind
-            separators[name] = separator
+            columns[name] = cells
         numbers = [name for name, kind in self.kinds_.items() if kind == "numbers"]
         if len(numbers) > _MAX_SPLINES:
             self._common = _new_name("numbers", set(columns) - set(numbers))
@@ -352,7 +357,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
         seed = 0 if self.random_state is None else self.random_state
         random_state = check_random_state(seed)
         for name, cells in self._arrange(columns):
-            kind = self.kinds_.get(name)
+            kind = self.kinds_.get(name, "")
             if name == self._common:
                 yield name, cells, Numbers(numbers, standardize=True)
             elif kind in ("numbers", "date"):
@@ -368,11 +373,11 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
 
     def _arrange(self, columns: dict[str, Any]) -> Iterator[tuple[str, NDArray[Any]]]:
         """Yield the cells of each block; columns of numbers may have a common one."""
-        members = [] if self._common is None else self._members
+        members = dict.fromkeys(self._members)
         for name, cells in columns.items():
             if name not in members:
                 yield name, cells
-            elif name == members[0]:
+            elif name == self._members[0]:
                 yield self._common, np.column_stack([columns[m] for m in members])
 
     def _read_again(self, X: Any) -> dict[str, Any]:
@@ -380,37 +385,41 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
         if not self._contents:
             return {_ARRAY: self._check_array(X, reset=False)}
         names = list(self._contents)
-        if not _is_frame(X):
+        if not is_frame(X):
             raise TypeError(
                 f"X is of type {type(X).__name__}, but this FeatureEncoder was fitted "
                 f"on a DataFrame: give a DataFrame with the columns {names}."
             )
-        frame = _check_frame(X)
-        missing = [name for name in names if name not in frame]
+        given = columns_of(X)
+        missing = [name for name in names if name not in given]
         if missing:
             raise ValueError(
                 f"X lacks the columns {missing}, which the table in fit had: add them, "
                 "with None where nothing is known."
             )
-        columns = {}
-        for name in names:
-            if self.kinds_[name] == "constant":
-                continue
-            wanted = self._contents[name]
-            found, cells = read_column(frame[name], name)
+        used = [name for name in names if self.kinds_[name] != "constant"]
+        return {name: self._read_column_again(given[name], name) for name in used}
+
+    def _read_column_again(self, column: pd.Series, name: str) -> NDArray[Any]:
+        found, cells = read_column(column, name)
+        wanted = self._contents[name]
+        if found == "nothing" and wanted in ("numbers", "dates", "vectors"):
+            cells = cells.astype(np.float64)
+        if wanted == "vectors":
+            length = len(self._encoders[name].names)
             if found == "nothing":
-                if wanted in ("numbers", "dates", "vectors"):
-                    cells = np.full(len(frame), np.nan)
-                if wanted == "vectors":
-                    width = len(self._encoders[name].names)
-                    cells = np.full((len(frame), width), np.nan)
-            elif found != wanted and not {found, wanted} <= _STRINGS:
-                raise TypeError(
-                    f"The column {name!r} has {found}, but it had {wanted} in fit: "
-                    "give the same type."
+                cells = np.repeat(cells[:, None], length, axis=1)
+            elif found == wanted and cells.shape[1] != length:
+                raise ValueError(
+                    f"The column {name!r} has vectors of {cells.shape[1]} numbers, but "
+                    f"it had vectors of {length} in fit: give vectors of that length."
                 )
-            columns[name] = cells
-        return columns
+        if found not in (wanted, "nothing") and not {found, wanted} <= _STRINGS:
+            raise TypeError(
+                f"The column {name!r} has {found}, but it had {wanted} in fit: give "
+                "the same type."
+            )
+        return cells
 
     def _check_array(self, X: Any, reset: bool) -> Any:
         array = validate_data(
@@ -419,9 +428,9 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
             reset=reset,
             accept_sparse="csr",
             dtype=np.float64,
-            ensure_all_finite=sp.issparse(X),
+            ensure_all_finite=is_sparse(X),
         )
-        if not sp.issparse(array):
+        if not is_sparse(array):
             names = [f"x{j}" for j in range(array.shape[1])]
             check_finite(array, names, range(len(array)))
         return array
@@ -429,37 +438,10 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
     def _join(self, blocks: Iterable[Block]) -> Block:
         if self.sparse_output_:
             return sp.hstack([sp.csr_array(block) for block in blocks], format="csr")
-        arrays = [b.toarray() if sp.issparse(b) else b for b in blocks]
-        return arrays[0] if len(arrays) == 1 else np.hstack(arrays)
-
-
-def _is_frame(X: Any) -> bool:
-    return isinstance(X, pd.DataFrame) or hasattr(X, "to_pandas")
-
-
-def _check_frame(X: Any) -> pd.DataFrame:
-    """Return a table with one name for each column, a str."""
-    frame = X if isinstance(X, pd.DataFrame) else X.to_pandas()
-    if 0 in frame.shape:
-        raise ValueError(
-            f"X is empty, with {frame.shape[0]} rows and {frame.shape[1]} columns (a "
-            "minimum of 1 is required): give at least one row and one column."
-        )
-    names = pd.Index([str(name) for name in frame.columns])
-    if names.has_duplicates:
-        repeated = names[names.duplicated()][0]
-        raise ValueError(
-            f"X has more than one column named {repeated!r}: rename or remove one."
-        )
-    return frame.set_axis(names, axis=1)
+        return np.hstack([to_dense(block) for block in blocks])
 
 
 def _new_name(name: str, taken: set[str]) -> str:
     while name in taken:
         name += "_"
     return name
-
-
-def _density(blocks: Collection[Block]) -> float:
-    counts = [(b.nnz if sp.issparse(b) else np.count_nonzero(b)) for b in blocks]
-    return sum(counts) / sum(block.shape[0] * block.shape[1] for block in blocks)

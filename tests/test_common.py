@@ -42,10 +42,11 @@ from skrec import (
     SVDppRegressor,
 )
 from skrec._data.ratings import _check_target, _check_weights
+from skrec.features import FeatureEncoder
 from skrec.model_selection import ratings_to_samples
 from skrec.text import SequenceVectorizer
 
-VECTORIZERS = [SequenceVectorizer()]
+TRANSFORMERS = [FeatureEncoder(), SequenceVectorizer()]
 
 pytestmark = [
     # The data of the checks do not let every model converge.
@@ -118,7 +119,7 @@ EXPECTED_FAILURES = {
 
 
 def expected_failures(estimator):
-    if isinstance(estimator, SequenceVectorizer):
+    if isinstance(estimator, FeatureEncoder | SequenceVectorizer):
         return {}
     if isinstance(estimator, BaselineRegressor):
         # It does not iterate, so these checks pass trivially.
@@ -133,7 +134,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", SkipTestWarning)
     # Strict: a check that unexpectedly passes must be removed from the list.
     each_check = parametrize_with_checks(
-        RECOMMENDERS + VECTORIZERS,
+        RECOMMENDERS + TRANSFORMERS,
         expected_failed_checks=expected_failures,
         xfail_strict=True,
     )
@@ -337,7 +338,7 @@ def test_all_checks_pass_on_a_table(estimator, check):
 # Checks that the generator does not yield
 
 
-@pytest.mark.parametrize("estimator", RECOMMENDERS + VECTORIZERS, ids=ids)
+@pytest.mark.parametrize("estimator", RECOMMENDERS + TRANSFORMERS, ids=ids)
 def test_every_parameter_is_validated(estimator):
     estimator_checks.check_param_validation(type(estimator).__name__, estimator)
 

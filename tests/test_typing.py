@@ -18,6 +18,7 @@ from skrec.datasets import (
     load_filmtrust, load_jester, load_netflix,
     make_ratings,
 )
+from skrec.features import FeatureEncoder, Features
 from skrec.inspection import filter_phrases, phrase_values
 from skrec.metrics import make_rating_scorer
 from skrec.model_selection import ratings_to_samples, samples_to_ratings
@@ -45,6 +46,8 @@ load_netflix(data_home="data"), load_amazon("Books", data_home="data")
 frame, stars = load_douban(subset="train", return_X_y=True)
 load_filmtrust().data, load_jester().item_texts
 print(get_data_home(), clear_data_home(), load_word_vectors({"a": [1.0]}))
+films = Features(pd.DataFrame({"year": [2009, 1995]}, index=["up", "heat"]))
+print(films, FeatureEncoder(n_knots=4).fit_transform(films.table).shape)
 print(phrase_values(convmf, ["a house"]), filter_phrases(convmf, texts))
 """
 

@@ -5,9 +5,10 @@ of, and by its features x:
 
     (1)  m = a + sum_j y_j / sqrt(n) + W' x
 
-The center a, the links y and the weights W are solved for with the vectors integrated
-out. With the prior precision L = C^-1, the covariance S of a row and its vector h, see
-`variational`, they minimize, up to their own penalty,
+A network may be another part of it. The center a, the links y and the weights W are
+solved for with the vectors integrated out. With the prior precision L = C^-1, the
+covariance S of a row and its vector h, see `variational`, they minimize, up to their
+own penalty,
 
     (2)  sum_rows m' P m / 2 - m' q,  P = L - L S L,  q = L S h / tau
 
@@ -19,7 +20,7 @@ weights near 0.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -191,6 +192,30 @@ class NormalPrior(NamedTuple):
         return means
 
 
+class PriorNetwork(Protocol):
+    """Part of the prior means of all rows that is trained by gradient descent."""
+
+    def means(self) -> Tensor:
+        """Return the part of the prior means, of shape (n, k)."""
+
+    def descend(
+        self, L: Tensor, covariances: Tensor, q: Tensor, others: Tensor
+    ) -> None:
+        """Descend the objective (2).
+
+        Parameters
+        ----------
+        L, covariances, q : Tensor
+            As for `solve_means`.
+
+        others : Tensor of shape (n, k)
+            The other part of the prior means.
+        """
+
+    def penalty(self) -> float:
+        """Return the penalty on the parameters of the network."""
+
+
 class Coefficients:
     """Linear map from center, links and weights, stacked, to the prior means of rows.
 
@@ -260,7 +285,11 @@ class Coefficients:
 
 
 def solve_means(
-    coefficients: Coefficients, L: Tensor, covariances: Tensor, q: Tensor
+    coefficients: Coefficients,
+    L: Tensor,
+    covariances: Tensor,
+    q: Tensor,
+    network: PriorNetwork | None = None,
 ) -> Tensor:
     """Minimize (2) over center, links and weights, in place, by conjugate gradients.
 
@@ -278,6 +307,9 @@ def solve_means(
     q : Tensor of shape (n, k)
         Vectors q in (2), 0 in rows without ratings.
 
+    network : PriorNetwork or None
+        Further part of the prior means. Once the others are solved for, it descends.
+
     Returns
     -------
     variances : Tensor
@@ -289,24 +321,32 @@ def solve_means(
     # P is 0 in rows without ratings.
     rated = (coefficients.pattern.crow.diff() > 0).unsqueeze(1)
 
+    def precision_times(means):
+        """Products P m of all rows."""
+        means = means @ L
+        image = means - (S @ means.unsqueeze(-1)).squeeze(-1) @ L
+        return torch.where(rated, image, 0)
+
     def times(x):
         x = x.view(-1, k)
-        means = coefficients.means(x) @ L
-        image = means - (S @ means.unsqueeze(-1)).squeeze(-1) @ L
-        image = coefficients.gather(torch.where(rated, image, 0))
+        image = coefficients.gather(precision_times(coefficients.means(x)))
         return (image + penalties * x).view(-1, 1)
 
     diagonal = L.diagonal() - torch.einsum("ab,nbc,ca->na", L, S, L)
     diagonal = torch.where(rated, diagonal, 0)
     diagonal = penalties + coefficients.gather(diagonal, squares=True)
+    target = q if network is None else q - precision_times(network.means())
     found = solve_columns(
         times,
-        coefficients.gather(q).view(-1, 1),
+        coefficients.gather(target).view(-1, 1),
         diagonal.view(-1, 1),
         coefficients.stack().view(-1, 1),
         tolerance=_TOLERANCE,
     )
-    coefficients.store(found.view(-1, k))
+    found = found.view(-1, k)
+    coefficients.store(found)
+    if network is not None:
+        network.descend(L, covariances, q, coefficients.means(found))
     return 1 / diagonal
 
 

@@ -183,7 +183,7 @@ class TextCNN(torch.nn.Module):
     """Network from texts to latent factors.
 
     The layers are an embedding, convolution with ReLU, max over time, and two layers
-    with tanh.
+    with tanh, the last of which may be linear.
 
     Parameters
     ----------
@@ -207,6 +207,9 @@ class TextCNN(torch.nn.Module):
 
     device : torch.device
         Device of the parameters and of the computation.
+
+    squashes : bool
+        Whether the outputs pass through tanh. Linear outputs begin at 0.
     """
 
     def __init__(
@@ -218,8 +221,11 @@ class TextCNN(torch.nn.Module):
         n_outputs: int,
         generator: torch.Generator,
         device: torch.device,
+        *,
+        squashes: bool = True,
     ):
         super().__init__()
+        self.squashes = squashes
         p = vectors.shape[1]
 
         def draw(*shape, fan_in, fan_out):
@@ -245,10 +251,14 @@ class TextCNN(torch.nn.Module):
         self.hidden_bias = zeros(hidden_dim)
         self.output = draw(hidden_dim, n_outputs, fan_in=hidden_dim, fan_out=n_outputs)
         self.output_bias = zeros(n_outputs)
+        if not squashes:
+            torch.nn.init.zeros_(self.output)
         self.to(device)
 
     @classmethod
-    def from_weights(cls, state: dict[str, Tensor], device: torch.device) -> TextCNN:
+    def from_weights(
+        cls, state: dict[str, Tensor], device: torch.device, *, squashes: bool = True
+    ) -> TextCNN:
         """Network with the parameters of a state dict."""
         filters = [w for name, w in state.items() if name.startswith("filters.")]
         hidden_dim, n_outputs = state["output"].shape
@@ -260,6 +270,7 @@ class TextCNN(torch.nn.Module):
             n_outputs,
             torch.Generator(),
             device,
+            squashes=squashes,
         )
         network.load_state_dict(state)
         return network
@@ -307,4 +318,5 @@ class TextCNN(torch.nn.Module):
         """
         features = self.features(batch, drop_words)
         hidden = torch.tanh(torch.addmm(self.hidden_bias, features, self.hidden))
-        return torch.tanh(torch.addmm(self.output_bias, drop(hidden), self.output))
+        outputs = torch.addmm(self.output_bias, drop(hidden), self.output)
+        return torch.tanh(outputs) if self.squashes else outputs

@@ -34,6 +34,7 @@ from .prior_means import (
     Coefficients,
     Features,
     NormalPrior,
+    PriorNetwork,
     fit_precisions,
     solve_means,
 )
@@ -232,6 +233,7 @@ class Side:
         self.pattern, self.ratings, self.weights = pattern, ratings, weights
         self.vectors, self.prior, self.features = vectors, prior, features
         self.coefficients = Coefficients(prior, pattern, features)
+        self.network: PriorNetwork | None = None
         self.is_rated = pattern.crow.diff() > 0
         self.n_rated = int(self.is_rated.sum())
         self.triangle = Triangle(vectors.mean.shape[1], vectors.mean.device)
@@ -274,7 +276,8 @@ class Side:
 
     def prior_means(self) -> Tensor:
         """Prior means of all rows."""
-        return self.prior.means(self.pattern, self.features)
+        means = self.prior.means(self.pattern, self.features)
+        return means if self.network is None else means + self.network.means()
 
     def _fit_means(self, L: Tensor, h: Tensor) -> None:
         """Solve for prior means with the vectors integrated out, then for the means.
@@ -286,8 +289,9 @@ class Side:
         for rows in self._chunks():
             mean[rows] = (t.unpack(S[rows]) @ h[rows].unsqueeze(-1)).squeeze(-1)
         q = torch.where(self.is_rated.unsqueeze(1), mean, 0) @ L
-        if prior.has_inputs:
-            self.variances = solve_means(self.coefficients, L, S, q)
+        if prior.has_inputs or self.network is not None:
+            network = self.network
+            self.variances = solve_means(self.coefficients, L, S, q, network)
         else:
             # The sum of P over all rows, and its product with the common mean
             total = t.unpack(S[self.is_rated].sum(0, keepdim=True))[0]
@@ -305,7 +309,8 @@ class Side:
         terms -= 0.5 * (n + 1) * torch.logdet(prior.covariance).double()
         squares = self.coefficients.stack().square()
         penalty = self.coefficients.penalties() * squares
-        return terms - 0.5 * penalty.double().sum()
+        terms -= 0.5 * penalty.double().sum()
+        return terms if self.network is None else terms - self.network.penalty()
 
     def _chunks(self) -> list[slice]:
         return row_chunks(len(self.vectors.mean), 2 * self.triangle.k**2)

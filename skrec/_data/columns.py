@@ -1,4 +1,4 @@
-"""Columns of a table: what their cells are, and how each kind becomes numbers."""
+"""Columns of a table: what their cells are, and of what kind that makes them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from itertools import chain
 from numbers import Real
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from numpy.typing import NDArray
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
-from sklearn.preprocessing import OneHotEncoder, SplineTransformer
-
-Block: TypeAlias = NDArray[np.float64] | sp.csr_array
 
 _REMEDY = {
     "numbers": "pandas.to_numeric(column, errors='coerce') makes numbers of all",
@@ -41,18 +35,37 @@ _WORD = re.compile(
 )
 _LONGEST_LABEL = 40
 _SEPARATORS = "|;,"
+# Strings that are looked at, at most.
+_MAX_SAMPLE = 10_000
 
 
-class Encoder(Protocol):
-    """What turns the cells of one column into columns of numbers."""
+def is_frame(X: Any) -> bool:
+    """Whether X is a DataFrame, of pandas or convertible to one."""
+    return isinstance(X, pd.DataFrame) or hasattr(X, "to_pandas")
 
-    names: list[str]
 
-    def fit_transform(self, cells: NDArray[Any]) -> Block:
-        """Learn from the cells, and convert them. No columns: nothing to learn."""
+def columns_of(X: Any) -> dict[str, pd.Series]:
+    """Return the columns of a frame by their names, which become str.
 
-    def transform(self, cells: NDArray[Any]) -> Block:
-        """Convert cells."""
+    Raises
+    ------
+    ValueError
+        If the frame is empty, or has a name twice.
+    """
+    frame = X if isinstance(X, pd.DataFrame) else X.to_pandas()
+    if 0 in frame.shape:
+        raise ValueError(
+            f"X is empty, with {frame.shape[0]} rows and {frame.shape[1]} columns (a "
+            "minimum of 1 is required): give at least one row and one column."
+        )
+    columns: dict[str, pd.Series] = {}
+    for name, column in frame.items():
+        if str(name) in columns:
+            raise ValueError(
+                f"X has more than one column named {str(name)!r}: rename or remove one."
+            )
+        columns[str(name)] = column
+    return columns
 
 
 def read_column(column: pd.Series, name: str) -> tuple[str, NDArray[Any]]:
@@ -109,9 +122,9 @@ def read_column(column: pd.Series, name: str) -> tuple[str, NDArray[Any]]:
     if content == "nothing":
         return content, np.full(len(cells), None, dtype=object)
     raise TypeError(
-        f"The column {name!r} has an object of type {content} "
-        f"({_short(found[content])}): cells may be numbers, booleans, strings, dates, "
-        "lists of strings, vectors of numbers, or missing. Convert or remove it."
+        f"The column {name!r} has {content} ({_short(found[content])}), but cells may "
+        "be numbers, booleans, strings, dates, lists of strings, vectors of numbers, "
+        "or missing: convert or remove it."
     )
 
 
@@ -126,7 +139,7 @@ def _content(cell: Any) -> str:
         return "dates"
     if isinstance(cell, _CONTAINERS):
         return "labels or vectors"
-    return type(cell).__name__
+    return f"objects of type {type(cell).__name__}"
 
 
 def _contents_of_lists(cells: Iterable[Any], example: Any) -> dict[str, Any]:
@@ -137,6 +150,8 @@ def _contents_of_lists(cells: Iterable[Any], example: Any) -> dict[str, Any]:
             contents = {"numbers"} if cell.ndim == 1 and len(cell) else set()
             if cell.ndim != 1:
                 contents = {f"arrays of shape {cell.shape}"}
+        elif isinstance(cell, list | tuple) and set(map(type, cell)) == {float}:
+            contents = {"numbers"}  # the others would take long for large vectors
         elif isinstance(cell, _CONTAINERS):
             contents = {_content(c) for c in cell if _is_present(c)}
         else:
@@ -197,10 +212,7 @@ def _read_dates(column: pd.Series, present: pd.Series, name: str) -> NDArray[Any
 
 
 def _read_vectors(column: pd.Series, present: pd.Series, name: str) -> NDArray[Any]:
-    vectors = [
-        np.array([_to_float(c) for c in cell]) if len(cell) else None
-        for cell in column[present]
-    ]
+    vectors = [_to_vector(cell) if len(cell) else None for cell in column[present]]
     lengths = dict.fromkeys(len(v) for v in vectors if v is not None)
     if len(lengths) > 1:
         first, second = list(lengths)[:2]
@@ -214,6 +226,13 @@ def _read_vectors(column: pd.Series, present: pd.Series, name: str) -> NDArray[A
             rows[position] = vector
     check_finite(rows, [name] * rows.shape[1], column.index)
     return rows
+
+
+def _to_vector(cell: Any) -> NDArray[np.float64]:
+    try:
+        return np.asarray(cell, dtype=np.float64)
+    except (OverflowError, TypeError, ValueError):  # huge integers, pd.NA
+        return np.array([_to_float(number) for number in cell])
 
 
 def _fill(
@@ -251,7 +270,7 @@ _READERS: dict[str, Callable[[pd.Series, pd.Series, str], NDArray[Any]]] = {
     "numbers": lambda column, _, name: _numbers(column, name),
     "dates": _read_dates,
     "strings": lambda column, present, _: _fill(
-        column, present, lambda cell: cell if cell.strip() else None
+        column, present, lambda cell: cell.strip() or None
     ),
     "categories": lambda column, present, _: _fill(column, present, _category),
     "labels": lambda column, present, _: _fill(column, present, _labels),
@@ -295,10 +314,12 @@ def kind_of(content: str, cells: NDArray[Any], max_categories: int) -> tuple[str
 def _kind_of_strings(
     cells: list[str], distinct: set[str], max_categories: int
 ) -> tuple[str, str]:
+    sample = _spread(cells, _MAX_SAMPLE)
     for separator in _SEPARATORS:
-        if _separates_labels(separator, cells):
+        if _separates_labels(separator, sample):
             return "labels", separator
-    several_words = sum(len(split_words(cell)) for cell in cells) >= 1.5 * len(cells)
+    n_words = sum(len(split_words(cell)) for cell in sample)
+    several_words = n_words >= 1.5 * len(sample)
     if 2 * len(distinct) <= len(cells) and (
         len(distinct) <= max_categories or not several_words
     ):
@@ -311,16 +332,22 @@ def _kind_of_strings(
 def _separates_labels(separator: str, cells: list[str]) -> bool:
     if sum(separator in cell for cell in cells) < len(cells) / 10:
         return False
-    labels = list(chain.from_iterable(map(label_splitter(separator), cells)))
-    length = sum(map(len, labels)) / max(len(labels), 1)
-    # A bar is hardly anything else, but sentences have commas: labels occur again.
-    times = 1 if separator == "|" else 3
-    return length <= _LONGEST_LABEL and times * len(set(labels)) <= len(labels)
+    labels = list(chain.from_iterable(map(label_splitter(separator), set(cells))))
+    is_short = sum(map(len, labels)) <= _LONGEST_LABEL * len(labels)
+    # A bar is hardly anything else, but sentences and names have commas.
+    return is_short and (separator == "|" or 2 * len(set(labels)) <= len(labels))
+
+
+def _spread(values: Any, n_max: int) -> Any:
+    """Return at most `n_max` values in equal distances."""
+    return values[:: -(-len(values) // n_max)]
 
 
 def label_splitter(separator: str) -> Callable[[str], tuple[str, ...]]:
     """Return the function that splits strings into labels."""
-    return lambda cell: _labels(cell.split(separator))
+    return lambda cell: tuple(
+        dict.fromkeys(filter(None, map(str.strip, cell.split(separator))))
+    )
 
 
 def split_words(text: str) -> list[str]:
@@ -332,162 +359,3 @@ def split_words(text: str) -> list[str]:
     if text.isascii():
         return _ASCII_WORD.findall(text)
     return [match[1] or match[0] for match in _WORD.finditer(text)]
-
-
-class Spline:
-    """Cubic B-splines of numbers; of few distinct numbers piecewise linear ones."""
-
-    def __init__(self, n_knots: int) -> None:
-        self.n_knots = n_knots
-
-    def fit_transform(self, cells: NDArray[Any]) -> Block:
-        is_missing = np.isnan(cells)
-        numbers = cells[~is_missing]
-        self.has_missing = bool(is_missing.any())
-        # Scaled, because the splines extend the range of the knots.
-        self.low, self.high = numbers.min(), numbers.max()
-        self.scale = max(abs(self.low), abs(self.high)) or 1.0
-        self.basis, self.mean = None, np.empty(0)
-        if self.low < self.high:
-            self.basis = self._fit_basis(numbers / self.scale)
-            self.mean = self.basis.transform(numbers[:, None] / self.scale).mean(axis=0)
-        self.names = [f"spline{i}" for i in range(len(self.mean))]
-        self.names += ["missing"] * self.has_missing
-        return self.transform(cells)
-
-    def _fit_basis(self, numbers: NDArray[np.float64]) -> SplineTransformer:
-        distinct = np.unique(numbers)
-        is_few = len(distinct) <= self.n_knots
-        knots = distinct
-        if not is_few:
-            knots = np.unique(np.quantile(numbers, np.linspace(0, 1, self.n_knots)))
-        # Knots that nearly coincide would divide by nearly zero.
-        knots = knots[np.diff(knots, append=np.inf) > 1e-9 * (knots[-1] - knots[0])]
-        basis = SplineTransformer(
-            knots=knots[:, None], degree=1 if is_few else 3, extrapolation="constant"
-        )
-        return basis.fit(knots[:, None])
-
-    def transform(self, cells: NDArray[Any]) -> Block:
-        is_missing = np.isnan(cells)
-        # The mean is neutral: the difference is what the indicator is for.
-        result = np.tile(self.mean, (len(cells), 1))
-        if self.basis is not None and not is_missing.all():
-            numbers = cells[~is_missing].clip(self.low, self.high) / self.scale
-            result[~is_missing] = self.basis.transform(numbers[:, None])
-        if self.has_missing:
-            result = np.column_stack([result, is_missing])
-        return result
-
-
-class Categories:
-    """Indicators of categories. Unseen ones are zeros, missing ones a category."""
-
-    def __init__(self, max_categories: int) -> None:
-        self.encoder = OneHotEncoder(
-            handle_unknown="ignore", min_frequency=2, max_categories=max_categories
-        )
-
-    def fit_transform(self, cells: NDArray[Any]) -> Block:
-        result = self.encoder.fit_transform(cells[:, None])
-        names = self.encoder.get_feature_names_out([""])
-        self.names = [name.removeprefix("_") for name in names]
-        return result
-
-    def transform(self, cells: NDArray[Any]) -> Block:
-        return self.encoder.transform(cells[:, None])
-
-
-class Labels:
-    """Indicators of the labels that are seen at least twice."""
-
-    def __init__(self, separator: str) -> None:
-        self.separator = separator
-        self.counter = CountVectorizer(
-            analyzer=tuple, binary=True, min_df=2, dtype=np.float64
-        )
-
-    def fit_transform(self, cells: NDArray[Any]) -> Block:
-        return _fit_vectorizer(self, self.counter, self._split(cells))
-
-    def transform(self, cells: NDArray[Any]) -> Block:
-        return self.counter.transform(self._split(cells))
-
-    def _split(self, cells: NDArray[Any]) -> list[tuple[str, ...]]:
-        split = label_splitter(self.separator) if self.separator else tuple
-        return [() if cell is None else split(cell) for cell in cells]
-
-
-class Words:
-    """Tf-idf of words, reduced by a truncated singular value decomposition."""
-
-    def __init__(self, n_components: int, random_state: Any) -> None:
-        self.n_components = n_components
-        self.random_state = random_state
-        self.tfidf = TfidfVectorizer(
-            analyzer=split_words, min_df=2, max_df=0.5, sublinear_tf=True
-        )
-
-    def fit_transform(self, cells: NDArray[Any]) -> Block:
-        # Missing texts do not count in the frequencies of words.
-        present = np.flatnonzero([cell is not None for cell in cells])
-        tfidf = _fit_vectorizer(self, self.tfidf, cells[present].tolist())
-        if not self.names:
-            return tfidf
-        self.svd = None
-        # Otherwise the decomposition would be a rotation of the words.
-        if len(self.names) > self.n_components:
-            self.svd = TruncatedSVD(self.n_components, random_state=self.random_state)
-            self.svd.fit(tfidf)
-            self.names = [str(i) for i in range(len(self.svd.components_))]
-            reduced = np.zeros((len(cells), len(self.names)))
-            reduced[present] = self.svd.transform(tfidf)
-            return reduced
-        positions = present, np.arange(len(present))
-        shape = len(cells), len(present)
-        return sp.csr_array((np.ones(len(present)), positions), shape) @ tfidf
-
-    def transform(self, cells: NDArray[Any]) -> Block:
-        tfidf = self.tfidf.transform([cell or "" for cell in cells])
-        return tfidf if self.svd is None else self.svd.transform(tfidf)
-
-
-def _fit_vectorizer(encoder: Any, vectorizer: Any, documents: list[Any]) -> Block:
-    """Learn the vocabulary, which may be empty."""
-    try:
-        result = vectorizer.fit_transform(documents)
-    except ValueError:  # nothing occurs twice
-        encoder.names = []
-        return np.empty((len(documents), 0))
-    encoder.names = vectorizer.get_feature_names_out().tolist()
-    return result
-
-
-class Numbers:
-    """Columns of numbers as they are, or standardized; missing ones are their mean."""
-
-    def __init__(self, names: list[str] | None = None, *, standardize: bool) -> None:
-        self.given_names = names
-        self.standardize = standardize
-
-    def fit_transform(self, cells: NDArray[Any]) -> Block:
-        if sp.issparse(cells):
-            self.scale, self.mean = 1.0, cells.mean(axis=0)
-            self.names = [str(i) for i in range(cells.shape[1])]
-            return cells
-        self.scale = np.maximum(np.abs(np.nan_to_num(cells)).max(axis=0), 1e-300)
-        scaled = cells / self.scale
-        n_present = np.maximum((~np.isnan(cells)).sum(axis=0), 1)
-        self.mean = np.nansum(scaled, axis=0) / n_present
-        deviation = np.sqrt(np.nansum((scaled - self.mean) ** 2, axis=0) / n_present)
-        self.deviation = np.where(deviation > 1e-12, deviation, 1.0)
-        self.names = self.given_names or [str(i) for i in range(cells.shape[1])]
-        return self.transform(cells)
-
-    def transform(self, cells: NDArray[Any]) -> Block:
-        if sp.issparse(cells):
-            return cells
-        if self.standardize:
-            standardized = (cells / self.scale - self.mean) / self.deviation
-            return np.where(np.isnan(cells), 0.0, standardized)
-        return np.where(np.isnan(cells), self.mean * self.scale, cells)

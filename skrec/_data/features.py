@@ -16,7 +16,7 @@ from .ids import refuse_masked
 from .unsplit import Unsplit, check_unique_ids
 
 # A frame with one row for each id, or a matrix.
-Table: TypeAlias = pd.DataFrame | NDArray[Any] | sp.csr_array
+Table: TypeAlias = pd.DataFrame | NDArray[Any] | Any  # or csr_array
 
 _ALLOWED = (
     "a DataFrame indexed by id, a mapping from id to a vector or to named attributes, "
@@ -94,7 +94,7 @@ class Features(Unsplit):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Features):
             return NotImplemented
-        return bool(_equal(self._sorted(), other._sorted()))
+        return _equal(self._sorted(), other._sorted())
 
     def __repr__(self) -> str:
         counts = zip(self.table.shape, ("row", "column"), strict=True)
@@ -157,7 +157,8 @@ def _split_mapping(features: Mapping[Any, Any], name: str) -> tuple[Any, Table]:
     ids = _check_ids(keys, name)
     if all(isinstance(value, Mapping | pd.Series) for value in values):
         records = [dict(value) for value in values]
-        return ids, _check_size(pd.DataFrame(records), name)
+        index = pd.Index(ids, tupleize_cols=False)
+        return ids, _check_size(pd.DataFrame(records, index), name)
     for key, value in features.items():
         if not _is_vector(value):
             kind = type(value).__name__
@@ -207,7 +208,8 @@ def _check_ids(keys: Any, name: str) -> NDArray[Any]:
 def _check_matrix(features: Any, name: str) -> Table:
     if isinstance(features, np.matrix):
         raise TypeError(f"{name} is a np.matrix: use np.asarray({name}) instead.")
-    if not sp.issparse(features) and not isinstance(features, np.ndarray):
+    is_sparse: bool = sp.issparse(features)
+    if not is_sparse and not isinstance(features, np.ndarray):
         hint = _CUT if isinstance(features, list) else ""
         raise TypeError(
             f"{name} must be {_ALLOWED}, got {type(features).__name__}.{hint}"
@@ -224,9 +226,7 @@ def _check_matrix(features: Any, name: str) -> Table:
             f"{name} is an array of dtype {features.dtype}, but arrays must be "
             "numeric: give a DataFrame indexed by id for columns of other types."
         )
-    return _check_size(
-        sp.csr_array(features) if sp.issparse(features) else features, name
-    )
+    return _check_size(sp.csr_array(features) if is_sparse else features, name)
 
 
 def _check_size(table: Any, name: str) -> Any:
@@ -248,11 +248,15 @@ def _equal(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
         # The ids are compared already; an index may have another dtype.
         plain, other_plain = (t.reset_index(drop=True) for t in (table, other_table))
         return plain.equals(other_plain)
-    if sp.issparse(table):
-        difference = (table != other_table).tocoo()
-        # NaN differs from itself.
-        return bool(
-            np.isnan(table[difference.coords]).all()
-            and np.isnan(other_table[difference.coords]).all()
-        )
-    return np.array_equal(table, other_table, equal_nan=True)
+    arrays = zip(_arrays_of(table), _arrays_of(other_table), strict=True)
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in arrays)
+
+
+def _arrays_of(table: Any) -> list[NDArray[Any]]:
+    is_sparse: bool = sp.issparse(table)
+    if not is_sparse:
+        return [table]
+    table = table.copy()
+    table.sum_duplicates()
+    table.eliminate_zeros()
+    return [table.indptr, table.indices, table.data]

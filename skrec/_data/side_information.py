@@ -43,6 +43,11 @@ class ResolvedFeatures(NamedTuple):
     places: NDArray[np.int64]
     table: Any
 
+    def among(self, ids: NDArray[Any], what: str) -> ResolvedFeatures:
+        """The same features among more ids, ascending."""
+        places = positions_of(self.ids, ids, what)[self.places]
+        return self._replace(ids=ids, places=places)
+
 
 class EncodedFeatures(NamedTuple):
     """Features as numbers.
@@ -158,6 +163,24 @@ def encode_features(
     encoder, values = fit_transform(clone(encoder), resolved.table)
     values = check_encoded(encoder, values, len(resolved.places), resolved.name)
     blocks = _blocks_of(encoder, values.shape[1])
+    names = _names_of(encoder, values.shape[1])
+    return describe(encoder, values, blocks, names, resolved.name)
+
+
+def describe(
+    encoder: Any,
+    values: Any,
+    blocks: dict[str, slice],
+    names: NDArray[Any],
+    argument: str,
+) -> EncodedFeatures:
+    """Compute center and scale of encoded features.
+
+    Raises
+    ------
+    ValueError
+        If all columns are constant.
+    """
     center = np.asarray(values.mean(axis=0), np.float64).reshape(-1)
     squares = np.asarray((values**2).mean(axis=0), np.float64).reshape(-1)
     # Rounding errors of constant columns are no variance.
@@ -167,13 +190,11 @@ def encode_features(
         scale[block] = np.sqrt(variances[block].sum()) or 1.0
     if not variances.any():
         raise ValueError(
-            f"{resolved.name} says nothing: it is the same for all rows, or each "
+            f"{argument} says nothing: it is the same for all rows, or each "
             "column has another value in each row, as ids have. Give columns that "
             "some rows share."
         )
-    return EncodedFeatures(
-        encoder, values, center, scale, blocks, _names_of(encoder, len(scale))
-    )
+    return EncodedFeatures(encoder, values, center, scale, blocks, names)
 
 
 def check_encoded(encoder: Any, values: Any, n_rows: int, name: str) -> Any:

@@ -61,23 +61,7 @@ class FeatureMixin:
             If the model was fitted without `item_features`, or if an id is already
             known.
         """
-        ids, vectors = _describe(self, item_features, "item")
-        all_ids, merge = merge_ids(self.items_, ids, "item")
-        fitted: Any = self
-        seen = fitted._seen
-        old = np.flatnonzero(~merge(np.zeros(len(self.items_), bool), True))
-        columns = old[seen.indices].astype(seen.indices.dtype)
-        shape = seen.shape[0], len(all_ids)
-        changed = self._extended("item", vectors, merge) | {
-            "items_": all_ids,
-            "_is_rated": merge(fitted._is_rated, False),
-            "_is_described": merge(fitted._is_described, True),
-            "_seen": sp.csr_array((seen.data, columns, seen.indptr), shape=shape),
-        }
-        if fitted._fitted_on_matrix:
-            changed["n_features_in_"] = len(all_ids)
-        self.__dict__ = vars(self) | changed
-        return self
+        return add_items(self, *_describe(self, item_features, "item"))
 
     def extend_users(self, user_features: Any) -> Self:
         """Add users to a fitted model, given only their features.
@@ -146,6 +130,45 @@ class FeatureMixin:
         return rows
 
 
+def add_items(
+    fitted: Any, ids: NDArray[Any], vectors: NDArray[Any], **others: Any
+) -> Any:
+    """Add items to a fitted estimator, in place, and return it.
+
+    Parameters
+    ----------
+    fitted : FeatureMixin
+        Fitted factorization.
+
+    ids : ndarray of shape (n_new,)
+        Ids of the new items.
+
+    vectors : ndarray of shape (n_new, n_kept + 1)
+        Their expected vectors.
+
+    **others : ndarray of n_new rows
+        Values of further attributes for the new items.
+    """
+    all_ids, merge = merge_ids(fitted.items_, ids, "item")
+    seen = fitted._seen
+    old = np.flatnonzero(~merge(np.zeros(len(fitted.items_), bool), True))
+    columns = old[seen.indices].astype(seen.indices.dtype)
+    changed = fitted._extended("item", vectors, merge) | {
+        "items_": all_ids,
+        "_is_rated": merge(fitted._is_rated, False),
+        "_is_described": merge(fitted._is_described, True),
+        "_seen": sp.csr_array(
+            (seen.data, columns, seen.indptr), shape=(seen.shape[0], len(all_ids))
+        ),
+    }
+    for name, added in others.items():
+        changed[name] = merge(getattr(fitted, name), added)
+    if fitted._fitted_on_matrix:
+        changed["n_features_in_"] = len(all_ids)
+    fitted.__dict__ = vars(fitted) | changed
+    return fitted
+
+
 def refuse_features(fit: Fit) -> None:
     """Raise an error for features in a fit whose penalties are numbers."""
     for name in ("item_features", "user_features"):
@@ -156,8 +179,8 @@ def refuse_features(fit: Fit) -> None:
             )
 
 
-def _describe(fitted: Any, features: Any, what: str) -> tuple[NDArray[Any], Any]:
-    """Validate features of new users or items; return their ids and vectors."""
+def check_new(fitted: Any, features: Any, what: str) -> tuple[NDArray[Any], Any]:
+    """Validate features of new users or items; return their ids and table."""
     check_is_fitted(fitted)
     name = f"{what}_features"
     encoder = getattr(fitted, f"{what}_encoder_", None)
@@ -186,7 +209,16 @@ def _describe(fitted: Any, features: Any, what: str) -> tuple[NDArray[Any], Any]
             f"The model was fitted on a matrix of {len(known)} {line}s, so that the "
             f"new {what}s are {line}s {wanted[0]} to {wanted[-1]}: give these ids."
         )
-    values = check_encoded(encoder, encoder.transform(table), len(ids), name)
+    return ids, table
+
+
+def _describe(fitted: Any, features: Any, what: str) -> tuple[NDArray[Any], Any]:
+    """Ids and expected vectors of new users or items, given their features."""
+    ids, table = check_new(fitted, features, what)
+    encoder = getattr(fitted, f"{what}_encoder_")
+    values = check_encoded(
+        encoder, encoder.transform(table), len(ids), f"{what}_features"
+    )
     means = feature_means(
         values,
         getattr(fitted, f"{what}_feature_center_"),

@@ -14,7 +14,6 @@ from .._core.variational import Factorization
 from .._data.ratings import Scale
 from .._data.side_information import (
     EncodedFeatures,
-    ResolvedFeatures,
     encode_features,
 )
 from .._fitting import Fit
@@ -37,20 +36,24 @@ class SideKnowledge(NamedTuple):
 
     Attributes
     ----------
-    resolved : ResolvedFeatures
-        Features as given, matched with the ratings.
+    n : int
+        Number of users or items.
+
+    places : ndarray of shape (n_described,)
+        Positions of those that have features.
 
     encoded : EncodedFeatures
-        The same as numbers.
+        Features as numbers.
     """
 
-    resolved: ResolvedFeatures
+    n: int
+    places: np.ndarray
     encoded: EncodedFeatures
 
     def tensors(self, dtype: torch.dtype, device: torch.device) -> Features:
         """Features for the factorization, in blocks of mean square length 1."""
-        (_, ids, places, _), encoded = self.resolved, self.encoded
-        n, scale = len(ids), encoded.scale
+        n, places, encoded = self
+        scale = encoded.scale
         block = np.empty(len(scale), np.int64)
         for index, columns in enumerate(encoded.blocks.values()):
             block[columns] = index
@@ -80,10 +83,10 @@ class SideKnowledge(NamedTuple):
 
     def attributes(self, prior: NormalPrior) -> dict[str, Any]:
         """Values of `ATTRIBUTES`, given the prior in the canonical basis."""
-        (_, ids, places, _), encoded = self.resolved, self.encoded
+        n, places, encoded = self
         weights = to_array(prior.weights) / encoded.scale[:, np.newaxis]
         weights = weights.astype(to_array(prior.weights).dtype)
-        means = np.tile(to_array(prior.center), (len(ids), 1))
+        means = np.tile(to_array(prior.center), (n, 1))
         means[places] += feature_means(encoded.values, encoded.center, weights)
         values = (
             encoded.encoder,
@@ -123,7 +126,8 @@ class Knowledge(NamedTuple):
             encoder = getattr(params, name)
             encoder = FeatureEncoder() if encoder is None else encoder
             encoded = encode_features(resolved, encoder, params.memory)
-            sides.append(SideKnowledge(resolved, encoded))
+            places = resolved.places
+            sides.append(SideKnowledge(len(resolved.ids), places, encoded))
         return cls(*sides)
 
     def tensors(

@@ -31,20 +31,30 @@ class VariationalTrainer(Trainer):
     fit : Fit
         Fit of standardized ratings, whose estimator has the parameter `n_factors`.
 
+    knowledge : Knowledge or None
+        What is known of users and items; None means the features of the fit.
+
     user_links, item_links : bool
         Whether the prior mean of a user depends on the rated items, and that of an item
         on its raters.
     """
 
-    def __init__(self, fit: Fit, *, user_links: bool = False, item_links: bool = False):
+    def __init__(
+        self,
+        fit: Fit,
+        knowledge: Knowledge | None = None,
+        *,
+        user_links: bool = False,
+        item_links: bool = False,
+    ):
         params = fit.estimator
-        self.knowledge = Knowledge.of(fit)
+        self.knowledge = Knowledge.of(fit) if knowledge is None else knowledge
         self.known, self.params = fit.known, params
         self.n_epochs = params.max_iter
         self.rating_weights = _rating_weights(fit)
         previous, k = fit.previous, params.n_factors
         if previous is not None:
-            k = _n_factors(previous, params)
+            k = n_factors_to_continue(previous, params)
         self.model = start_factorization(
             fit, self.knowledge, k, user_links=user_links, item_links=item_links
         )
@@ -69,14 +79,18 @@ class VariationalTrainer(Trainer):
         pattern, ratings, weights = self.held_out
         return r_squared(ratings, self.model.predict(pattern), weights)
 
+    def bases(self) -> tuple[Tensor, Tensor]:
+        """Canonical bases of users and items, without negligible factors."""
+        users, items = self.model.users.vectors, self.model.items.vectors
+        return canonical_bases(users, items, float(self.model.noise), _NEGLIGIBLE)
+
     def canonical(self) -> list[tuple[Vectors, NormalPrior]]:
-        """Users and items in the canonical bases, without negligible factors."""
-        sides, noise = (self.model.users, self.model.items), float(self.model.noise)
-        users, items = (side.vectors for side in sides)
-        bases = canonical_bases(users, items, noise, _NEGLIGIBLE)
+        """Users and items in the canonical bases."""
         return [
             transform(side.vectors, side.prior, basis)
-            for side, basis in zip(sides, bases, strict=True)
+            for side, basis in zip(
+                (self.model.users, self.model.items), self.bases(), strict=True
+            )
         ]
 
     def attributes(self) -> dict[str, Any]:
@@ -178,7 +192,7 @@ def _rating_weights(fit: Fit) -> np.ndarray | None:
     return weights
 
 
-def _n_factors(old: Any, params: Any) -> int:
+def n_factors_to_continue(old: Any, params: Any) -> int:
     """Number of factors of the previous fit, to continue with."""
     if old._lambda_u is not None:
         raise ValueError(

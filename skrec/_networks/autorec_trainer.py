@@ -86,7 +86,7 @@ class AutoRecTrainer(Trainer):
         self.rows = rows._replace(inputs=inputs)
         if fit.texts is not None and fit.known._is_described.any():
             side = reduce_texts(fit.texts, params.text_components, fit.random_state)
-            fit.known._is_described = np.asarray(side.any(axis=1))
+            fit.mark_described(np.flatnonzero(side.any(axis=1)))
             self.rows = self.rows._replace(side=torch.tensor(side).to(self.rows.inputs))
             if self.effects is not None:
                 effects = torch.tensor(self.effects.items / self.unit)

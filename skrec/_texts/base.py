@@ -15,7 +15,7 @@ from .._data.ids import merge_ids, positions_of
 from .._data.texts import ItemTexts
 from .._factorization.alternation import FACTORIZATION_CONSTRAINTS
 from .._factorization.priors import Prior
-from .._fitting import Fit
+from .._fitting import Fit, Trainer
 from .._sklearn_compat import HasMethods, fit_method
 from .documents import Documents, has_words, read_item_texts
 from .text_model import TextModel
@@ -77,6 +77,11 @@ class TextFactorization(BaseRecommender):
     def _read(self, documents: Any) -> np.ndarray:
         """Means of the fitted prior for further documents."""
 
+    def _make_trainer(self, fit: Fit, documents: Documents | None) -> Trainer:
+        """Trainer of the alternation with the prior of the texts."""
+        prior = None if documents is None else self._make_prior(fit, documents)
+        return TextTrainer(fit, documents, prior, self._item_penalties(fit))
+
     def _check_parameters(self) -> None:
         """Reject invalid parameters that `_parameter_constraints` does not detect."""
 
@@ -134,10 +139,7 @@ array} of shape (n_users, n_items)
         """
         self._check_parameters()
         fit = Fit(self, X, y, sample_weight, item_texts)
-        documents = read_item_texts(fit)
-        prior = None if documents is None else self._make_prior(fit, documents)
-        penalties = self._item_penalties(fit)
-        return fit.run(TextTrainer(fit, documents, prior, penalties))
+        return fit.run(self._make_trainer(fit, read_item_texts(fit)))
 
     def extend_items(self, item_texts: Any) -> Self:
         """Add cold-start items to a fitted model, given only their texts.
@@ -160,23 +162,7 @@ array} of shape (n_users, n_items)
             If the model was fitted without texts, if an id is already known, or if an
             item has no text with a word known to the model.
         """
-        check_is_fitted(self)
-        if self.text_factors_ is None:
-            raise ValueError(
-                "The model was fitted without texts, so that a text says nothing to "
-                "it: pass item_texts to fit."
-            )
-        ids, texts = _check_new_items(self, item_texts)
-        documents = self._check_documents(
-            self.vectorizer_, self.vectorizer_.transform(texts)
-        )
-        is_readable = has_words(documents)
-        if not is_readable.all():
-            unreadable = ids.tolist()[is_readable.argmin()]
-            raise ValueError(
-                f"The text of item {unreadable!r} has no word that the model knows: "
-                "leave the item out, or fit anew with its text."
-            )
+        ids, documents = self._read_new_items(item_texts)
         outputs = self._read(documents)
         all_ids, merge = merge_ids(self.items_, ids, "item")
         factors, biases = outputs, np.zeros(len(ids))
@@ -204,6 +190,27 @@ array} of shape (n_users, n_items)
 
     def _make_model(self, device):
         return TextModel(self, device)
+
+    def _read_new_items(self, item_texts: Any) -> tuple[NDArray[Any], Any]:
+        """Validate the texts of new items; return their ids and documents."""
+        check_is_fitted(self)
+        if self.text_factors_ is None:
+            raise ValueError(
+                "The model was fitted without texts, so that a text says nothing to "
+                "it: pass item_texts to fit."
+            )
+        ids, texts = _check_new_items(self, item_texts)
+        documents = self._check_documents(
+            self.vectorizer_, self.vectorizer_.transform(texts)
+        )
+        is_readable = has_words(documents)
+        if not is_readable.all():
+            unreadable = ids.tolist()[is_readable.argmin()]
+            raise ValueError(
+                f"The text of item {unreadable!r} has no word that the model knows: "
+                "leave the item out, or fit anew with its text."
+            )
+        return ids, documents
 
 
 def _check_new_items(model, item_texts):

@@ -4,23 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
+from sklearn.utils.validation import check_is_fitted
 
 from .._core.device import as_tensor, inference_device, make_generator
 from .._core.text_cnn import TextCNN
-from .._sklearn_compat import Interval, StrOptions
+from .._factorization.alternation import PENALTY_OR_AUTO, penalties_are_auto
+from .._factorization.features import (
+    FEATURE_CONSTRAINTS,
+    FeatureMixin,
+    add_items,
+    check_new,
+    refuse_features,
+)
+from .._factorization.variational_model import VariationalModel
+from .._factorization.variational_trainer import n_factors_to_continue
+from .._fitting import Fit
+from .._sklearn_compat import Interval, StrOptions, fit_method
 from ..text import SequenceVectorizer, load_word_vectors
 from .base import TextFactorization
-from .network_prior import TextPrior, read
+from .documents import read_item_texts
+from .network_prior import EvidencePrior, TextPrior, read
+from .text_model import TextModel
+from .variational_text import VariationalTextTrainer, describe_items
 
 # Standard deviation of the initial word vectors.
 _WORD_STD = 0.1
 
 
-class ConvMFRegressor(TextFactorization):
+class ConvMFRegressor(FeatureMixin, TextFactorization):
     r"""Matrix factorization with a convolutional network over item texts (ConvMF).
 
     The factors of an item are shrunk toward the output of a network for its text. The
@@ -278,10 +293,21 @@ class ConvMFRegressor(TextFactorization):
     _keeps_vectorizer = False
     _learned_without_texts: ClassVar[dict[str, Any]] = {"text_weights_": {}}
 
+    # Metadata routing passes texts and features to this estimator without a request.
+    __metadata_request__fit: ClassVar[dict[str, bool]] = {
+        "item_texts": True,
+        "item_features": True,
+        "user_features": True,
+    }
+
     text_weights_: dict[str, np.ndarray]
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **TextFactorization._parameter_constraints,
+        **FEATURE_CONSTRAINTS,
+        "lambda_u": PENALTY_OR_AUTO,
+        "lambda_v": PENALTY_OR_AUTO,
+        "text_prior": [StrOptions({"both", "linear", "network"})],
         "lambda_w": [Interval(Real, 0, None, closed="left")],
         "embedding_dim": [Interval(Integral, 1, None, closed="left")],
         "n_filters": [Interval(Integral, 1, None, closed="left")],
@@ -300,10 +326,11 @@ class ConvMFRegressor(TextFactorization):
     def __init__(
         self,
         *,
-        n_factors: int = 15,
-        lambda_u: float = 40.0,
-        lambda_v: float = 5.0,
+        n_factors: int = 20,
+        lambda_u: float | Literal["auto"] = "auto",
+        lambda_v: float | Literal["auto"] = "auto",
         lambda_w: float = 60.0,
+        text_prior: Literal["both", "linear", "network"] = "both",
         fit_intercept: bool = True,
         normalize_y: bool = True,
         fit_biases: bool = True,
@@ -317,14 +344,16 @@ class ConvMFRegressor(TextFactorization):
         batch_size: int = 256,
         learning_rate_init: float = 0.002,
         vectorizer: Any = None,
+        item_encoder: Any = None,
+        user_encoder: Any = None,
         memory: Any = None,
         word_vectors: Any = None,
         item_weight: Literal["sqrt"] | None = None,
-        max_iter: int = 40,
-        tol: float = 1e-4,
+        max_iter: int = 200,
+        tol: float = 1e-3,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
-        n_iter_no_change: int = 10,
+        n_iter_no_change: int = 2,
         warm_start: bool = False,
         clip: bool = True,
         device: str | torch.device = "auto",
@@ -336,6 +365,7 @@ class ConvMFRegressor(TextFactorization):
         self.lambda_u = lambda_u
         self.lambda_v = lambda_v
         self.lambda_w = lambda_w
+        self.text_prior = text_prior
         self.fit_intercept = fit_intercept
         self.normalize_y = normalize_y
         self.fit_biases = fit_biases
@@ -349,6 +379,8 @@ class ConvMFRegressor(TextFactorization):
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.vectorizer = vectorizer
+        self.item_encoder = item_encoder
+        self.user_encoder = user_encoder
         self.memory = memory
         self.word_vectors = word_vectors
         self.item_weight = item_weight
@@ -364,6 +396,116 @@ class ConvMFRegressor(TextFactorization):
         self.random_state = random_state
         self.verbose = verbose
 
+    @fit_method
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        item_texts: Any = None,
+        item_features: Any = None,
+        user_features: Any = None,
+    ) -> Self:
+        """Fit the model to ratings, to texts of the items, and to features.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_ratings, 2) or {sparse matrix, sparse \
+array} of shape (n_users, n_items)
+            User and item ids; or a matrix whose stored entries are the ratings, a
+            stored 0 included.
+
+        y : array-like of shape (n_ratings,), sparse of shape (n_users, n_items) or None
+            Ratings of the pairs. With a matrix, further ratings of it or None.
+
+        sample_weight : array-like or sparse, default=None
+            Weight of each rating's error, of shape (n_ratings,); with a matrix, sparse
+            with its entries or of shape (n_users,). Ratings of weight 0 are ignored.
+
+        item_texts : mapping, Series, ItemTexts or sequence, default=None
+            Texts by item id; with a matrix, also one text for each column. Items may
+            have no text, or a text and no ratings. For cross-validation, use
+            :class:`skrec.text.ItemTexts`: scikit-learn splits other sized objects with
+            as many entries as there are samples.
+
+        item_features : DataFrame, mapping, Series, array-like, sparse or Features, \
+default=None
+            Features by item id: a DataFrame whose index holds the ids, with columns of
+            any kind, or a mapping from id to vector. With a matrix, the ids are its
+            column numbers, or an array has one row for each column. Items without
+            ratings become known. For cross-validation, use
+            :class:`skrec.features.Features`: scikit-learn splits other sized objects
+            with as many entries as there are samples.
+
+        user_features : DataFrame, mapping, Series, array-like, sparse or Features, \
+default=None
+            The same by user id. With a matrix, a table or array with one row for each
+            row of X, in the same order, which scikit-learn splits with X.
+
+        Returns
+        -------
+        self : ConvMFRegressor
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument or a parameter is invalid; see the message.
+
+        Warns
+        -----
+        UserWarning
+            If there are no texts.
+        ConvergenceWarning
+            If the objective became infinite, or did not converge within `max_iter`
+            iterations. The latter is not checked if a network is trained.
+        """
+        self._check_parameters()
+        fit = Fit(self, X, y, sample_weight, item_texts, item_features, user_features)
+        return fit.run(self._make_trainer(fit, read_item_texts(fit)))
+
+    def extend_items(  # type: ignore[override]
+        self, item_texts: Any = None, *, item_features: Any = None
+    ) -> Self:
+        """Add cold-start items to a fitted model, given their texts or features.
+
+        Parameters
+        ----------
+        item_texts : mapping, Series or ItemTexts around one, default=None
+            Texts by item id. After a fit on a matrix, the ids are the indices of the
+            new columns: n_items, n_items + 1, ...
+
+        item_features : DataFrame, mapping, Series or Features around one, default=None
+            Features by item id, with the columns of `fit`.
+
+        Returns
+        -------
+        self : estimator
+            The estimator, with the new items in `items_`, `item_factors_`,
+            `item_biases_`, `item_means_`, `text_factors_` and `text_biases_`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If neither is given, if the model was fitted without what is given, if an id
+            is already known, or if a text has no word known to the model.
+        """
+        if item_texts is None and item_features is None:
+            raise ValueError("Give item_texts or item_features of the new items.")
+        check_is_fitted(self)
+        if self._lambda_u is not None and item_features is None:
+            return TextFactorization.extend_items(self, item_texts)
+        texts = features = None
+        if item_features is not None:
+            features = check_new(self, item_features, "item")
+        if item_texts is not None:
+            texts = self._read_new_items(item_texts)
+        ids, vectors = describe_items(self, texts, features)
+        own = {}
+        if self.text_factors_ is not None:
+            own = {"text_factors_": vectors[:, :-1], "text_biases_": vectors[:, -1]}
+        return add_items(self, ids, vectors, **own)
+
     def _check_parameters(self):
         windows = list(self.window_sizes)
         if not windows or not all(
@@ -372,6 +514,15 @@ class ConvMFRegressor(TextFactorization):
             raise ValueError(
                 "window_sizes must be a sequence of positive integers, got "
                 f"{self.window_sizes!r}."
+            )
+        if penalties_are_auto(self) and not self.fit_biases:
+            raise ValueError(
+                "fit_biases=False needs lambda_u and lambda_v that are numbers: "
+                "estimated priors are those of vectors with biases."
+            )
+        if penalties_are_auto(self) and self.item_weight is not None:
+            raise ValueError(
+                "item_weight needs a lambda_v that is a number, which it multiplies."
             )
 
     def _default_vectorizer(self):
@@ -392,9 +543,25 @@ class ConvMFRegressor(TextFactorization):
             )
         return documents
 
+    def _make_trainer(self, fit, documents):
+        if not penalties_are_auto(self):
+            refuse_features(fit)
+            return super()._make_trainer(fit, documents)
+        network = None
+        if documents is not None and self.text_prior != "linear":
+            network = self._make_prior(fit, documents)
+        has_linear_path = self.text_prior != "network"
+        return VariationalTextTrainer(
+            fit, documents, network, has_linear_path=has_linear_path
+        )
+
+    def _make_model(self, device):
+        is_auto = self._lambda_u is None
+        return (VariationalModel if is_auto else TextModel)(self, device)
+
     def _make_prior(self, fit, documents):
         network = self._make_network(fit, documents.vectorizer)
-        return TextPrior(
+        return (TextPrior if network.squashes else EvidencePrior)(
             network,
             documents.values,
             documents.items,
@@ -422,14 +589,18 @@ class ConvMFRegressor(TextFactorization):
     def _make_network(self, fit, vectorizer) -> TextCNN:
         generator = make_generator(fit.draw_seed())
         vectors = self._initial_word_vectors(vectorizer, generator)
+        is_auto, n_factors = penalties_are_auto(self), self.n_factors
+        if is_auto and fit.previous is not None:
+            n_factors = n_factors_to_continue(fit.previous, self)
         network = TextCNN(
             vectors,
             [int(w) for w in self.window_sizes],
             self.n_filters,
             self.hidden_dim,
-            self.n_factors + self.fit_biases,
+            n_factors + self.fit_biases,
             generator,
             fit.device,
+            squashes=not is_auto,
         )
         if fit.previous is not None and fit.previous.text_weights_:
             _continue(network, vectorizer, fit.previous)

@@ -38,8 +38,9 @@ class Documents:
 
 def read_item_texts(fit: Fit) -> Documents | None:
     """Vectorize the texts of a fit; without texts, warn and return None."""
-    estimator, known = fit.estimator, fit.known
-    if not known._is_described.any():
+    estimator = fit.estimator
+    places = {j: text for j, text in enumerate(fit.texts or []) if text is not None}
+    if not places:
         warnings.warn(
             "There are no item_texts: the factorization goes without. Pass item_texts "
             "to fit, or use PMFRegressor or BiasedMFRegressor.",
@@ -47,9 +48,8 @@ def read_item_texts(fit: Fit) -> Documents | None:
             stacklevel=2 + N_WRAPPERS + 1,
         )
         return None
-    items = np.flatnonzero(known._is_described)
-    texts = [text for text in fit.texts or [] if text is not None]
-    vectorizer, values = _vectorize(fit, texts)
+    items = np.array(list(places))
+    vectorizer, values = _vectorize(fit, list(places.values()))
     values = estimator._check_documents(vectorizer, values)
     # Texts without a known word are ignored.
     is_readable = has_words(values)
@@ -59,7 +59,7 @@ def read_item_texts(fit: Fit) -> Documents | None:
             "texts that have, or another vectorizer."
         )
     items, values = items[is_readable], values[is_readable]
-    known._is_described = np.isin(np.arange(len(known.items_)), items)
+    fit.mark_described(items)
     return Documents(vectorizer, values, items)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from .._core.batches import drop
 from .._core.device import as_tensor, make_generator
+from .._core.symmetric import Triangle
 from .._core.text_cnn import TextBatch, TextCNN, cut_texts
 from .._core.training import PenalizedLoss, run_epoch
 from .._factorization.priors import Prior
@@ -110,6 +111,10 @@ class NetworkPrior(Prior):
         def loss(batch):
             return self._loss(batch, vectors[batch.texts], penalties[batch.texts])
 
+        self.train(loss)
+
+    def train(self, loss):
+        """Run some epochs on a loss of a batch, and store the outputs."""
         objective = PenalizedLoss(
             loss, self.network.parameters(), self.network.penalized(), self.lambda_w
         )
@@ -179,8 +184,40 @@ class TextPrior(NetworkPrior):
         return 0.5 * torch.dot(weights, error.square().sum(1))
 
 
+class EvidencePrior(TextPrior):
+    """Network that is a part of the prior means of a variational factorization.
+
+    It descends the objective of the prior means, in which the vectors are integrated
+    out, instead of chasing the vectors, which follow its own last output. See
+    `PriorNetwork`.
+    """
+
+    def descend(self, L, covariances, q, others):
+        triangle = Triangle(len(L), L.device)
+        items = self.items
+        # An item without ratings has q = 0, and P = 0 up to rounding.
+        is_rated = (q[items] != 0).any(1, keepdim=True)
+        q, others = q[items], others[items]
+        covariances = covariances[items]
+
+        def loss(batch):
+            rows = batch.texts
+            means = self.network(batch, self.drop, self.drop_words) + others[rows]
+            moved = means @ L
+            S = triangle.unpack(covariances[rows])
+            image = moved - (S @ moved.unsqueeze(-1)).squeeze(-1) @ L
+            image = torch.where(is_rated[rows], image, 0)
+            return 0.5 * (means * image).sum() - (means * q[rows]).sum()
+
+        self.train(loss)
+
+
 def read(
-    weights: dict[str, np.ndarray], sequences: np.ndarray, device: torch.device
+    weights: dict[str, np.ndarray],
+    sequences: np.ndarray,
+    device: torch.device,
+    *,
+    squashes: bool = True,
 ) -> np.ndarray:
     """Compute the outputs of a fitted network for texts.
 
@@ -195,13 +232,16 @@ def read(
     device : torch.device
         Device to compute on.
 
+    squashes : bool
+        Whether the outputs pass through tanh.
+
     Returns
     -------
     outputs : ndarray of shape (n_texts, n_outputs)
         Outputs of the network.
     """
     state = {name: as_tensor(array) for name, array in weights.items()}
-    network = TextCNN.from_weights(state, device)
+    network = TextCNN.from_weights(state, device, squashes=squashes)
     order = torch.arange(len(sequences))
     batches = to_batches(network, sequences, order, INFERENCE_BATCH)
     return compute_outputs(network, batches).cpu().numpy()

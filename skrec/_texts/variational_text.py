@@ -1,0 +1,148 @@
+"""ConvMF by variational Bayes: trainer and fitted model."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from .._core.device import inference_device, to_array
+from .._data.side_information import check_encoded
+from .._factorization.described import Distances, ones_at
+from .._factorization.knowledge import Knowledge, SideKnowledge, feature_means
+from .._factorization.variational_trainer import VariationalTrainer
+from .._fitting import Fit
+from .documents import Documents, new_vectorizer
+from .linear_path import TEXT_BLOCK, encode_words, join
+from .network_prior import EvidencePrior, read
+
+
+class VariationalTextTrainer(VariationalTrainer):
+    """Trainer of a variational factorization whose items have texts and features.
+
+    Parameters
+    ----------
+    fit : Fit
+        Fit of a `ConvMFRegressor`.
+
+    documents : Documents or None
+        Texts of the items; None if there are none.
+
+    network : EvidencePrior or None
+        Network over the texts; None without.
+
+    has_linear_path : bool
+        Whether the words are inputs of a linear path.
+    """
+
+    def __init__(
+        self,
+        fit: Fit,
+        documents: Documents | None,
+        network: EvidencePrior | None,
+        *,
+        has_linear_path: bool,
+    ):
+        self.network, self.words = network, None
+        users, items = Knowledge.of(fit)
+        self.item_encoder = None if items is None else items.encoded.encoder
+        if documents is None:
+            self.vectorizer = new_vectorizer(fit.estimator)
+        else:
+            self.vectorizer = documents.vectorizer
+            if has_linear_path:
+                self.words = encode_words(documents, fit.random_state)
+                n_items = len(fit.ratings.items)
+                words = SideKnowledge(n_items, documents.items, self.words)
+                items = join(items, words)
+        super().__init__(fit, Knowledge(users, items))
+        self.model.items.network = network
+        self.must_settle = network is None
+
+    def parameters(self):
+        own = [] if self.network is None else self.network.parameters()
+        return [*super().parameters(), *own]
+
+    def optimizers(self):
+        return [] if self.network is None else self.network.optimizers()
+
+    def generators(self):
+        return [] if self.network is None else self.network.generators()
+
+    def attributes(self) -> dict[str, Any]:
+        attributes = super().attributes()
+        attributes |= {"vectorizer_": self.vectorizer, "text_weights_": {}}
+        attributes |= {"item_encoder_": self.item_encoder, "_word_encoder": None}
+        described = attributes["_item_described_means"]
+        if self.words is not None:
+            attributes["_word_encoder"] = self.words.encoder
+        if described is None:
+            center = attributes["item_prior_mean_"]
+            described = np.tile(center, (len(self.known.items_), 1))
+        if self.network is not None:
+            basis = self.bases()[1].to(self.network.means())
+            described = described + to_array(self.network.means() @ basis.T)
+            weights = self.network.attributes()["text_weights_"]
+            for name in ("output", "output_bias"):
+                weights[name] = weights[name] @ to_array(basis.T)
+            attributes["text_weights_"] = weights
+        reads = self.words is not None or self.network is not None
+        fitted = SimpleNamespace(**vars(self.known) | attributes)
+        text_biases = Distances(fitted, described).biases(
+            ones_at(self.known._seen), attributes["user_factors_"]
+        )
+        return attributes | {
+            "_item_described_means": described,
+            "text_factors_": described[:, :-1].copy() if reads else None,
+            "text_biases_": described[:, -1].copy() if reads else None,
+            "user_text_biases_": text_biases.astype(described.dtype),
+            "_has_biases": True,
+        }
+
+
+def describe_items(
+    model: Any,
+    texts: tuple[np.ndarray, Any] | None,
+    features: tuple[np.ndarray, Any] | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and expected vectors of new items of a fitted model.
+
+    Parameters
+    ----------
+    model : ConvMFRegressor
+        Fitted model.
+
+    texts : tuple of ndarray and documents, or None
+        Ids of items that have a text, and their texts, vectorized.
+
+    features : tuple of ndarray and table, or None
+        Ids of items that have features, and these.
+    """
+    ids = np.unique(np.concatenate([some[0] for some in (texts, features) if some]))
+    center = model.item_feature_center_
+    vectors = np.tile(model.item_prior_mean_, (len(ids), 1))
+    weights, blocks = model.item_feature_weights_, model.item_feature_blocks_ or {}
+    if features is not None:
+        values = check_encoded(
+            model.item_encoder_,
+            model.item_encoder_.transform(features[1]),
+            len(features[0]),
+            "item_features",
+        )
+        p = values.shape[1]
+        vectors[np.searchsorted(ids, features[0])] += feature_means(
+            values, center[:p], weights[:p]
+        )
+    if texts is not None:
+        places = np.searchsorted(ids, texts[0])
+        if TEXT_BLOCK in blocks:
+            block = blocks[TEXT_BLOCK]
+            values = model._word_encoder.transform(texts[1])
+            vectors[places] += feature_means(values, center[block], weights[block])
+        if model.text_weights_:
+            device = inference_device(model.device)
+            vectors[places] += read(
+                model.text_weights_, texts[1], device, squashes=False
+            )
+    return ids, vectors
