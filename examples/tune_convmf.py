@@ -45,7 +45,9 @@ def main(options):
     )
     with tempfile.TemporaryDirectory() as memory:
         search = HalvingRandomSearchCV(
-            ConvMFRegressor(memory=memory, random_state=0),
+            ConvMFRegressor(
+                lambda_w=60, word_dropout=0.7, memory=memory, random_state=0
+            ),
             GRID,
             resource="max_iter",
             min_resources=4,

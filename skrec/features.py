@@ -55,7 +55,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
 
     Parameters
     ----------
-    n_text_components : int, default=100
+    n_text_components : int, default=200
         Maximum number of columns of a text.
 
     n_knots : int, default=8
@@ -183,7 +183,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator):
     def __init__(
         self,
         *,
-        n_text_components: int = 100,
+        n_text_components: int = 200,
         n_knots: int = 8,
         max_categories: int = 200,
         random_state: int | np.random.RandomState | None = None,

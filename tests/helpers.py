@@ -63,7 +63,7 @@ def small(cls, **params):
     if issubclass(cls, ConvMFRegressor):
         sizes |= {"embedding_dim": 4, "n_filters": 4, "hidden_dim": 4}
         sizes |= {"window_sizes": (1, 2), "lambda_w": 0.1, "learning_rate_init": 0.01}
-        sizes |= {"max_iter": 3}
+        sizes |= {"lambda_u": "auto", "lambda_v": "auto", "max_iter": 3}
     return cls(**(sizes | {"random_state": 0} | params))
 
 
@@ -89,7 +89,10 @@ RECOMMENDERS = [
 MODELS = [
     *RECOMMENDERS,
     small(BayesianMFRegressor, implicit=True),
+    small(RBMRegressor, baseline=False),
+    small(RBMRegressor, kind="user", baseline=False),
     small(BiasedMFRegressor, lambda_u=1.0, lambda_v=1.0),
+    small(ConvMFRegressor, lambda_u=1.0, lambda_v=1.0),
     small(SVDppRegressor, lambda_u=1.0, lambda_v=1.0),
     small(LLORMARegressor, lambda_u=1.0, lambda_v=1.0),
 ]
@@ -98,9 +101,12 @@ MODELS = [
 def name_of(estimator):
     """Return the id of an estimator in parametrized tests."""
     names = [type(estimator).__name__, getattr(estimator, "kind", "")]
+    if isinstance(estimator, RBMRegressor) and not estimator.baseline:
+        names.append("plain")
     if getattr(estimator, "implicit", False) is True:
         names.append("implicit")
-    if isinstance(estimator, (BiasedMFRegressor, LLORMARegressor, SVDppRegressor)):
+    can_be_auto = BiasedMFRegressor, ConvMFRegressor, LLORMARegressor, SVDppRegressor
+    if isinstance(estimator, can_be_auto):
         names.append("" if estimator.lambda_u == "auto" else "ridge")
     return "".join(names)
 

@@ -9,6 +9,8 @@ from sklearn.model_selection import GroupKFold, KFold, cross_val_score
 from sklearn.preprocessing import FunctionTransformer
 
 from skrec import AutoRecRegressor, BaselineRegressor
+from skrec._core.networks import AutoencoderWeights
+from skrec._networks.autorec_trainer import AutoRecTrainer
 from skrec.datasets import make_ratings
 from skrec.model_selection import ratings_to_samples
 
@@ -326,6 +328,7 @@ def test_a_warm_start_refuses_another_baseline(R):
         PAPER,
         {"hidden_layer_sizes": 8},
         {"hidden_layer_sizes": [16, 8, 16], "activation": "elu"},
+        {"hidden_layer_sizes": [8, 6, 6, 8], "pretraining": True},
         {"hidden_layer_sizes": 300},
         {"solver": "rprop", "tol": 0.01},
         {"solver": "lbfgs", "tol": 0.01},
@@ -369,12 +372,58 @@ def test_an_interrupt_keeps_the_state_before_the_last_step(R):
     np.testing.assert_array_equal(model.predict(R), expected.predict(R))
 
 
+# Pre-training
+
+
+DEEP = {"hidden_layer_sizes": (8, 4, 8), "pretraining": True}
+
+
+def outer_of(weights):
+    """Return the first hidden layer and the output of a deep network."""
+    first = weights.encoder[:1], weights.encoder_biases[:1]
+    return AutoencoderWeights(*first, weights.decoder, weights.decoder_bias)
+
+
+def start_of(model, R, monkeypatch):
+    """Return the weights from which the counted epochs of a fit start."""
+    found = []
+
+    def record(trainer, epoch, keep):
+        trainer.descent.step = lambda *args: found.append(trainer.network.weights())
+        step(trainer, epoch, keep)
+        raise KeyboardInterrupt
+
+    step = AutoRecTrainer.step
+    with monkeypatch.context() as patch:
+        patch.setattr(AutoRecTrainer, "step", record)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(R)
+    return found[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pretraining_starts_from_a_fit_of_the_outer_layers(R, kind, monkeypatch):
+    plain = {"max_iter": 5, "dtype": "float64", **PAPER}
+    deep = make(kind, **plain, **DEEP)
+    start = start_of(deep, R, monkeypatch)
+    initial = start_of(deep.set_params(pretraining=False), R, monkeypatch)
+    # A fit with the initial weights of the outer layers
+    monkeypatch.setattr(AutoencoderWeights, "draw", lambda *args: outer_of(initial))
+    shallow = make(kind, **plain).fit(R)
+    W = shallow.user_factors_ if kind == "item" else shallow.item_factors_
+    np.testing.assert_allclose(start.encoder[0], shallow.encoder_coefs_[0], rtol=1e-9)
+    np.testing.assert_allclose(start.decoder, W, rtol=1e-9)
+    for layer in (1, 2):
+        np.testing.assert_array_equal(start.encoder[layer], initial.encoder[layer])
+
+
 @pytest.mark.parametrize(
     ("params", "match"),
     [
         ({"hidden_layer_sizes": ()}, "positive integer or a sequence of them"),
         ({"hidden_layer_sizes": (5, 0)}, "positive integer or a sequence of them"),
         ({"hidden_layer_sizes": (5.5,)}, "positive integer or a sequence of them"),
+        ({"hidden_layer_sizes": (5, 4), "pretraining": True}, "read the same backward"),
         ({"solver": "lbfgs", "batch_size": 5}, "needs all ratings in each step"),
         ({"solver": "rprop", "batch_size": 5}, "needs all ratings in each step"),
         ({"solver": "lbfgs", "dropout": 0.1}, "needs a deterministic loss"),
@@ -386,6 +435,63 @@ def test_an_interrupt_keeps_the_state_before_the_last_step(R):
 def test_bad_parameters_are_refused(R, params, match):
     with pytest.raises(ValueError, match=match):
         make(**params).fit(R)
+
+
+def test_pretraining_is_reproducible_and_its_epochs_are_not_counted(R):
+    models = [make(max_iter=20, batch_size=16, **DEEP).fit(R) for _ in range(2)]
+    np.testing.assert_array_equal(*[model.predict(R) for model in models])
+    assert models[0].n_iter_ == len(models[0].loss_curve_) == 20
+
+
+def test_pretraining_has_no_effect_on_one_hidden_layer(R):
+    models = [make(max_iter=5, pretraining=p).fit(R) for p in (False, True)]
+    np.testing.assert_array_equal(*[model.predict(R) for model in models])
+
+
+def test_a_warm_start_continues_without_pretraining(R):
+    model = make(warm_start=True, learning_rate="constant", tol=0.01, **DEEP).fit(R)
+    last = model.loss_curve_[-1]
+    assert model.fit(R).loss_curve_[0] == pytest.approx(last, rel=0.01)
+
+
+def test_each_stage_of_the_pretraining_stops_early(R, monkeypatch):
+    used = []
+
+    def validate(trainer):
+        used.append(list(trainer.network.layers))
+        return 0.0
+
+    monkeypatch.setattr(AutoRecTrainer, "validate", validate)
+    sizes = {"hidden_layer_sizes": (8, 4, 4, 8), "pretraining": True}
+    model = make(early_stopping=True, n_iter_no_change=1, **sizes).fit(R)
+    assert used == [stage for stage in ([0], [0, 1, 3], [0, 1, 2, 3]) for _ in "12"]
+    assert model.n_iter_ == 2
+
+
+def test_an_interrupt_of_the_pretraining_leaves_the_model_unchanged(R, monkeypatch):
+    model = make(max_iter=5, **DEEP).fit(R)
+    before = model.predict(R)
+
+    def interrupted(trainer, rows):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AutoRecTrainer, "_loss", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(R[:60])
+    np.testing.assert_array_equal(model.predict(R), before)
+
+
+def test_pretraining_uses_texts_weights_and_a_seed_of_each_fit(dataset):
+    R, texts = dataset.R, dataset.item_texts
+    weights = np.linspace(0.5, 2, R.shape[0])
+    params = {"max_iter": 5, "dropout": 0.1, "input_dropout": 0.2, **DEEP}
+    fits = [
+        make(**params).fit(R, sample_weight=w, item_texts=t)
+        for w, t in [(None, texts), (weights, texts), (weights, texts), (None, None)]
+    ]
+    assert np.abs(fits[0].text_coefs_ - fits[1].text_coefs_).max() > 1e-4
+    np.testing.assert_array_equal(fits[1].text_coefs_, fits[2].text_coefs_)
+    assert fits[3].text_coefs_ is None
 
 
 def test_cross_validation_on_movielens_beats_item_means(movielens_100k):

@@ -47,7 +47,7 @@ def test_a_refused_refit_leaves_the_model_unchanged(recommender):
 
 def test_a_refusal_by_the_trainer_leaves_the_column_names():
     X = frame("user", "item")
-    model = small(RBMRegressor).fit(X, [1, 2, 3, 4])
+    model = small(RBMRegressor, baseline=False).fit(X, [1, 2, 3, 4])
     many = pd.DataFrame({"u": np.arange(200), "i": np.arange(200)})
     with pytest.raises(ValueError, match="at most 100 different values"):
         model.fit(many, np.linspace(0, 1, 200))
@@ -153,6 +153,8 @@ def steps(trainer, epochs):
         *(m for m in RECOMMENDERS if not isinstance(m, BaselineRegressor)),
         small(AutoRecRegressor, dropout=0.2, input_dropout=0.2, batch_size=10),
         small(RBMRegressor, persistent=True, batch_size=16),
+        small(RBMRegressor, baseline=False),
+        small(AutoRecRegressor, hidden_layer_sizes=(4, 3, 4), pretraining=True),
         small(AutoRecRegressor, solver="rprop"),
         small(AutoRecRegressor, solver="lbfgs"),
         small(BayesianMFRegressor, implicit=True),

@@ -51,6 +51,35 @@ def reconstruct_densely(matrix, weights, activation, output):
     )
 
 
+@pytest.mark.parametrize(
+    ("sizes", "n", "layers"),
+    [
+        ([7], 1, [0]),
+        ([7, 7], 1, [0]),
+        ([7, 5, 7], 1, [0]),
+        ([7, 5, 7], 2, [0, 1, 2]),
+        ([7, 5, 5, 7], 2, [0, 1, 3]),
+        ([7, 5, 4, 5, 7], 2, [0, 1, 4]),
+        ([7, 5, 4, 5, 7], 5, [0, 1, 2, 3, 4]),
+    ],
+)
+def test_outer_layers_are_an_autoencoder(data, generator, sizes, n, layers):
+    matrix, pattern, values = data
+    network = make_network(10, sizes, generator)
+    network.use_outer(n)
+    found = network.decode(pattern, network.encode(pattern, values))
+    weights = network.weights()
+    weights.encoder = [weights.encoder[i] for i in layers]
+    weights.encoder_biases = [weights.encoder_biases[i] for i in layers]
+    dense = reconstruct_densely(matrix, weights, "sigmoid", "identity")
+    torch.testing.assert_close(found, dense[pattern.row, pattern.col])
+    found.sum().backward()
+    moved = {id(p) for p in network.parameters() if p.grad is not None}
+    assert moved == {id(p) for p in network.used()}
+    biases = {id(network.decoder_bias), *map(id, network.encoder_biases)}
+    assert {id(p) for p in network.penalized()} == moved - biases
+
+
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 @pytest.mark.parametrize("output", sorted(ACTIVATIONS))
 def test_reconstructions_equal_the_dense_formula(data, generator, activation, output):

@@ -50,7 +50,7 @@ def phrases(dataset, quick):
     the value most.
     """
     X, y, texts = convmf.load(dataset)
-    model = seeded(ConvMFRegressor(normalize_y=False), 0, quick).fit(
+    model = seeded(ConvMFRegressor(**convmf.NETWORK_ALONE), 0, quick).fit(
         X, y, item_texts=ItemTexts(texts)
     )
     found = filter_phrases(model, texts)

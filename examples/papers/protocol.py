@@ -65,6 +65,9 @@ class Table:
     axis : str or None
         For curves, label of the horizontal axis. The name of a row begins with its
         number on the axis. The name of its curve follows after a comma.
+
+    seconds : bool
+        Whether to show the seconds of a fit, from the key "seconds" of the results.
     """
 
     title: str
@@ -72,6 +75,7 @@ class Table:
     measure: Callable[..., dict]
     lines: Callable[[str], Iterable[Line]]
     axis: str | None = None
+    seconds: bool = False
 
 
 def seeded(estimator, seed, quick):

@@ -73,12 +73,16 @@ def first_of(grid):
 
 def tabulate(name, dataset, results, seeds, quick):
     """Return a table of the published and the measured errors."""
-    lines = []
+    rows = []
     for line in TABLES[name].lines(dataset):
         keys = [key_of(line, dataset, seed, quick) for seed in seeds]
-        found = [results[key]["rmse"] for key in keys if key in results]
-        lines.append([line.name, line.paper, summarize(found), found])
-    return pd.DataFrame(lines, columns=["system", "paper", "here", "rmse"])
+        done = [results[key] for key in keys if key in results]
+        found = [result["rmse"] for result in done]
+        row = {"system": line.name, "paper": line.paper, "here": summarize(found)}
+        if TABLES[name].seconds:
+            row["seconds"] = np.mean([r["seconds"] for r in done]) if done else np.nan
+        rows.append(row | {"rmse": found})
+    return pd.DataFrame(rows)
 
 
 def draw(name, table, axes):
@@ -149,7 +153,7 @@ def show_table(name, dataset, options, seeds, quick):
     shown = table.drop(columns="rmse").assign(
         paper=table["paper"].astype(object).fillna("-")
     )
-    print(shown.to_string(index=False), flush=True)
+    print(shown.to_string(index=False, float_format="%.4g"), flush=True)
     stem = options.results / f"{name}-{dataset}-{options.budget}"
     write_atomically(stem.with_suffix(".json"), table.to_json(orient="records"))
     if cells:

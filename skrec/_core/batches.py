@@ -141,6 +141,14 @@ def damped_means(pattern: Pattern, ratings: Tensor, penalty: float) -> Tensor:
     return sums / (counts + penalty)
 
 
+def damped_means_without(pattern: Pattern, ratings: Tensor, penalty: float) -> Tensor:
+    """Damped mean of the other ratings of the row, for each rating, of shape (nnz,)."""
+    means = damped_means(pattern, ratings, penalty).index_select(0, pattern.row)
+    others = pattern.crow.diff().index_select(0, pattern.row) - 1
+    n = others.to(ratings.dtype) + penalty
+    return (means * (n + 1) - ratings) / n
+
+
 def drop(values: Tensor, rate: float, generator: torch.Generator) -> Tensor:
     """Set random values to zero and scale up the others, so that the mean stays.
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .batches import InputTransform, damped_means, keep_all
+from .batches import InputTransform, damped_means_without, keep_all
 from .chunks import row_chunks
 from .sparse import Pattern, sddmm, spmm
 
@@ -175,6 +175,7 @@ class Autoencoder(torch.nn.Module):
     ):
         super().__init__()
         self.centered = centered
+        self.layers = list(range(len(weights.encoder)))
         self.activation = ACTIVATIONS[activation]
         self.out_activation = out_activation
         self.device = device
@@ -191,10 +192,27 @@ class Autoencoder(torch.nn.Module):
         self.decoder_bias = parameter(weights.decoder_bias)
         self.side = None if weights.side is None else parameter(weights.side)
 
-    def penalized(self) -> list[Tensor]:
-        """All parameters except the biases."""
+    def use_outer(self, n: int) -> None:
+        """Use only the first n hidden layers, and the last n - 1, which mirror them.
+
+        The sizes of the hidden layers must read the same backward. If n is more than
+        half of the number of layers, all layers are used.
+        """
+        n_layers = len(self.encoder)
+        n_last = min(n - 1, n_layers - n)
+        self.layers = [*range(n), *range(n_layers - n_last, n_layers)]
+
+    def used(self) -> list[Tensor]:
+        """Parameters of the layers in use, in the order of `parameters`."""
         side = [] if self.side is None else [self.side]
-        return [*self.encoder, *side, self.decoder]
+        encoder = [self.encoder[i] for i in self.layers]
+        biases = [self.encoder_biases[i] for i in self.layers]
+        return [self.decoder, self.decoder_bias, *side, *encoder, *biases]
+
+    def penalized(self) -> list[Tensor]:
+        """Parameters of the layers in use except the biases."""
+        side = [] if self.side is None else [self.side]
+        return [*(self.encoder[i] for i in self.layers), *side, self.decoder]
 
     def weights(self) -> AutoencoderWeights:
         """Copy of the current weights."""
@@ -253,10 +271,10 @@ class Autoencoder(torch.nn.Module):
 
     def _last_layer(self, sums: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
         """Units of the last hidden layer, before their dropout."""
-        bias, *biases = self.encoder_biases
-        code = self.activation(sums + bias)
-        for weight, bias in zip(self.encoder[1:], biases, strict=True):
-            code = self.activation(torch.addmm(bias, drop(code), weight))
+        code = self.activation(sums + self.encoder_biases[0])
+        for i in self.layers[1:]:
+            sums = torch.addmm(self.encoder_biases[i], drop(code), self.encoder[i])
+            code = self.activation(sums)
         return code
 
     def decode(self, pattern: Pattern, codes: Tensor) -> Tensor:
@@ -315,7 +333,7 @@ class Autoencoder(torch.nn.Module):
         others = pattern.crow.diff() - 1
         scales = transform.scale(others, ratings.dtype)
         if penalty is not None:
-            means = damped_means(pattern, ratings, penalty)
+            means = damped_means_without(pattern, ratings, penalty)  # (4)
             ones = spmm(pattern, torch.ones_like(ratings), V)
         left_out = torch.empty_like(ratings)
         for part in row_chunks(pattern.nnz, max(V.shape[1], W.shape[1])):
@@ -324,8 +342,7 @@ class Autoencoder(torch.nn.Module):
             without = sums[row] - inputs[part].unsqueeze(1) * V[col]
             mean = torch.zeros_like(ratings[part])
             if penalty is not None:
-                n = others[row].to(ratings.dtype) + penalty
-                mean = (means[row] * (n + 1) - ratings[part]) / n  # (4)
+                mean = means[part]
                 without -= (mean / transform.unit).unsqueeze(1) * (ones[row] - V[col])
             codes = self.finish(without * scales[row].unsqueeze(1))
             logits = (codes * W[col]).sum(1) + self.decoder_bias[col]

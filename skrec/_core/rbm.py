@@ -10,7 +10,8 @@ biases b and the hidden biases c, the model and its gradient are
     (3)  d(-log p(v)) / dW = <v h'> in the model - <v h'> in the data
 
 where i runs over the rated units of the row. Contrastive divergence replaces the model
-in (3) by some steps of a Gibbs chain.
+in (3) by some steps of a Gibbs chain. A centered machine has h - center instead of h in
+(2) and (3): with center 1/2, a row without ratings leaves the visible biases alone.
 """
 
 from __future__ import annotations
@@ -88,16 +89,32 @@ class Machine(torch.nn.Module):
 
     hidden_bias : Tensor of shape (n_hidden,)
         Biases c of the hidden units.
+
+    center : float, default=0.0
+        Value that is subtracted from the hidden units where they act on visible units.
     """
 
-    def __init__(self, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor):
+    def __init__(
+        self,
+        weights: Tensor,
+        visible_bias: Tensor,
+        hidden_bias: Tensor,
+        center: float = 0.0,
+    ):
         super().__init__()
+        self.center = center
         self.weights = torch.nn.Parameter(weights)
         self.visible_bias = torch.nn.Parameter(visible_bias)
         self.hidden_bias = torch.nn.Parameter(hidden_bias)
 
     @classmethod
-    def draw(cls, log_rates: Tensor, n_hidden: int, generator: torch.Generator):
+    def draw(
+        cls,
+        log_rates: Tensor,
+        n_hidden: int,
+        generator: torch.Generator,
+        center: float = 0.0,
+    ):
         """Draw a machine with small weights that predicts about the given rates.
 
         Parameters
@@ -110,10 +127,13 @@ class Machine(torch.nn.Module):
 
         generator : torch.Generator
             Generator of the weights, on the CPU.
+
+        center : float, default=0.0
+            Center of the hidden units.
         """
         weights = log_rates.new_empty(log_rates.numel(), n_hidden)
         weights.normal_(0, _INITIAL_STD, generator=generator)
-        return cls(weights, log_rates.clone(), log_rates.new_zeros(n_hidden))
+        return cls(weights, log_rates.clone(), log_rates.new_zeros(n_hidden), center)
 
     def hidden(self, pattern: Pattern, levels: Tensor) -> Tensor:
         """Probabilities (1) of shape (n_rows, n_hidden), given each rating's level."""
@@ -128,7 +148,7 @@ class Machine(torch.nn.Module):
         """Log of (2) at the ratings of `every`, of shape (n_ratings, n_levels)."""
         n_levels = self.visible_bias.shape[1]
         unit = every.col[::n_levels] // n_levels
-        sums = sddmm(every, h, self.weights).view(-1, n_levels)
+        sums = sddmm(every, h - self.center, self.weights).view(-1, n_levels)
         return torch.log_softmax(sums + self.visible_bias[unit], 1)
 
     def leave_one_out(
@@ -154,7 +174,8 @@ class Machine(torch.nn.Module):
             row, unit = pattern.row[part], pattern.col[part]
             # (1) without the rating itself, then the logits of (2) at its unit
             h = torch.sigmoid(sums[row] - self.weights[seen.col[part]])
-            return torch.einsum("nf,nlf->nl", h, W[unit]) + self.visible_bias[unit]
+            sums_at_unit = torch.einsum("nf,nlf->nl", h - self.center, W[unit])
+            return sums_at_unit + self.visible_bias[unit]
 
         return left_out
 
@@ -205,8 +226,8 @@ class Machine(torch.nn.Module):
             cases.chain = h
         # (3) for W, then the same differences for b and c
         weighted = p * cases.weights.unsqueeze(1)
-        self.weights.grad = _statistics(every, weighted.flatten(), last)
-        self.weights.grad -= _statistics(seen, cases.weights, first)
+        self.weights.grad = _statistics(every, weighted.flatten(), last - self.center)
+        self.weights.grad -= _statistics(seen, cases.weights, first - self.center)
         grad = torch.zeros_like(self.visible_bias).view(-1)
         grad.index_add_(0, every.col, weighted.flatten())
         grad.index_add_(0, seen.col, cases.weights, alpha=-1)

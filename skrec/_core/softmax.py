@@ -1,13 +1,13 @@
 """Penalized softmax regressions of many rows on shared features.
 
 Row i has ratings, each at one of L levels, of some items, whose features are the rows
-z_j of Z. With the columns W_f of W, the row solves
+z_j of Z. With the columns W_f of W and a given intercept, the row solves
 
-    (1)  min_W  sum_j -log softmax(W z_j)[level_j]
+    (1)  min_W  sum_j -log softmax(W z_j + intercept)[level_j]
                 + 1/2 sum_f penalty_f ||W_f - prior_f||^2
 
 Features divided by sqrt(penalty_f), and D_f = sqrt(penalty_f) (W_f - prior_f), turn
-this into a problem with penalty 1, and offset_j = prior z_j:
+this into a problem with penalty 1, and offset_j = prior z_j + intercept:
 
     (2)  min_D  sum_j -log softmax(D z_j + offset_j)[level_j] + 1/2 ||D||^2
 
@@ -58,6 +58,7 @@ def solve_softmax_rows(
     penalty: Tensor,
     prior: Tensor,
     *,
+    intercept: Tensor | None = None,
     leave_one_out: bool = False,
 ) -> SoftmaxSolutions:
     """Solve the softmax regression (1) of every row by Newton's method.
@@ -78,6 +79,9 @@ def solve_softmax_rows(
 
     prior : Tensor of shape (n_levels, k)
         Prior mean, which W is shrunk toward.
+
+    intercept : Tensor of shape (n_levels,) or None
+        Given intercept of the logits. None means 0.
 
     leave_one_out : bool, default=False
         Whether to predict each rating from the other ratings of its row. The prediction
@@ -103,6 +107,8 @@ def solve_softmax_rows(
         Z = features[indices[entries]] * mask.unsqueeze(-1)
         target = eye[levels[entries]] * mask.unsqueeze(-1)
         offset = Z @ base.T
+        if intercept is not None:
+            offset = offset + intercept
         basis = None
         if Z.shape[1] < k:
             # The solution lies in the span of the features of the row's items.

@@ -107,21 +107,20 @@ class BayesianMFRegressor(FeatureMixin, ProbabilisticRecommender):
         Covariances of these priors, of shape (n_factors + 1, n_factors + 1).
 
     item_encoder_, user_encoder_ : transformer or None
-        Fitted encoders; None without features.
-
-    item_feature_names_, user_feature_names_ : ndarray of shape (n_columns,) or None
-        Names of the encoded columns.
-
-    item_feature_blocks_, user_feature_blocks_ : dict of str to slice, or None
-        Encoded columns of each block, by its name.
-
-    item_feature_center_, user_feature_center_ : ndarray of shape (n_columns,) or None
-        Means of the encoded columns.
+        Fitted encoders of the features; None without features.
 
     item_feature_weights_, user_feature_weights_ : ndarray or None
-        Weights of the encoded columns, of shape (n_columns, n_factors + 1): a prior
-        mean is that for average features plus the product of the centered columns and
-        the weights.
+        Linear maps from the encoded features to prior means of the vectors, of shape
+        (n_columns, n_factors + 1).
+
+    item_feature_names_, user_feature_names_ : ndarray of shape (n_columns,) or None
+        Names of the columns of the encoded features.
+
+    item_feature_blocks_, user_feature_blocks_ : dict of str to slice or None
+        Columns of each block: those that encode a column of the table.
+
+    item_feature_center_, user_feature_center_ : ndarray of shape (n_columns,) or None
+        Means of the encoded features, which are subtracted from them.
 
     user_links_ : ndarray of shape (n_samples, n_items, n_factors + 1) or None
         Contribution of each rated item to the prior mean; None without `implicit`.

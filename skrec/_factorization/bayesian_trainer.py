@@ -8,10 +8,10 @@ import numpy as np
 
 from .._core.device import to_array
 from .._core.gibbs import GibbsSampler, Side
-from .._core.prior_means import NormalPrior
 from .._core.training import Stopping, run_sweeps
 from .._fitting import Fit, Trainer
-from .knowledge import Knowledge, average_predictions
+from .described import described_mean_ratings
+from .knowledge import Knowledge
 from .variational_trainer import start_factorization
 
 # Stopping criterion of the variational fit. The decrease of the loss may pause before a
@@ -94,10 +94,7 @@ class GibbsTrainer(Trainer):
         _replace_draws_of_unrated(items, item_side)
         user_prior, item_prior = user_side.prior, item_side.prior
         user_biases, item_biases = users[:, :, -1].T, items[:, :, -1].T
-        known = self.known
-        is_new_user = known._is_described_user & _is_unrated(user_side)
-        is_new_item = known._is_described & _is_unrated(item_side)
-        return {
+        attributes = {
             "intercept_": 0.0,
             # Dividing makes the product of all samples the mean of their products.
             "user_factors_": _side_by_side(users) / len(samples),
@@ -111,21 +108,10 @@ class GibbsTrainer(Trainer):
             "item_prior_mean_": to_array(item_prior.center),
             "item_prior_covariance_": to_array(item_prior.covariance),
             **self.knowledge.attributes(user_prior, item_prior),
-            # Means of ratings, except where there are only features
-            "user_means_": np.where(
-                is_new_user, self._predictions(user_side, item_prior), known.user_means_
-            ),
-            "item_means_": np.where(
-                is_new_item, self._predictions(item_side, user_prior), known.item_means_
-            ),
             "user_links_": links if links.size else None,
             "noise_variance_": self.sampler.noise_variance,
         }
-
-    def _predictions(self, side: Side, other: NormalPrior) -> np.ndarray:
-        """Predictions of the prior means for an average row of the other side."""
-        vectors, center = to_array(side.prior_means()), to_array(other.center)
-        return average_predictions(self.known._scale, vectors, center)
+        return attributes | described_mean_ratings(vars(self.known) | attributes)
 
 
 def _replace_draws_of_unrated(vectors: np.ndarray, side: Side) -> None:
@@ -135,12 +121,8 @@ def _replace_draws_of_unrated(vectors: np.ndarray, side: Side) -> None:
     of everything else. Their means have no sampling error; `BayesianModel` adds their
     variance.
     """
-    is_unrated = _is_unrated(side)
+    is_unrated = to_array(side.pattern.crow.diff() == 0)
     vectors[:, is_unrated] = to_array(side.prior_means())[is_unrated]
-
-
-def _is_unrated(side: Side) -> np.ndarray:
-    return to_array(side.pattern.crow.diff() == 0)
 
 
 def _side_by_side(vectors: np.ndarray) -> np.ndarray:

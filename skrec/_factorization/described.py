@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,61 @@ class DescribedModel(FactorModel):
             return state
         biases = self.distances.biases(rows, state.factors.cpu().numpy())
         return state._replace(cold_biases=self.tensor(biases).to(state.biases))
+
+
+def described_mean_ratings(attributes: dict[str, Any]) -> dict[str, np.ndarray]:
+    """`user_means_` and `item_means_`, completed for users and items without ratings.
+
+    Those that are described get predictions from their descriptions; the others keep
+    their means.
+    """
+    fitted, found = SimpleNamespace(**attributes), {}
+    cold = ~(np.diff(fitted._seen.indptr) > 0) & fitted._is_described_user
+    if cold.any():
+        vectors = np.column_stack([fitted.user_factors_, fitted.user_biases_])
+        found["user_means_"] = fitted.user_means_.copy()
+        found["user_means_"][cold] = mean_ratings(fitted, "user", vectors[cold])
+    cold = ~fitted._is_rated & fitted._is_described
+    if cold.any():
+        vectors = np.column_stack([fitted.item_factors_, fitted.item_biases_])
+        found["item_means_"] = fitted.item_means_.copy()
+        found["item_means_"][cold] = mean_ratings(fitted, "item", vectors[cold])
+    return found
+
+
+def mean_ratings(fitted: Any, side: str, vectors: np.ndarray) -> np.ndarray:
+    """Predict the mean ratings of users or items that have none.
+
+    Parameters
+    ----------
+    fitted : object
+        Estimator, or an object with its attributes.
+
+    side : {"user", "item"}
+        Side of the vectors.
+
+    vectors : ndarray of shape (n, n_factors + 1)
+        Factors and biases that the descriptions predict.
+
+    Returns
+    -------
+    means : ndarray of shape (n,)
+        Mean over the other side, where everyone counts once for each rating.
+    """
+    if side == "user":
+        others = np.column_stack([fitted.item_factors_, fitted.item_biases_])
+        counts = np.bincount(fitted._seen.indices, minlength=len(others))
+    else:
+        others = np.column_stack([fitted.user_factors_, fitted.user_biases_])
+        counts = np.diff(fitted._seen.indptr)
+        per_item = np.bincount(
+            fitted._seen.indices, minlength=len(fitted.item_factors_)
+        )
+        distances = Distances(fitted, fitted._item_described_means)
+        vectors = vectors + distances.means(sp.csr_array(per_item[np.newaxis]))
+    partner = counts @ others / counts.sum()
+    sums = vectors[:, :-1] @ partner[:-1] + vectors[:, -1] + partner[-1]
+    return fitted._scale.restore(sums)
 
 
 def probability_of_new(counts: np.ndarray, n_cold: int) -> float:

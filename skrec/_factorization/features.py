@@ -16,7 +16,8 @@ from .._data.joins import look_up
 from .._data.side_information import check_encoded
 from .._fitting import Fit
 from .._sklearn_compat import HasMethods
-from .knowledge import average_predictions, feature_means
+from .described import mean_ratings
+from .knowledge import feature_means
 
 FEATURE_CONSTRAINTS: dict[str, list[Any]] = {
     "item_encoder": [HasMethods(["fit_transform", "transform"]), None],
@@ -106,14 +107,11 @@ class FeatureMixin:
         self, what: str, vectors: NDArray[Any], merge: Callable[..., NDArray[Any]]
     ) -> dict[str, Any]:
         """Attributes of all users or items, given the vectors of new ones."""
-        fitted: Any = self
-        other = fitted.user_prior_mean_ if what == "item" else fitted.item_prior_mean_
-        added = {
-            f"{what}_means_": average_predictions(fitted._scale, vectors, other),
-            f"_{what}_described_means": vectors,
-            **self._new_rows(what, vectors),
-        }
-        return {name: merge(getattr(fitted, name), new) for name, new in added.items()}
+        rows = self._new_rows(what, vectors)
+        joined = np.column_stack([rows[f"{what}_factors_"], rows[f"{what}_biases_"]])
+        rows[f"{what}_means_"] = mean_ratings(self, what, joined)
+        rows[f"_{what}_described_means"] = vectors
+        return {name: merge(getattr(self, name), new) for name, new in rows.items()}
 
     def _new_rows(self, what: str, vectors: NDArray[Any]) -> dict[str, Any]:
         """Rows of fitted attributes for new users or items, given their vectors."""

@@ -11,7 +11,6 @@ from .._core.device import as_tensor, to_array
 from .._core.prior_means import Features, NormalPrior
 from .._core.sparse import Pattern
 from .._core.variational import Factorization
-from .._data.ratings import Scale
 from .._data.side_information import (
     EncodedFeatures,
     encode_features,
@@ -176,11 +175,3 @@ class Knowledge(NamedTuple):
 def feature_means(values: Any, center: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Parts of the prior means that come from features, of shape (n, k)."""
     return values @ weights - center @ weights
-
-
-def average_predictions(
-    scale: Scale, vectors: np.ndarray, center: np.ndarray
-) -> np.ndarray:
-    """Predictions of vectors, of shape (n, k), for the mean of the other side."""
-    sums = vectors[:, :-1] @ center[:-1] + vectors[:, -1] + center[-1]
-    return scale.restore(sums)

@@ -369,6 +369,23 @@ class BiasedMFRegressor(FeatureMixin, ProbabilisticRecommender):
         Prior covariances of the vectors, of shape (n_kept + 1, n_kept + 1); only with
         estimated penalties.
 
+    item_encoder_, user_encoder_ : transformer or None
+        Fitted encoders of the features; only with estimated penalties, as the following
+        attributes. They are None without features.
+
+    item_feature_weights_, user_feature_weights_ : ndarray or None
+        Linear maps from the encoded features to prior means of the vectors, of shape
+        (n_columns, n_kept + 1).
+
+    item_feature_names_, user_feature_names_ : ndarray of shape (n_columns,) or None
+        Names of the columns of the encoded features.
+
+    item_feature_blocks_, user_feature_blocks_ : dict of str to slice or None
+        Columns of each block: those that encode a column of the table.
+
+    item_feature_center_, user_feature_center_ : ndarray of shape (n_columns,) or None
+        Means of the encoded features, which are subtracted from them.
+
     loss_curve_ : list of float
         Objective after each iteration.
 
@@ -401,8 +418,7 @@ class BiasedMFRegressor(FeatureMixin, ProbabilisticRecommender):
     item. The prior means, the prior covariances and the noise variance tau maximize the
     evidence bound; there is no penalty to choose. The objective is the negative
     evidence bound, which never rises. The expected vectors are `user_factors_`,
-    `user_biases_`, `item_factors_` and `item_biases_`. `user_means_` and `item_means_`
-    are predictions for the prior mean of the other side. An iteration takes time
+    `user_biases_`, `item_factors_` and `item_biases_`. An iteration takes time
     proportional to the number of ratings times the square of the number of factors,
     plus the number of users and items times its cube.
 
@@ -426,6 +442,16 @@ class BiasedMFRegressor(FeatureMixin, ProbabilisticRecommender):
 
     Either way, vectors are shrunk toward the mean vector of a side, so that an item
     with few ratings is treated like an average item.
+
+    The prior mean of a user or an item with features x is moved by ``W' (x - center)``,
+    where W is `user_feature_weights_` or `item_feature_weights_`. W is solved for with
+    the vectors integrated out. The entries of W have normal priors whose variances are
+    estimated, one for each block of columns and each factor: features that say nothing
+    get weights near 0. Items without ratings are predicted from their features, plus
+    the mean difference of the user's rated items from their features' predictions:
+    users choose what they rate. This correction is multiplied by the probability that
+    an item without ratings is new, not one that nobody chooses, which is estimated from
+    the numbers of items with one and with two ratings.
 
     In `predict`, each row of a matrix is a new user described by that row alone, whose
     vector is the expected one, given the distributions of the items (a ridge regression

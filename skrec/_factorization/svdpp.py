@@ -165,6 +165,23 @@ class SVDppRegressor(FeatureMixin, ProbabilisticRecommender):
     intercept_ : float
         Global mean; 0 with `normalize_y` or without `fit_intercept`.
 
+    item_encoder_, user_encoder_ : transformer or None
+        Fitted encoders of the features; only with estimated penalties, as the following
+        attributes. They are None without features.
+
+    item_feature_weights_, user_feature_weights_ : ndarray or None
+        Linear maps from the encoded features to prior means of the vectors, of shape
+        (n_columns, n_kept + 1).
+
+    item_feature_names_, user_feature_names_ : ndarray of shape (n_columns,) or None
+        Names of the columns of the encoded features.
+
+    item_feature_blocks_, user_feature_blocks_ : dict of str to slice or None
+        Columns of each block: those that encode a column of the table.
+
+    item_feature_center_, user_feature_center_ : ndarray of shape (n_columns,) or None
+        Means of the encoded features, which are subtracted from them.
+
     loss_curve_ : list of float
         Objective after each iteration.
 
@@ -224,6 +241,16 @@ class SVDppRegressor(FeatureMixin, ProbabilisticRecommender):
     ridge regression that is shrunk toward the sum of these contributions. Items are
     solved for as in `BiasedMFRegressor`. The links z and y are a ridge regression of
     the users on the pattern of ratings, solved by conjugate gradients.
+
+    The prior mean of a user or an item with features x is moved by ``W' (x - center)``,
+    where W is `user_feature_weights_` or `item_feature_weights_`. W is solved for with
+    the vectors integrated out. The entries of W have normal priors whose variances are
+    estimated, one for each block of columns and each factor: features that say nothing
+    get weights near 0. Items without ratings are predicted from their features, plus
+    the mean difference of the user's rated items from their features' predictions:
+    users choose what they rate. This correction is multiplied by the probability that
+    an item without ratings is new, not one that nobody chooses, which is estimated from
+    the numbers of items with one and with two ratings.
 
     In `predict`, each row of a matrix is a new user described by that row alone.
     `score` of a matrix without y predicts each rating from the other ratings in its

@@ -16,7 +16,8 @@ from .._core.variational import Factorization, Vectors
 from .._data.ids import positions_of
 from .._data.ratings import Ratings
 from .._fitting import Fit, Trainer, r_squared
-from .knowledge import Knowledge, average_predictions
+from .described import described_mean_ratings
+from .knowledge import Knowledge
 
 # A factor is dropped if the mean square of its part of a rating, relative to the noise
 # variance, is below this.
@@ -94,17 +95,15 @@ class VariationalTrainer(Trainer):
         ]
 
     def attributes(self) -> dict[str, Any]:
-        users, items = self.model.users, self.model.items
         ((U, _), user_prior), ((V, covariances), item_prior) = self.canonical()
-        is_described = torch.tensor(self.known._is_described_user)
-        user_means = self._means(U, item_prior, users.is_rated.cpu() | is_described)
-        is_described = torch.tensor(self.known._is_described)
-        item_means = self._means(V, user_prior, items.is_rated.cpu() | is_described)
         # An item's contribution to its raters, and a user's to the rated items
         links = {"item_links_": user_prior.links, "user_links_": item_prior.links}
         if not any(map(len, links.values())):
             links = {}
-        return {
+        features = {}
+        if hasattr(self.params, "item_encoder"):
+            features = self.knowledge.attributes(user_prior, item_prior)
+        attributes = {
             "user_factors_": to_array(U[:, :-1]),
             "item_factors_": to_array(V[:, :-1]),
             "user_biases_": to_array(U[:, -1]),
@@ -116,25 +115,18 @@ class VariationalTrainer(Trainer):
             "item_prior_mean_": to_array(item_prior.center),
             "item_prior_covariance_": to_array(item_prior.covariance),
             **{name: to_array(y) if len(y) else None for name, y in links.items()},
-            **self.knowledge.attributes(user_prior, item_prior),
-            "user_means_": user_means,
-            "item_means_": item_means,
+            **features,
             "_item_covariances": to_array(covariances),
             "_rating_weights": self.rating_weights,
             "_n_factors": self.params.n_factors,
             "_lambda_u": None,
         }
+        attributes |= self.describe(attributes)
+        return attributes | described_mean_ratings(vars(self.known) | attributes)
 
-    def _means(
-        self, vectors: Tensor, other: NormalPrior, is_modeled: Tensor
-    ) -> np.ndarray:
-        """Predictions for an average row of the other side.
-
-        Without ratings and features they are the global mean.
-        """
-        scale, center = self.known._scale, to_array(other.center)
-        means = average_predictions(scale, to_array(vectors), center)
-        return np.where(to_array(is_modeled), means, self.known.global_mean_)
+    def describe(self, attributes: dict[str, Any]) -> dict[str, Any]:
+        """Further attributes, given those of the vectors and the features."""
+        return {}
 
 
 def start_factorization(

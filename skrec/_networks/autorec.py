@@ -40,6 +40,12 @@ class AutoRecRegressor(BaseRecommender):
         Number of hidden units in each hidden layer. The last one is the number of
         latent factors.
 
+    pretraining : bool, default=False
+        Whether to train the layers of a deep network one after another, from the
+        outside in, before all layers are trained together. Requires
+        `hidden_layer_sizes` that read the same backward, such as (500, 250, 500). No
+        effect with one hidden layer, or if a warm start continues a fit.
+
     activation : str, default="sigmoid"
         Activation function g of the hidden layers: "identity", "sigmoid", "tanh",
         "relu", "elu" or "selu".
@@ -193,21 +199,20 @@ class AutoRecRegressor(BaseRecommender):
         Weights of the text components in the first hidden layer.
 
     item_encoder_, user_encoder_ : transformer or None
-        Fitted encoders; None without features.
-
-    item_feature_names_, user_feature_names_ : ndarray of shape (n_columns,) or None
-        Names of the encoded columns.
-
-    item_feature_blocks_, user_feature_blocks_ : dict of str to slice, or None
-        Encoded columns of each block, by its name.
-
-    item_feature_center_, user_feature_center_ : ndarray of shape (n_columns,) or None
-        Means of the encoded columns.
+        Fitted encoders of the features; None without features.
 
     item_feature_weights_, user_feature_weights_ : ndarray or None
-        Weights of the encoded columns in the first hidden layer, of shape (n_columns,
-        k_1): the products with the centered columns are added to the inputs of its
-        units.
+        Weights of the encoded features in the first hidden layer, of shape (n_columns,
+        k_1).
+
+    item_feature_names_, user_feature_names_ : ndarray of shape (n_columns,) or None
+        Names of the columns of the encoded features.
+
+    item_feature_blocks_, user_feature_blocks_ : dict of str to slice or None
+        Columns of each block: those that encode a column of the table.
+
+    item_feature_center_, user_feature_center_ : ndarray of shape (n_columns,) or None
+        Means of the encoded features, which are subtracted from them.
 
     loss_curve_ : list of float
         Objective in each epoch, evaluated before each step.
@@ -259,6 +264,15 @@ class AutoRecRegressor(BaseRecommender):
     For ``kind="user"``, users and items change places. Without `baseline`, no code is
     subtracted, and the biases of the rows that are encoded are 0. `user_means_` and
     `item_means_` are the global mean plus the effect, as in `BaselineRegressor`.
+
+    With `pretraining`, a deep network is trained greedily, as in [1]_, whose authors do
+    not describe the stages. Here, stage n has the first n hidden layers and the last
+    n - 1, which mirror them, such as (500,), then (500, 250, 500). It starts from the
+    weights of the stage before and trains all of its layers for up to `max_iter`
+    epochs, with the same penalty, schedule and stopping criterion as the last stage,
+    which has all layers. Only the epochs of the last stage are counted and reported.
+    The other stages are a part of its first epoch, in which an interrupt leaves the
+    estimator unchanged.
 
     With item texts, h has additional inputs, as in [2]_: the tf-idf of the text,
     reduced to `text_components` components by a singular value decomposition. Features
@@ -325,6 +339,7 @@ class AutoRecRegressor(BaseRecommender):
             "array-like",
             Interval(Integral, 1, None, closed="left"),
         ],
+        "pretraining": ["boolean"],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "out_activation": [StrOptions(set(ACTIVATIONS))],
         "baseline": ["boolean"],
@@ -354,6 +369,7 @@ class AutoRecRegressor(BaseRecommender):
         *,
         kind: Literal["item", "user"] = "item",
         hidden_layer_sizes: int | Sequence[int] = (500,),
+        pretraining: bool = False,
         activation: str = "sigmoid",
         out_activation: str = "identity",
         baseline: bool = True,
@@ -385,6 +401,7 @@ class AutoRecRegressor(BaseRecommender):
     ) -> None:
         self.kind = kind
         self.hidden_layer_sizes = hidden_layer_sizes
+        self.pretraining = pretraining
         self.activation = activation
         self.out_activation = out_activation
         self.baseline = baseline
@@ -490,6 +507,12 @@ default=None
             raise ValueError(
                 "hidden_layer_sizes must be a positive integer or a sequence of them, "
                 f"got {self.hidden_layer_sizes!r}."
+            )
+        if self.pretraining and sizes != sizes[::-1]:
+            raise ValueError(
+                "pretraining=True needs hidden_layer_sizes that read the same "
+                f"backward, such as (500, 250, 500), got {self.hidden_layer_sizes!r}: "
+                "change them, or use pretraining=False."
             )
         if self.baseline and self.out_activation != "identity":
             raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +13,11 @@ from torch import Tensor
 from .._core.batches import InputTransform, Rows, drop
 from .._core.device import as_tensor, make_generator
 from .._core.networks import Autoencoder, AutoencoderWeights, OutputActivation
-from .._core.training import Descent, PenalizedLoss
+from .._core.training import Descent, PenalizedLoss, Stopping, iterate
 from .._data.ids import positions_of
 from .._data.ratings import Ratings
-from .._factorization.baseline import estimate_penalties, solve_effects
 from .._fitting import Fit, Trainer, r_squared
+from .effects import Effects
 from .side_input import SideInput
 
 # Fraction of the rows whose ratings are dropped, leaving what is known of them; drawn
@@ -31,34 +31,6 @@ _LEVEL, _SPREAD = 3.5, 0.9
 # The penalty "auto" relative to the root of the mean number of ratings in a row. It was
 # chosen on validation ratings of seven data sets with 8,000 to 800,000 ratings.
 _PENALTY_PER_ROOT = 20.0
-
-
-class Effects(NamedTuple):
-    """Damped effects that the network adds to.
-
-    Attributes
-    ----------
-    users, items : ndarray of shape (n_users,) and (n_items,)
-        Effects of users and of items.
-
-    lambda_u, lambda_v : float
-        Penalties on the effects of users and of items.
-    """
-
-    users: np.ndarray
-    items: np.ndarray
-    lambda_u: float
-    lambda_v: float
-
-    @classmethod
-    def of(cls, ratings: Ratings, mean: float) -> Effects:
-        """Estimate the effects in ratings with a known mean."""
-        penalties = estimate_penalties(ratings, mean)
-        return cls(*solve_effects(ratings, mean, *penalties), *penalties)
-
-    def at(self, ratings: Ratings) -> np.ndarray:
-        """Sum of both effects for each rating."""
-        return self.users[ratings.rows] + self.items[ratings.indices]
 
 
 class AutoRecTrainer(Trainer):
@@ -96,24 +68,13 @@ class AutoRecTrainer(Trainer):
         self.network = self._make_network(fit, sizes)
         order = make_generator(fit.draw_seed())
         self.dropout_generator = make_generator(fit.draw_seed(), fit.device)
-        batches = self.rows.cut(params.batch_size, order)
-        self.descent = Descent(
-            PenalizedLoss(
-                self._loss,
-                self.network.parameters(),
-                self.network.penalized(),
-                self.alpha,
-                self._penalized_biases(),
-            ),
-            batches,
-            [batch.pattern.nnz / self.rows.pattern.nnz for batch in batches],
-            solver=params.solver,
-            learning_rate=params.learning_rate_init,
-            schedule=params.learning_rate,
-            n_epochs=params.max_iter,
-            generator=order,
-        )
+        self.batches = self.rows.cut(params.batch_size, order)
+        self.descent = self._make_descent(order)
         self.may_settle = self.must_settle = self.descent.settles
+        # The weights of a previous fit need no pre-training.
+        pretrains = params.pretraining and fit.previous is None
+        self.n_stages = len(sizes) // 2 if pretrains else 0
+        self.stops_early = fit.held_out is not None
         if fit.held_out is not None:
             offsets = (self._offsets(fit.held_out) - self.shift) / self.unit
             self.held_out = self._orient(fit, fit.held_out, offsets)
@@ -128,6 +89,8 @@ class AutoRecTrainer(Trainer):
         return [self.descent.generator, self.dropout_generator]
 
     def step(self, epoch, keep):
+        if epoch == 0 and self.n_stages:
+            self._pretrain()
         return self.descent.step(epoch, keep)
 
     @torch.no_grad()
@@ -176,6 +139,47 @@ class AutoRecTrainer(Trainer):
                 "item_means_": self.scale.restore(self.mean + effects.items),
             }
         return found
+
+    def _pretrain(self) -> None:
+        """Train the outer layers, in stages with more and more of the layers within.
+
+        All layers are in use afterwards.
+        """
+        params = self.params
+        stopping = Stopping(params.max_iter, params.tol, params.n_iter_no_change)
+        for stage in range(self.n_stages):
+            self.network.use_outer(stage + 1)
+            descent = self._make_descent(self.descent.generator)
+            history = iterate(
+                descent.step,
+                self.network.used(),
+                stopping,
+                validate=self.validate if self.stops_early else None,
+                may_settle=descent.settles,
+            )
+            if history.interrupt is not None:
+                raise history.interrupt
+        self.network.use_outer(len(self.network.encoder))
+
+    def _make_descent(self, generator: torch.Generator | None) -> Descent:
+        """Descent of the layers in use."""
+        params, n_ratings = self.params, self.rows.pattern.nnz
+        return Descent(
+            PenalizedLoss(
+                self._loss,
+                self.network.used(),
+                self.network.penalized(),
+                self.alpha,
+                self._penalized_biases(),
+            ),
+            self.batches,
+            [batch.pattern.nnz / n_ratings for batch in self.batches],
+            solver=params.solver,
+            learning_rate=params.learning_rate_init,
+            schedule=params.learning_rate,
+            n_epochs=params.max_iter,
+            generator=generator,
+        )
 
     def _output_scale(self, ratings: Ratings) -> tuple[float, float]:
         """Value that is 0 and unit of the network's ratings, in those of the model."""

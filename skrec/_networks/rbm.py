@@ -19,9 +19,13 @@ from .rbm_trainer import RBMTrainer
 class RBMRegressor(BaseRecommender):
     r"""Restricted Boltzmann machine that predicts ratings (RBM).
 
-    Each user (or item) is a case [1]_. Its ratings are softmax visible units over the
-    rating levels; its other visible units are missing. Binary hidden units model the
-    ratings. The prediction is the expected rating given the hidden units.
+    Each user (or item) is a case [1]_. Its ratings are softmax visible units over a few
+    levels; its other visible units are missing. Binary hidden units model the ratings.
+    The prediction is the expected rating given the hidden units.
+
+    By default, the levels are classes of what damped effects of users and items leave
+    of the ratings. With ``baseline=False``, the levels are the rating values, as in
+    [1]_. See the Notes for details.
 
     Parameters
     ----------
@@ -29,12 +33,24 @@ class RBMRegressor(BaseRecommender):
         Cases of the machine: items (I-RBM) or users (U-RBM, as in the paper). "item" is
         usually more accurate. "user" predicts new rows at lower cost.
 
-    n_hidden : int, default=500
+    n_hidden : int, default=200
         Number F of hidden units.
 
-    alpha : float, default=16.0
+    baseline : bool, default=True
+        Whether to subtract damped user and item effects from the ratings, those of
+        `BaselineRegressor`, and to add them to the predictions. False leaves the levels
+        of users and items to the machine, which is less accurate for those with few
+        ratings. With a million ratings, as in MovieLens 1M, ``baseline=False,
+        n_hidden=500, alpha=16, batch_size=500`` is more accurate.
+
+    n_levels : int, default=3
+        Number of levels with `baseline`: more levels are slower and overfit sooner.
+        Ignored without `baseline`.
+
+    alpha : float, default=24.0
         Penalty on the squared weights W (weight decay), on the scale of the
-        log-likelihood summed over all ratings. Biases are not penalized.
+        log-likelihood summed over all ratings. Biases are not penalized. Larger values
+        help where ratings say little more than the effects.
 
     n_gibbs : int, default=1
         Number T of Gibbs sampling steps before the negative part of the gradient is
@@ -44,9 +60,9 @@ class RBMRegressor(BaseRecommender):
         Whether each case's chain continues from its state in the last epoch (persistent
         contrastive divergence [2]_) instead of restarting from the ratings.
 
-    batch_size : int or None, default=500
-        Number of cases in each step. None means all cases. Smaller values, such as 100,
-        are slower but more accurate with about a thousand cases, as in MovieLens 100K.
+    batch_size : int or None, default=100
+        Number of cases in each step. None means all cases. Larger values, such as 500,
+        are faster, but make too few steps with about a thousand cases.
 
     learning_rate : {"constant", "linear", "cosine"}, default="linear"
         Schedule of the step size of Adam: constant, or decreasing to 0 over `max_iter`
@@ -78,8 +94,7 @@ class RBMRegressor(BaseRecommender):
         units are matched by id.
 
     clip : bool, default=True
-        Whether to keep predictions inside the range of the training ratings. It has no
-        effect here: expected ratings are always inside this range.
+        Whether to keep predictions inside the range of the training ratings.
 
     device : str or torch.device, default="auto"
         Device to compute on: "cpu", "cuda", "cuda:0", ...; "auto" uses a GPU if
@@ -100,7 +115,13 @@ class RBMRegressor(BaseRecommender):
     Attributes
     ----------
     levels_ : ndarray of shape (n_levels,)
-        Distinct rating values in ascending order.
+        Levels in ascending order: the mean residual of each class, in units of
+        `rating_std_`, or the distinct rating values without `baseline`. There are fewer
+        than the parameter `n_levels` if fewer residuals are distinct.
+
+    user_effects_, item_effects_ : ndarray of shape (n_users,), (n_items,) or None
+        Effects that are subtracted from the ratings, in units of `rating_std_`; None
+        without `baseline`.
 
     hidden_probabilities_ : ndarray of shape (n_items or n_users, n_hidden)
         Probabilities p(h = 1 | v) for the side named by `kind`.
@@ -109,10 +130,11 @@ class RBMRegressor(BaseRecommender):
         Weights W of the other side, whose ratings are the visible units.
 
     visible_biases_ : ndarray of shape (n_users or n_items, n_levels)
-        Biases b of the visible units.
+        Biases b of the visible units. With `baseline`, those of all units are the
+        logarithms of the relative frequencies of the levels.
 
     hidden_biases_ : ndarray of shape (n_hidden,)
-        Biases c of the hidden units.
+        Biases c of the hidden units; 0 with `baseline`.
 
     user_factors_ : ndarray of shape (n_users, n_components)
         Factors of the users: what `transform` returns for the users in `fit`. They are
@@ -136,7 +158,8 @@ class RBMRegressor(BaseRecommender):
     See Also
     --------
     AutoRecRegressor : Autoencoder instead of an RBM; usually more accurate.
-    BiasedMFRegressor : Matrix factorization, which needs no rating levels.
+    BaselineRegressor : The effects alone.
+    BiasedMFRegressor : Matrix factorization, which needs no levels.
 
     Notes
     -----
@@ -150,6 +173,29 @@ class RBMRegressor(BaseRecommender):
     number of ratings times n_levels times n_hidden. Its memory is proportional to the
     size of W plus the number of ratings times n_levels.
 
+    With `baseline`, the ratings are standardized, and the damped effects of users and
+    items are estimated as by `BaselineRegressor`. The residuals, less their mean, are
+    put on `n_levels` levels, each the mean of the residuals nearest to it (Lloyd-Max
+    quantization [3]_). The prediction is the sum of both effects plus the mean of the
+    levels under
+
+    .. math:: p(v_i = k | h) \propto
+              \exp\Big(b_k + \sum_f \big(h_f - \tfrac12\big) W_{ikf}\Big)
+
+    The effects take the place of both biases: :math:`b_k` is the logarithm of the
+    relative frequency of level k, and :math:`c_f` is 0. Only W is learned. Without
+    ratings, each :math:`h_f` is 1/2 and the mean of the levels is 0, so the effects
+    alone are predicted. The penalty on W makes predictions of rows with few ratings
+    close to that. Ratings may have any number of distinct values, and predictions are
+    the same whatever the unit of the ratings. `user_means_` and `item_means_` are the
+    global mean plus the effect, as in `BaselineRegressor`. Without `baseline`, ratings
+    may have at most 100 distinct values.
+
+    The defaults were chosen on validation ratings of six data sets with 8,000 to
+    110,000 training ratings. Their RMSE is 0 to 3 % below that of `BaselineRegressor`
+    there, and 3 levels are more accurate than 5 or 8 on most sets. A model of the paper
+    is ``baseline=False, n_hidden=500, alpha=16, batch_size=500``.
+
     The optimizer is Adam, whose moments act as momentum. In the negative part of the
     gradient, and along the chain, visible units are probabilities and hidden units are
     samples; the last hidden units are probabilities too. A rating that is not a level,
@@ -160,10 +206,15 @@ class RBMRegressor(BaseRecommender):
     without y predicts each rating from the other ratings in its row exactly. With
     ``kind="item"`` the weights of the row are the softmax regression of its levels on
     the hidden units of the items, shrunk toward the mean of the fitted users (W with
-    the penalty `alpha`, b with 1) and solved by Newton's method. `score` then leaves
-    out each rating by one Newton step from the solution (approximate leave-one-out).
-    Each Newton step takes time cubic in n_levels times the number of hidden units, or
-    times the number of ratings in the row if that is smaller.
+    the penalty `alpha`; without `baseline` also b, with 1) and solved by Newton's
+    method. `score` then leaves out each rating by one Newton step from the solution
+    (approximate leave-one-out). With `baseline`, the effect of the row is the sum of
+    its residuals divided by their number plus the penalty. It is estimated without the
+    rating that is left out, but with ``kind="item"``, the levels of the other ratings
+    are those of the whole row. Each Newton step takes time cubic in n_levels times the
+    number of hidden units, or times the number of ratings in the row if that is
+    smaller. With ``kind="user"`` and `baseline`, `score` takes time quadratic in the
+    number of ratings in a row.
 
     References
     ----------
@@ -173,6 +224,8 @@ class RBMRegressor(BaseRecommender):
     .. [2] Tijmen Tieleman. 2008. "Training Restricted Boltzmann Machines using
        Approximations to the Likelihood Gradient". ICML 25.
        https://doi.org/10.1145/1390156.1390290
+    .. [3] Stuart P. Lloyd. 1982. "Least Squares Quantization in PCM". IEEE Transactions
+       on Information Theory 28(2). https://doi.org/10.1109/TIT.1982.1056489
 
     Examples
     --------
@@ -180,10 +233,10 @@ class RBMRegressor(BaseRecommender):
     >>> from skrec.datasets import make_ratings
     >>> R = make_ratings(n_users=300, n_items=100, random_state=0).R
     >>> model = RBMRegressor(kind="user", n_hidden=20, random_state=0).fit(R[:250])
-    >>> model.levels_
-    array([1., 2., 3., 4., 5.])
+    >>> model.levels_.round(2)
+    array([-1.18, -0.05,  0.98])
     >>> model.recommend(R[250:251], n_items=3)["item"].tolist()
-    [67, 2, 9]
+    [2, 67, 9]
     """
 
     _divergence_remedy = "Lower learning_rate_init or alpha"
@@ -194,6 +247,8 @@ class RBMRegressor(BaseRecommender):
         **WARM_START_CONSTRAINTS,
         "kind": [StrOptions({"item", "user"})],
         "n_hidden": [Interval(Integral, 1, None, closed="left")],
+        "baseline": ["boolean"],
+        "n_levels": [Interval(Integral, 2, None, closed="left")],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "n_gibbs": [Interval(Integral, 1, None, closed="left")],
         "persistent": ["boolean"],
@@ -211,11 +266,13 @@ class RBMRegressor(BaseRecommender):
         self,
         *,
         kind: Literal["item", "user"] = "item",
-        n_hidden: int = 500,
-        alpha: float = 16.0,
+        n_hidden: int = 200,
+        baseline: bool = True,
+        n_levels: int = 3,
+        alpha: float = 24.0,
         n_gibbs: int = 1,
         persistent: bool = False,
-        batch_size: int | None = 500,
+        batch_size: int | None = 100,
         learning_rate: Literal["constant", "linear", "cosine"] = "linear",
         learning_rate_init: float = 0.003,
         max_iter: int = 40,
@@ -232,6 +289,8 @@ class RBMRegressor(BaseRecommender):
     ) -> None:
         self.kind = kind
         self.n_hidden = n_hidden
+        self.baseline = baseline
+        self.n_levels = n_levels
         self.alpha = alpha
         self.n_gibbs = n_gibbs
         self.persistent = persistent
@@ -286,6 +345,11 @@ array} of shape (n_users, n_items)
         """
         fit = Fit(self, X, y, sample_weight)
         return fit.run(RBMTrainer(fit))
+
+    @property
+    def normalize_y(self):
+        """Whether effects and levels are on the scale of standardized ratings."""
+        return self.baseline
 
     @property
     def user_factors_(self):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._core.batches import damped_means, damped_means_without
 from .._core.chunks import row_chunks
 from .._core.softmax import SoftmaxSolutions, solve_softmax_rows
 from .._core.sparse import Pattern
@@ -29,10 +30,14 @@ class VisibleState(NamedTuple):
 
     biases : Tensor of shape (n_users, n_levels)
         Biases of the users.
+
+    effects : Tensor of shape (n_users,)
+        Effects of the users; 0 without a baseline.
     """
 
     weights: Tensor
     biases: Tensor
+    effects: Tensor
 
 
 class HiddenState(NamedTuple):
@@ -42,39 +47,85 @@ class HiddenState(NamedTuple):
     ----------
     hidden : Tensor of shape (n_users, n_hidden)
         Probabilities of the users' hidden units.
+
+    effects : Tensor of shape (n_users,)
+        Effects of the users; 0 without a baseline.
     """
 
     hidden: Tensor
+    effects: Tensor
 
 
 class RBM(Model):
-    """RBM of either kind, which predicts the mean of the levels."""
+    """RBM of either kind, which predicts the mean of the levels, plus effects."""
 
     def __init__(self, fitted, device):
         super().__init__(fitted, device)
         self.levels = self.tensor(fitted.levels_)
         self.width = len(self.levels)
+        self.machine = fitted_machine(fitted, device).requires_grad_(False)
+        self.has_effects = fitted.user_effects_ is not None
+        n_users, n_items = len(fitted.users_), len(fitted.items_)
+        users, items = np.zeros(n_users), np.zeros(n_items)
+        if self.has_effects:
+            users, items = fitted.user_effects_, fitted.item_effects_
+        self.user_effects, self.item_effects = self.tensor(users), items
 
     def expected(self, logits: Tensor) -> np.ndarray:
-        """Expected ratings, given the logits of the levels in the last axis."""
+        """Expected levels, given the logits of the levels in the last axis."""
         probabilities = torch.softmax(logits.double(), -1)
         return (probabilities @ self.levels).cpu().numpy()
 
     def expected_at(
         self, hidden: Tensor, at: np.ndarray, weights: Tensor, biases: Tensor, unit
     ) -> np.ndarray:
-        """Expected ratings of pairs of a case and a visible unit."""
-        ratings = np.empty(len(at))
+        """Expected levels of pairs of a case and a visible unit."""
+        found = np.empty(len(at))
         for part in row_chunks(len(at), weights[0].numel()):
-            h, v = hidden[at[part]], unit[part]
+            h, v = hidden[at[part]] - self.machine.center, unit[part]
             sums = torch.einsum("nf,nlf->nl", h, weights[v]) + biases[v]
-            ratings[part] = self.expected(sums)
-        return ratings
+            found[part] = self.expected(sums)
+        return found
+
+    def effects_at(self, state, row: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """Sums of the effects of pairs of a row of the state and an item."""
+        return state.effects.cpu().numpy()[row] + self.item_effects[item]
+
+    def effects(self, state) -> np.ndarray:
+        """Sums of the effects of all users of a state and all items."""
+        return state.effects.cpu().numpy()[:, np.newaxis] + self.item_effects
+
+    def residuals(self, rows) -> Tensor:
+        """Ratings less the effects of their items, in double precision."""
+        return self.tensor(rows.data - self.item_effects[rows.indices])
+
+    def new_effects(self, rows) -> Tensor:
+        """Effects of new users."""
+        residuals = self.residuals(rows)
+        if not self.has_effects:
+            return residuals.new_zeros(rows.shape[0])
+        return damped_means(self.pattern(rows), residuals, self.fitted._lambda_u)
+
+    def effects_without(self, rows) -> Tensor:
+        """Effect of the user of each rating, estimated from the other ratings."""
+        residuals = self.residuals(rows)
+        if not self.has_effects:
+            return torch.zeros_like(residuals)
+        return damped_means_without(
+            self.pattern(rows), residuals, self.fitted._lambda_u
+        )
+
+    def places(self, residuals: Tensor, effects: Tensor) -> Tensor:
+        """Levels of residuals, less the effect of the user of each."""
+        own = (residuals - effects).cpu().numpy() - self.fitted._shift
+        levels = nearest_levels(self.fitted.levels_, own)
+        return torch.as_tensor(levels, device=self.device)
 
     def seen_by(self, rows) -> tuple[Pattern, Tensor]:
         """Visible units of rows of ratings: their pattern and their levels."""
-        levels = nearest_levels(self.fitted.levels_, rows.data)
-        return self.pattern(rows), torch.as_tensor(levels, device=self.device)
+        pattern = self.pattern(rows)
+        effects = self.new_effects(rows).index_select(0, pattern.row)
+        return pattern, self.places(self.residuals(rows), effects)
 
 
 class ItemRBM(RBM):
@@ -83,47 +134,68 @@ class ItemRBM(RBM):
     def __init__(self, fitted, device):
         super().__init__(fitted, device)
         weights, biases = fitted.weights_, fitted.visible_biases_
-        self.users = VisibleState(self.tensor(weights), self.tensor(biases))
+        self.users = VisibleState(
+            self.tensor(weights), self.tensor(biases), self.user_effects
+        )
         self.hidden = self.tensor(fitted.hidden_probabilities_)
 
     def transform(self, state):
         return state.weights.flatten(1).cpu().numpy()
 
     def scores_at(self, state, row, item):
-        return self.expected_at(self.hidden, item, state.weights, state.biases, row)
+        levels = self.expected_at(self.hidden, item, state.weights, state.biases, row)
+        return levels + self.effects_at(state, row, item)
 
     def scores(self, state):
-        logits = state.weights @ self.hidden.T + state.biases.unsqueeze(2)
-        return self.expected(logits.transpose(1, 2))
+        hidden = self.hidden - self.machine.center
+        logits = state.weights @ hidden.T + state.biases.unsqueeze(2)
+        return self.expected(logits.transpose(1, 2)) + self.effects(state)
 
     def fold_in(self, rows):
         coef = self._solve(rows).coef.to(self.hidden.dtype)
-        return VisibleState(coef[..., :-1].contiguous(), coef[..., -1].contiguous())
+        if self.has_effects:
+            weights, biases = coef, self.machine.visible_bias[:1].expand(len(coef), -1)
+        else:
+            weights, biases = coef[..., :-1], coef[..., -1]
+        return VisibleState(
+            weights.contiguous(), biases.contiguous(), self.new_effects(rows)
+        )
 
     def left_out(self, rows):
         logits = self._solve(rows, leave_one_out=True).left_out
         assert logits is not None
-        return self.expected(logits)
+        effects = self.effects_without(rows).cpu().numpy()
+        return self.expected(logits) + effects + self.item_effects[rows.indices]
 
     @torch.no_grad()
     def _solve(self, rows, leave_one_out=False) -> SoftmaxSolutions:
-        """Weights of new users, shrunk toward the mean of the fitted ones."""
+        """Weights of new users, shrunk toward the mean of the fitted ones.
+
+        The last coefficients are biases, but with effects biases are given.
+        """
         fitted = self.fitted
-        hidden = fitted.hidden_probabilities_
-        features = np.column_stack([hidden, np.ones(len(hidden))]).astype(np.float64)
         is_known = np.diff(fitted._seen.indptr) > 0
-        mean = fitted.weights_[is_known].mean(0)
-        bias = fitted.visible_biases_[is_known].mean(0)
-        prior = np.column_stack([mean, bias]).astype(np.float64)
-        penalty = np.full(prior.shape[1], max(fitted._alpha, _SMALLEST_PENALTY))
-        penalty[-1] = _BIAS_PENALTY
+        features = self.hidden.double() - self.machine.center
+        prior = self.tensor(fitted.weights_[is_known].mean(0)).double()
+        alpha = max(fitted._alpha, _SMALLEST_PENALTY)
+        penalty = features.new_full((features.shape[1],), alpha)
+        biases, intercept = fitted.visible_biases_[is_known].mean(0), None
+        if self.has_effects:
+            intercept = self.tensor(fitted.visible_biases_[0]).double()
+        else:
+            ones = features.new_ones(len(features), 1)
+            features = torch.cat([features, ones], 1)
+            biases = self.tensor(biases).double().unsqueeze(1)
+            prior = torch.cat([prior, biases], 1)
+            penalty = torch.cat([penalty, penalty.new_full((1,), _BIAS_PENALTY)])
         return solve_softmax_rows(
             self.tensor(rows.indptr),
             self.tensor(rows.indices),
             self.seen_by(rows)[1],
-            self.tensor(features),
-            self.tensor(penalty),
-            self.tensor(prior),
+            features,
+            penalty,
+            prior,
+            intercept=intercept,
             leave_one_out=leave_one_out,
         )
 
@@ -133,8 +205,8 @@ class UserRBM(RBM):
 
     def __init__(self, fitted, device):
         super().__init__(fitted, device)
-        self.machine = fitted_machine(fitted, device).requires_grad_(False)
-        self.users = HiddenState(self.tensor(fitted.hidden_probabilities_))
+        hidden = self.tensor(fitted.hidden_probabilities_)
+        self.users = HiddenState(hidden, self.user_effects)
         self.weights = self.tensor(fitted.weights_)
         self.biases = self.tensor(fitted.visible_biases_)
 
@@ -142,18 +214,47 @@ class UserRBM(RBM):
         return state.hidden.cpu().numpy()
 
     def scores_at(self, state, row, item):
-        return self.expected_at(state.hidden, row, self.weights, self.biases, item)
+        levels = self.expected_at(state.hidden, row, self.weights, self.biases, item)
+        return levels + self.effects_at(state, row, item)
 
     def scores(self, state):
-        logits = state.hidden @ self.machine.weights.T
-        return self.expected(logits.view(-1, *self.biases.shape) + self.biases)
+        logits = (state.hidden - self.machine.center) @ self.machine.weights.T
+        logits = logits.view(-1, *self.biases.shape) + self.biases
+        return self.expected(logits) + self.effects(state)
 
     def fold_in(self, rows):
-        return HiddenState(self.machine.hidden(*self.seen_by(rows)))
+        return HiddenState(
+            self.machine.hidden(*self.seen_by(rows)), self.new_effects(rows)
+        )
 
     def left_out(self, rows):
+        if self.has_effects:
+            return self._left_out_with_effects(rows)
         left_out = self.machine.leave_one_out(*self.seen_by(rows))
         ratings = np.empty(rows.nnz)
         for part in row_chunks(rows.nnz, self.weights[0].numel()):
             ratings[part] = self.expected(left_out(part))
+        return ratings
+
+    def _left_out_with_effects(self, rows):
+        """Predict each rating from the others, whose levels change with the effect."""
+        pattern, residuals = self.pattern(rows), self.residuals(rows)
+        effects = self.effects_without(rows)
+        ratings = effects.cpu().numpy() + self.item_effects[rows.indices]
+        longest = int(pattern.crow.diff().max())
+        width = max(self.weights[0].numel(), longest)
+        for part in row_chunks(rows.nnz, width):
+            # The row of each rating, then the same without the rating itself
+            whole, entries = pattern.rows(pattern.row[part].long())
+            is_other = entries != whole.row + part.start
+            crow = whole.crow - torch.arange(len(whole.crow), device=self.device)
+            others = Pattern(crow, whole.col[is_other], whole.shape)
+            places = self.places(
+                residuals[entries[is_other]], effects[part][others.row.long()]
+            )
+            hidden = self.machine.hidden(others, places)
+            at, unit = np.arange(whole.shape[0]), rows.indices[part]
+            ratings[part] += self.expected_at(
+                hidden, at, self.weights, self.biases, unit
+            )
         return ratings

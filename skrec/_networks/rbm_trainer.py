@@ -14,9 +14,15 @@ from .._core.training import Descent, PenalizedLoss
 from .._data.ids import positions_of
 from .._data.ratings import PRIOR_RATINGS, Ratings
 from .._fitting import Fit, Trainer, r_squared
+from .effects import Effects
 
 # Ratings with more distinct values are continuous measurements, not levels.
 _MAX_LEVELS = 100
+# With residuals as levels, hidden units are centered at their mean without ratings, so
+# that they add nothing to the effects there.
+_CENTER = 0.5
+# Iterations of `quantize`
+_MAX_ROUNDS = 1000
 
 
 class RBMTrainer(Trainer):
@@ -32,8 +38,15 @@ class RBMTrainer(Trainer):
         params = self.params = fit.estimator
         self.n_epochs = params.max_iter
         self.is_item = params.kind == "item"
-        self.levels = _check_levels(fit.ratings)
-        self.rows = self._orient(fit, fit.training)
+        self.scale = fit.known._scale
+        self.effects, self.shift = None, 0.0
+        if params.baseline:
+            self.effects = Effects.of(fit.training, fit.mean)
+            residuals = fit.training.values - self._offsets(fit.training)
+            self.shift = float(np.average(residuals, weights=fit.training.weights))
+        self.levels = self._find_levels(fit)
+        places = self._places(fit.training)
+        self.rows = self._orient(fit, fit.training, torch.as_tensor(places))
         self.machine = self._make_machine(fit)
         order = make_generator(fit.draw_seed())
         self.sampler = make_generator(fit.draw_seed(), fit.device)
@@ -56,7 +69,8 @@ class RBMTrainer(Trainer):
         )
         self.may_settle = self.must_settle = self.descent.settles
         if fit.held_out is not None:
-            self.held_out = self._orient(fit, fit.held_out)
+            offsets = torch.as_tensor(self._offsets(fit.held_out))
+            self.held_out = self._orient(fit, fit.held_out, offsets)
 
     def parameters(self):
         return list(self.machine.parameters())
@@ -90,14 +104,15 @@ class RBMTrainer(Trainer):
         every = all_levels(targets.pattern, len(self.levels))
         probabilities = self.machine.log_visible(every, h).exp()
         predicted = probabilities.cpu().double() @ as_tensor(self.levels)
+        predicted += targets.inputs.cpu()
         return r_squared(targets.targets, predicted, targets.weights)
 
     @torch.no_grad()
     def attributes(self) -> dict[str, Any]:
-        machine, rows = self.machine, self.rows
+        machine, rows, effects = self.machine, self.rows, self.effects
         bias = machine.visible_bias.cpu().numpy().copy()
         weights = machine.weights.cpu().numpy().copy()
-        return {
+        found = {
             "levels_": self.levels,
             "hidden_probabilities_": machine.hidden(rows.pattern, rows.inputs)
             .cpu()
@@ -105,15 +120,42 @@ class RBMTrainer(Trainer):
             "weights_": weights.reshape(*bias.shape, -1),
             "visible_biases_": bias,
             "hidden_biases_": machine.hidden_bias.cpu().numpy().copy(),
+            "user_effects_": None if effects is None else effects.users,
+            "item_effects_": None if effects is None else effects.items,
             "_kind": self.params.kind,
             "_alpha": float(self.params.alpha),
+            "_shift": self.shift,
+            "_lambda_u": None if effects is None else effects.lambda_u,
         }
+        if effects is not None:
+            found |= {
+                "user_means_": self.scale.restore(effects.users),
+                "item_means_": self.scale.restore(effects.items),
+            }
+        return found
 
-    def _orient(self, fit: Fit, ratings: Ratings) -> Rows:
-        """Arrange levels and ratings in rows, which are users or items."""
+    def _offsets(self, ratings: Ratings) -> np.ndarray:
+        """Part of each rating that the machine does not predict."""
+        if self.effects is None:
+            return np.zeros(ratings.n_ratings)
+        return self.effects.at(ratings)
+
+    def _find_levels(self, fit: Fit) -> np.ndarray:
+        """Levels in ascending order: ratings or, with effects, residuals."""
+        if self.effects is None:
+            return _check_levels(fit.ratings)
+        residuals = fit.training.values - self._offsets(fit.training) - self.shift
+        return quantize(residuals, fit.training.weights, self.params.n_levels)
+
+    def _places(self, ratings: Ratings) -> np.ndarray:
+        """Position of the level of each rating."""
+        residuals = ratings.values - self._offsets(ratings) - self.shift
+        return nearest_levels(self.levels, residuals)
+
+    def _orient(self, fit: Fit, ratings: Ratings, inputs: torch.Tensor) -> Rows:
+        """Arrange inputs and ratings in rows, which are users or items."""
         pattern, values, weights = fit.tensors(ratings, device=torch.device("cpu"))
-        places = torch.as_tensor(nearest_levels(self.levels, ratings.values))
-        rows = Rows(pattern, places, values, weights)
+        rows = Rows(pattern, inputs, values, weights)
         if self.is_item:
             rows = rows.arrange(pattern.transposed, pattern.order)
         return rows.to(fit.device)
@@ -122,8 +164,17 @@ class RBMTrainer(Trainer):
         """Initial machine, with weights of the previous fit where available."""
         ratings = fit.ratings
         generator = make_generator(fit.draw_seed())
-        log_rates = _log_rates(self.rows, len(self.levels)).to(fit.dtype)
-        machine = Machine.draw(log_rates, self.params.n_hidden, generator)
+        log_rates = _log_rates(self.rows, len(self.levels), self.effects is None)
+        machine = Machine.draw(
+            log_rates.to(fit.dtype),
+            self.params.n_hidden,
+            generator,
+            0.0 if self.effects is None else _CENTER,
+        )
+        if self.effects is not None:
+            # Effects take the place of both biases.
+            machine.visible_bias.requires_grad_(False)
+            machine.hidden_bias.requires_grad_(False)
         if fit.previous is not None:
             visible = ratings.users if self.is_item else ratings.items
             self._continue(machine, visible, fit.previous)
@@ -134,24 +185,29 @@ class RBMTrainer(Trainer):
         """Replace initial weights with those of the previous fit, where available."""
         old = fitted_machine(previous, torch.device("cpu"))
         same = previous._kind == self.params.kind
-        same &= np.array_equal(previous.levels_, self.levels)
+        same &= (previous.user_effects_ is None) == (self.effects is None)
+        if self.effects is None:
+            same &= np.array_equal(previous.levels_, self.levels)
+        else:
+            same &= len(previous.levels_) == len(self.levels)
         if not same or len(old.hidden_bias) != self.params.n_hidden:
             raise ValueError(
-                "warm_start=True cannot continue a fit of another kind, another "
-                "n_hidden or other levels of ratings: use warm_start=False."
+                "warm_start=True cannot continue a fit of another kind, with another "
+                "baseline, another n_hidden or other levels of ratings: use "
+                "warm_start=False."
             )
         known = previous.users_ if self.is_item else previous.items_
         positions = positions_of(visible, known, "user" if self.is_item else "item")
         new = np.flatnonzero(positions >= 0)
-        for tensor, source in [
-            (machine.weights, old.weights),
-            (machine.visible_bias, old.visible_bias),
-        ]:
+        continued = [(machine.weights, old.weights)]
+        if self.effects is None:
+            continued.append((machine.visible_bias, old.visible_bias))
+            machine.hidden_bias.copy_(old.hidden_bias)
+        for tensor, source in continued:
             n_levels = len(self.levels)
             shape = -1, n_levels, tensor.numel() // (len(visible) * n_levels)
             found = source.view(shape)[positions[new]]
             tensor.view(shape)[new] = found.to(tensor.dtype)
-        machine.hidden_bias.copy_(old.hidden_bias)
 
     def _cases(self, rows: Rows) -> Cases:
         dtype = self.machine.weights.dtype
@@ -162,9 +218,8 @@ class _ContrastiveDivergence(PenalizedLoss):
     """Loss whose gradient the machine estimates by sampling."""
 
     def __init__(self, machine: Machine, alpha: float, options: tuple):
-        super().__init__(
-            machine.contrast, list(machine.parameters()), [machine.weights], alpha
-        )
+        trained = [p for p in machine.parameters() if p.requires_grad]
+        super().__init__(machine.contrast, trained, [machine.weights], alpha)
         self.options = options
 
     def __call__(self, batch, share: float = 1.0) -> float:
@@ -181,12 +236,56 @@ def fitted_machine(fitted: Any, device: torch.device) -> Machine:
         as_tensor(fitted.weights_, device=device).flatten(0, 1),
         as_tensor(fitted.visible_biases_, device=device),
         as_tensor(fitted.hidden_biases_, device=device),
+        0.0 if fitted.user_effects_ is None else _CENTER,
     )
 
 
 def nearest_levels(levels: np.ndarray, ratings: np.ndarray) -> np.ndarray:
     """Position of the level nearest to each rating."""
     return np.searchsorted((levels[1:] + levels[:-1]) / 2, ratings)
+
+
+def quantize(
+    values: np.ndarray, weights: np.ndarray | None, n_levels: int
+) -> np.ndarray:
+    """Levels that have the smallest squared distance to the values (Lloyd-Max).
+
+    Starting at quantiles, each level becomes the mean of the values that are nearest to
+    it, until nothing changes.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,)
+        Values.
+
+    weights : ndarray of shape (n,) or None
+        Weight of each squared distance. None means 1 each.
+
+    n_levels : int
+        Number of levels.
+
+    Returns
+    -------
+    levels : ndarray of shape (n_levels,) or shorter
+        Levels in ascending order; as many as there are distinct values at most.
+    """
+    order = np.argsort(values, kind="stable")
+    values = values[order]
+    weights = np.ones(len(values)) if weights is None else weights[order]
+    # Weight and weighted sum of all values before each position
+    counts = np.concatenate([[0.0], np.cumsum(weights)])
+    sums = np.concatenate([[0.0], np.cumsum(weights * values)])
+    shares = (np.arange(n_levels) + 0.5) / n_levels
+    levels = np.unique(values[np.searchsorted(counts[1:], shares * counts[-1])])
+    cuts = None
+    for _ in range(_MAX_ROUNDS):
+        inner = np.searchsorted(values, (levels[1:] + levels[:-1]) / 2)
+        found = np.unique(np.concatenate([[0], inner, [len(values)]]))
+        if cuts is not None and np.array_equal(found, cuts):
+            break
+        cuts = found
+        levels = np.diff(sums[cuts]) / np.diff(counts[cuts])
+    return levels
 
 
 def _check_levels(ratings: Ratings) -> np.ndarray:
@@ -196,15 +295,16 @@ def _check_levels(ratings: Ratings) -> np.ndarray:
         raise ValueError(
             f"RBMRegressor takes ratings of at most {_MAX_LEVELS} different values, as "
             f"a scale of stars has, but found {len(levels)}: round the ratings to the "
-            "levels of a scale."
+            "levels of a scale, or use baseline=True."
         )
     return levels
 
 
-def _log_rates(rows: Rows, n_levels: int) -> torch.Tensor:
+def _log_rates(rows: Rows, n_levels: int, separate: bool) -> torch.Tensor:
     """Log relative frequencies of the levels of each visible unit.
 
-    Like means, they are shrunk toward the relative frequencies of all ratings.
+    Those of `separate` units are, like means, shrunk toward the relative frequencies of
+    all ratings. Otherwise each unit has the latter.
     """
     n_visible = rows.pattern.shape[1]
     counts = torch.bincount(
@@ -213,6 +313,9 @@ def _log_rates(rows: Rows, n_levels: int) -> torch.Tensor:
         minlength=n_visible * n_levels,
     )
     counts = counts.view(n_visible, n_levels).double()
+    if not separate:
+        overall = counts.sum(0)
+        return (overall / overall.sum()).log().expand(n_visible, -1)
     # Levels found only in held-out ratings get a small, nonzero probability.
     overall = counts.sum(0) + 1
     prior = PRIOR_RATINGS * overall / overall.sum()

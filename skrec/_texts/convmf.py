@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from .._base import ProbabilisticRecommender
 from .._core.device import as_tensor, inference_device, make_generator
 from .._core.text_cnn import TextCNN
 from .._factorization.alternation import PENALTY_OR_AUTO, penalties_are_auto
@@ -35,29 +36,41 @@ from .variational_text import VariationalTextTrainer, describe_items
 _WORD_STD = 0.1
 
 
-class ConvMFRegressor(FeatureMixin, TextFactorization):
+class ConvMFRegressor(FeatureMixin, ProbabilisticRecommender, TextFactorization):
     r"""Matrix factorization with a convolutional network over item texts (ConvMF).
 
-    The factors of an item are shrunk toward the output of a network for its text. The
-    fewer ratings an item has, the stronger the shrinkage. Cold-start items are
-    predicted from their text alone.
+    The vector of an item is shrunk toward what its text and its features predict: a
+    linear path over the words, a convolutional network [1]_ on top of it, and a linear
+    path over the features. The fewer ratings an item has, the stronger the shrinkage.
+    Cold-start items are predicted from text and features alone. By default all
+    penalties of vectors, words and features are estimated by variational Bayes.
 
     Parameters
     ----------
-    n_factors : int, default=15
-        Number of latent factors k.
+    n_factors : int, default=20
+        Number of latent factors k. With estimated penalties it is a maximum: factors
+        that explain nothing are dropped.
 
-    lambda_u : float, default=40.0
+    lambda_u : float or "auto", default="auto"
         Penalty on the squared norm of a user's vector, on the scale of half the sum of
-        squared errors of the standardized ratings (see Notes).
+        squared errors of the standardized ratings (see Notes). "auto" estimates the
+        prior of the vectors, and needs ``lambda_v="auto"``. Numbers mean the model of
+        [1]_, whose only path from the text is the network.
 
-    lambda_v : float, default=5.0
+    lambda_v : float or "auto", default="auto"
         Penalty on the squared distance of an item's vector from the network's output
         for its text, or from the mean output for items without text, on the same scale.
+        "auto" needs ``lambda_u="auto"``.
 
-    lambda_w : float, default=60.0
-        Penalty on the squared weights of the network (weight decay), on the same scale.
-        Large values restrict the network to features that many texts have in common.
+    lambda_w : float, default=30.0
+        Penalty on the squared weights of the network (weight decay), on the same scale;
+        with estimated penalties, on the scale of the log likelihood. Large values
+        restrict the network to features that many texts have in common.
+
+    text_prior : {"both", "linear", "network"}, default="both"
+        Paths from the text to the vector of an item: the tf-idf vectors of its words,
+        reduced to 200 components, the network, or both. Ignored with penalties given as
+        numbers, which mean the network.
 
     fit_intercept : bool, default=True
         Whether to subtract the global mean from the ratings. Ignored with
@@ -70,7 +83,8 @@ class ConvMFRegressor(FeatureMixin, TextFactorization):
 
     fit_biases : bool, default=True
         Whether to fit biases of users and items. Item biases are shrunk toward an
-        additional output of the network. If False, all biases are 0, as in [1]_.
+        additional output of the network. If False, all biases are 0, as in [1]_; this
+        needs penalties given as numbers.
 
     embedding_dim : int, default=50
         Dimension p of the word vectors. If `word_vectors` are given, their dimension is
@@ -88,7 +102,7 @@ class ConvMFRegressor(FeatureMixin, TextFactorization):
     dropout : float, default=0.0
         Probability that a hidden unit is dropped in training, in [0, 1).
 
-    word_dropout : float, default=0.7
+    word_dropout : float, default=0.3
         Probability that a word is dropped from the texts in a training step, in [0, 1)
         [3]_. Without word dropout the network memorizes which text belongs to which
         item, which hurts accuracy on items without ratings. 0 gives the network of
@@ -109,9 +123,16 @@ class ConvMFRegressor(FeatureMixin, TextFactorization):
         ``vocabulary_`` of the fitted transformer maps words to indices. None means a
         :class:`skrec.text.SequenceVectorizer`.
 
+    item_encoder, user_encoder : transformer or None, default=None
+        Transformers that turn the tables of features into numbers, such as a
+        `ColumnTransformer` or a `Pipeline`. None means
+        :class:`skrec.features.FeatureEncoder`, which looks at the columns. Columns are
+        centered and scaled in blocks: those of `output_indices_`, if the encoder has
+        this attribute, or else all of them.
+
     memory : str or object with the joblib.Memory interface, default=None
-        Cache for the output of the vectorizer: a folder or a memory object. A search
-        over other parameters then vectorizes the texts only once.
+        Cache for the output of the vectorizer and of the encoders: a folder or a memory
+        object. A search over other parameters then vectorizes the texts only once.
 
     word_vectors : path, mapping, pair or KeyedVectors, default=None
         Pre-trained word vectors to initialize the network (ConvMF+), in any form that
@@ -120,13 +141,14 @@ class ConvMFRegressor(FeatureMixin, TextFactorization):
 
     item_weight : {"sqrt"} or None, default=None
         Weight of each item in `lambda_v`. "sqrt" multiplies `lambda_v` of each item by
-        the square root of its number of ratings, scaled to mean 1 (R-ConvMF [2]_).
+        the square root of its number of ratings, scaled to mean 1 (R-ConvMF [2]_). This
+        needs a `lambda_v` that is a number.
 
-    max_iter : int, default=40
+    max_iter : int, default=200
         Maximum number of iterations. Each iteration solves for all users and all items
         and trains the network on the items.
 
-    tol : float, default=1e-4
+    tol : float, default=1e-3
         Minimum relative decrease of the objective, or minimum increase of the
         validation score, that counts as an improvement.
 
@@ -137,7 +159,7 @@ class ConvMFRegressor(FeatureMixin, TextFactorization):
     validation_fraction : float, default=0.1
         Fraction of the ratings that is held out with `early_stopping`.
 
-    n_iter_no_change : int, default=10
+    n_iter_no_change : int, default=2
         Number of iterations without improvement after which to stop.
 
     warm_start : bool, default=False
@@ -166,10 +188,12 @@ class ConvMFRegressor(FeatureMixin, TextFactorization):
 
     Attributes
     ----------
-    user_factors_ : ndarray of shape (n_users, n_factors)
-        Factors of the users: what `transform` returns for the users in `fit`.
+    user_factors_ : ndarray of shape (n_users, n_kept)
+        Factors of the users: what `transform` returns for the users in `fit`. With
+        estimated penalties, the n_kept <= n_factors factors that explain something, in
+        descending order of what they explain.
 
-    item_factors_ : ndarray of shape (n_items, n_factors)
+    item_factors_ : ndarray of shape (n_items, n_kept)
         Factors of the items.
 
     user_biases_ : ndarray of shape (n_users,)
@@ -178,7 +202,7 @@ class ConvMFRegressor(FeatureMixin, TextFactorization):
     item_biases_ : ndarray of shape (n_items,)
         Biases of the items.
 
-    text_factors_ : ndarray of shape (n_items, n_factors) or None
+    text_factors_ : ndarray of shape (n_items, n_kept) or None
         Prior means of the item factors given the item texts; the mean over all texts
         for items without text. None without any texts.
 
@@ -190,6 +214,34 @@ class ConvMFRegressor(FeatureMixin, TextFactorization):
 
     text_weights_ : dict of str to ndarray
         Weights of the network.
+
+    item_encoder_, user_encoder_ : transformer or None
+        Fitted encoders of the features; only with estimated penalties, as the following
+        attributes. They are None without features.
+
+    item_feature_weights_, user_feature_weights_ : ndarray or None
+        Linear maps from the encoded features, and from the components of the texts, to
+        prior means of the vectors, of shape (n_columns, n_kept + 1).
+
+    item_feature_names_, user_feature_names_ : ndarray of shape (n_columns,) or None
+        Names of the columns of the encoded features.
+
+    item_feature_blocks_, user_feature_blocks_ : dict of str to slice or None
+        Columns of each block: those that encode a column of the table. The columns of
+        the texts are "item_texts".
+
+    item_feature_center_, user_feature_center_ : ndarray of shape (n_columns,) or None
+        Means of the encoded features, which are subtracted from them.
+
+    noise_variance_ : float
+        Variance of a rating around its prediction; only with estimated penalties.
+
+    user_prior_mean_, item_prior_mean_ : ndarray of shape (n_kept + 1,)
+        Prior means of the vectors; only with estimated penalties.
+
+    user_prior_covariance_, item_prior_covariance_ : ndarray
+        Prior covariances of the vectors, of shape (n_kept + 1, n_kept + 1); only with
+        estimated penalties.
 
     vectorizer_ : transformer
         Fitted vectorizer.
@@ -218,7 +270,19 @@ class ConvMFRegressor(FeatureMixin, TextFactorization):
 
     Notes
     -----
-    With the weight w of each rating and the text X of each item, the objective is
+    With ``lambda_u="auto"`` and ``lambda_v="auto"``, the model and the solver are those
+    of `BiasedMFRegressor`. The prior mean of an item's vector is
+
+    .. math:: m_V + W^T x_i + cnn(X_i)
+
+    where x are the features of the item and the tf-idf vector of its text, reduced by a
+    singular value decomposition, and X is its text. The weights W are solved for with
+    the vectors integrated out, and their penalties are estimated, one for each block of
+    columns. The network descends the same objective; its outputs are linear.
+    `text_factors_` and `text_biases_` are these prior means, features included.
+
+    With numbers as penalties, the weight w of each rating and the text X of each item,
+    the objective is
 
     .. math:: \frac{1}{2} \sum_{(u, i)} w_{ui} (r_{ui} - \mu - u_u^T v_i)^2
               + \frac{\lambda_U}{2} \sum_u \|u_u\|^2
@@ -249,7 +313,9 @@ class ConvMFRegressor(FeatureMixin, TextFactorization):
     a user. Predictions of cold-start items, which have a text but no ratings, are
     therefore increased by `user_text_biases_`: the mean difference, over the items that
     the user has rated, between the model's predictions and those from the texts alone.
-    It is shrunk toward 0 (equivalent to 5 extra ratings at 0).
+    It is shrunk toward 0 (equivalent to 5 extra ratings at 0), and multiplied by the
+    probability that an item without ratings is new, not one that nobody chooses. The
+    latter is estimated from the numbers of items with one and with two ratings.
 
     In `predict`, each row of a matrix is a new user described by that row alone, whose
     vector is the solution of the user's ridge regression. `score` of a matrix without y
@@ -329,7 +395,7 @@ class ConvMFRegressor(FeatureMixin, TextFactorization):
         n_factors: int = 20,
         lambda_u: float | Literal["auto"] = "auto",
         lambda_v: float | Literal["auto"] = "auto",
-        lambda_w: float = 60.0,
+        lambda_w: float = 30.0,
         text_prior: Literal["both", "linear", "network"] = "both",
         fit_intercept: bool = True,
         normalize_y: bool = True,
@@ -339,7 +405,7 @@ class ConvMFRegressor(FeatureMixin, TextFactorization):
         window_sizes: Sequence[int] = (3, 4, 5),
         hidden_dim: int = 100,
         dropout: float = 0.0,
-        word_dropout: float = 0.7,
+        word_dropout: float = 0.3,
         cnn_epochs: int = 1,
         batch_size: int = 256,
         learning_rate_init: float = 0.002,

@@ -301,7 +301,9 @@ class CTRRegressor(TextFactorization):
     Predictions of cold-start items, which have a text but no ratings, are increased by
     `user_text_biases_`: the mean difference, over the items that the user has rated,
     between the model's predictions and those from the texts alone. It is shrunk toward
-    0 (equivalent to 5 extra ratings at 0).
+    0 (equivalent to 5 extra ratings at 0), and multiplied by the probability that an
+    item without ratings is new, not one that nobody chooses. The latter is estimated
+    from the numbers of items with one and with two ratings.
 
     In `predict`, each row of a matrix is a new user described by that row alone, whose
     vector is the solution of the user's ridge regression. `score` of a matrix without y

@@ -16,7 +16,7 @@ from .._factorization.knowledge import SideKnowledge
 from .documents import Documents
 
 # Block of columns of the texts, and its largest number of columns.
-TEXT_BLOCK, _N_COMPONENTS = "item_texts", 100
+TEXT_BLOCK, _N_COMPONENTS = "item_texts", 200
 
 
 class SequenceCounts(TransformerMixin, BaseEstimator):

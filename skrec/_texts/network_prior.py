@@ -192,6 +192,10 @@ class EvidencePrior(TextPrior):
     `PriorNetwork`.
     """
 
+    def mean(self) -> torch.Tensor:
+        """Mean output over the texts."""
+        return self._means[self.items].mean(0)
+
     def descend(self, L, covariances, q, others):
         triangle = Triangle(len(L), L.device)
         items = self.items

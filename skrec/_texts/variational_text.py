@@ -70,29 +70,42 @@ class VariationalTextTrainer(VariationalTrainer):
     def generators(self):
         return [] if self.network is None else self.network.generators()
 
-    def attributes(self) -> dict[str, Any]:
-        attributes = super().attributes()
-        attributes |= {"vectorizer_": self.vectorizer, "text_weights_": {}}
-        attributes |= {"item_encoder_": self.item_encoder, "_word_encoder": None}
-        described = attributes["_item_described_means"]
-        if self.words is not None:
-            attributes["_word_encoder"] = self.words.encoder
+    def canonical(self):
+        """Users and items in the canonical bases.
+
+        The mean output of the network, which items without text have, belongs to the
+        center.
+        """
+        users, (vectors, prior) = super().canonical()
+        if self.network is not None:
+            moved = self.bases()[1].to(prior.center) @ self.network.mean()
+            prior = prior._replace(center=prior.center + moved)
+        return [users, (vectors, prior)]
+
+    def describe(self, attributes: dict[str, Any]) -> dict[str, Any]:
+        described, weights = attributes["_item_described_means"], {}
         if described is None:
             center = attributes["item_prior_mean_"]
             described = np.tile(center, (len(self.known.items_), 1))
         if self.network is not None:
-            basis = self.bases()[1].to(self.network.means())
-            described = described + to_array(self.network.means() @ basis.T)
+            mean = self.network.mean()
+            basis = self.bases()[1].to(mean)
+            outputs = self.network.means() - mean
+            described = described + to_array(outputs @ basis.T)
             weights = self.network.attributes()["text_weights_"]
+            weights["output_bias"] -= to_array(mean)
             for name in ("output", "output_bias"):
                 weights[name] = weights[name] @ to_array(basis.T)
-            attributes["text_weights_"] = weights
         reads = self.words is not None or self.network is not None
         fitted = SimpleNamespace(**vars(self.known) | attributes)
         text_biases = Distances(fitted, described).biases(
             ones_at(self.known._seen), attributes["user_factors_"]
         )
-        return attributes | {
+        return {
+            "vectorizer_": self.vectorizer,
+            "text_weights_": weights,
+            "item_encoder_": self.item_encoder,
+            "_word_encoder": None if self.words is None else self.words.encoder,
             "_item_described_means": described,
             "text_factors_": described[:, :-1].copy() if reads else None,
             "text_biases_": described[:, -1].copy() if reads else None,

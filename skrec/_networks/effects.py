@@ -1,0 +1,38 @@
+"""Damped effects of users and items, to which a network adds."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .._data.ratings import Ratings
+from .._factorization.baseline import estimate_penalties, solve_effects
+
+
+class Effects(NamedTuple):
+    """Damped effects that the network adds to.
+
+    Attributes
+    ----------
+    users, items : ndarray of shape (n_users,) and (n_items,)
+        Effects of users and of items.
+
+    lambda_u, lambda_v : float
+        Penalties on the effects of users and of items.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    lambda_u: float
+    lambda_v: float
+
+    @classmethod
+    def of(cls, ratings: Ratings, mean: float) -> Effects:
+        """Estimate the effects in ratings with a known mean."""
+        penalties = estimate_penalties(ratings, mean)
+        return cls(*solve_effects(ratings, mean, *penalties), *penalties)
+
+    def at(self, ratings: Ratings) -> np.ndarray:
+        """Sum of both effects for each rating."""
+        return self.users[ratings.rows] + self.items[ratings.indices]
