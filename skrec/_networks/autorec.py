@@ -242,9 +242,9 @@ class AutoRecRegressor(BaseRecommender):
     .. math:: \sum_r \sum_{i \in O} w_i (r_i - h(r; \theta)_i)^2
               + \frac{\lambda}{2} (\|W\|^2 + \|V\|^2)
 
-    The weights of further layers and of texts are penalized in the same way. The output
-    biases b are `user_biases_` with ``kind="item"`` and `item_biases_` with
-    ``kind="user"``.
+    The weights of further layers, of texts and of features are penalized in the same
+    way. The output biases b are `user_biases_` with ``kind="item"`` and `item_biases_`
+    with ``kind="user"``.
 
     With `normalize_y`, the ratings are standardized, and the network sees them with the
     mean 3.5 and the standard deviation 0.9. Factors and biases predict standardized
