@@ -1,9 +1,12 @@
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse as sp
 from helpers import Interrupt, StopAfter, left_out, without_columns
 from scipy.special import logit
 from sklearn.metrics import r2_score, root_mean_squared_error
 from sklearn.model_selection import GroupKFold, KFold, cross_val_score
+from sklearn.preprocessing import FunctionTransformer
 
 from skrec import AutoRecRegressor, BaselineRegressor
 from skrec._core.networks import AutoencoderWeights
@@ -617,3 +620,111 @@ def test_texts_work_with_batches_and_several_layers(dataset):
 def test_bad_texts_are_refused(R, kind, item_texts, match):
     with pytest.raises(ValueError, match=match):
         make(kind).fit(R, item_texts=item_texts)
+
+
+@pytest.fixture(scope="module")
+def features(dataset):
+    """Features of items and of users: factors with errors, and a category."""
+    rng = np.random.default_rng(0)
+    tables = {}
+    for kind in ("item", "user"):
+        factors = dataset[f"{kind}_factors"]
+        table = pd.DataFrame(factors + rng.normal(0, 0.1, factors.shape))
+        level = dataset[f"{kind}_biases"] > 0
+        tables[kind] = table.assign(level=np.where(level, "high", "low"))
+    return tables
+
+
+@pytest.mark.filterwarnings("ignore:.* have an unseen (item|user)")
+@pytest.mark.parametrize("kind", ["item", "user"])
+def test_features_predict_ratings_of_rows_without_ratings(dataset, features, kind):
+    X, y = ratings_to_samples(dataset.R)
+    groups = X[:, 1 if kind == "item" else 0]
+    train, test = next(GroupKFold(4).split(X, groups=groups))
+    model = make(kind, hidden_layer_sizes=(50,), max_iter=100, alpha=20.0)
+    without = model.fit(X[train], y[train]).predict(X[test])
+    model.fit(X[train], y[train], **{f"{kind}_features": features[kind]})
+    errors = [
+        root_mean_squared_error(y[test], p) for p in (model.predict(X[test]), without)
+    ]
+    assert errors[0] < 0.9 * errors[1]
+    assert len(getattr(model, f"{kind}s_")) == len(features[kind])
+
+
+@pytest.mark.parametrize("kind", ["item", "user"])
+def test_features_are_an_additional_input(dataset, features, kind):
+    """The attributes explain the codes, also of rows without ratings."""
+    R = dataset.R.tolil()
+    R[:5], R[:, :5] = 0, 0
+    R = sp.csr_array(R)
+    R.eliminate_zeros()
+    table = features[kind]
+    model = make(kind, dtype="float64", **PAPER | {"input_scaling": 0.0})
+    model.fit(R, **{f"{kind}_features": table})
+    encoded = getattr(model, f"{kind}_encoder_").transform(table)
+    (V,), (mu,) = model.encoder_coefs_, model.encoder_intercepts_
+    weights = getattr(model, f"{kind}_feature_weights_")
+    side = (encoded - getattr(model, f"{kind}_feature_center_")) @ weights
+    inputs = R.T if kind == "item" else R
+    codes = 1 / (1 + np.exp(-(inputs @ V + side + mu)))
+    np.testing.assert_allclose(getattr(model, f"{kind}_factors_"), codes)
+    assert np.ptp(codes[:5], axis=0).min() > 0
+    other = "user" if kind == "item" else "item"
+    assert getattr(model, f"{other}_encoder_") is None
+
+
+def test_texts_and_features_are_separate_inputs(dataset, features):
+    """Items may have both, either or none."""
+    X, y = ratings_to_samples(dataset.R)
+    rated = X[:, 1] < 120
+    texts = {j: dataset.item_texts[j] for j in range(10, 130)}
+    table = features["item"].iloc[40:140]
+    model = make(text_components=7)
+    model.fit(X[rated], y[rated], item_texts=texts, item_features=table)
+    assert model.text_coefs_.shape == (7, 8)
+    n_columns = len(model.item_feature_names_)
+    assert model.item_feature_weights_.shape == (n_columns, 8)
+    np.testing.assert_array_equal(model.items_, np.arange(140))
+    pairs = np.column_stack([np.zeros(20, int), np.arange(120, 140)])
+    assert len(np.unique(model.predict(pairs))) == 20
+
+
+def test_both_forms_of_ratings_with_features_agree(dataset, features):
+    X, y = ratings_to_samples(dataset.R)
+    table = features["item"]
+    shuffled = table.sample(frac=1, random_state=0)
+    model = make(max_iter=5)
+    of_matrix = model.fit(dataset.R, item_features=table).predict(X)
+    of_pairs = model.fit(X, y, item_features=shuffled).predict(X)
+    np.testing.assert_array_equal(of_pairs, of_matrix)
+
+
+@pytest.mark.parametrize("kind", ["item", "user"])
+def test_features_work_with_batches_several_layers_and_warm_starts(
+    dataset, features, kind
+):
+    params = {"batch_size": 16, "hidden_layer_sizes": (6, 5), "max_iter": 5}
+    model = make(kind, warm_start=True, early_stopping=True, **params)
+    for _ in range(2):
+        model.fit(dataset.R, **{f"{kind}_features": features[kind]})
+    assert np.isfinite(model.predict(dataset.R)).all()
+    assert np.isfinite(model.score(dataset.R))
+
+
+def test_sparse_and_dense_features_agree(dataset, monkeypatch):
+    rng = np.random.default_rng(0)
+    table = sp.csr_array(np.where(rng.random((150, 9)) < 0.2, 1.0, 0.0))
+    encoder = FunctionTransformer(accept_sparse=True)
+    model = make(dtype="float64", item_encoder=encoder, max_iter=5)
+    dense = model.fit(dataset.R, item_features=table).predict(dataset.R)
+    monkeypatch.setattr("skrec._data.side_information._LARGE", 0)
+    monkeypatch.setattr("skrec._data.side_information._DENSITY", 1)
+    sparse = model.fit(dataset.R, item_features=table).predict(dataset.R)
+    np.testing.assert_allclose(sparse, dense)
+
+
+def test_features_of_what_is_not_encoded_are_refused(dataset, features):
+    with pytest.raises(ValueError, match="item_features go with kind='item', which"):
+        make("user").fit(dataset.R, item_features=features["item"])
+    with pytest.raises(ValueError, match="user_features go with kind='user', which"):
+        make("item").fit(dataset.R, user_features=features["user"])

@@ -305,3 +305,123 @@ def test_users_and_items_without_ratings_are_allowed(implicit, rng):
 def test_bad_parameters_are_refused(R, params, match):
     with pytest.raises(ValueError, match=match):
         make(**params).fit(R)
+
+
+def with_cold_items(R, implicit, **params):
+    """Model whose first ten items, and five users, have features and no ratings."""
+    data = make_ratings(R.shape[0], R.shape[1], random_state=0)
+    X, y = ratings_to_samples(R)
+    kept = (X[:, 1] >= 10) & (X[:, 0] >= 5)
+    params = {"implicit": implicit, "dtype": "float64", "clip": False} | params
+    return make(**params).fit(
+        X[kept],
+        y[kept],
+        item_features=dict(enumerate(data.item_factors)),
+        user_features=dict(enumerate(data.user_factors)),
+    )
+
+
+def test_samples_of_rows_without_ratings_are_their_prior_means(R, implicit):
+    model = with_cold_items(R, implicit)
+    for users, items in samples_of(model):
+        np.testing.assert_allclose(users[:5], model._user_described_means[:5])
+        np.testing.assert_allclose(items[:10], model._item_described_means[:10])
+    assert len(np.unique(model._item_described_means[:10, -1])) == 10
+
+    # An unseen user gets about the mean of other users' predictions.
+    pairs = np.array([(user, item) for user in range(5, 80) for item in range(10)])
+    counts = np.diff(model._seen.indptr)[5:]
+    predicted = model.predict(pairs).reshape(75, 10)
+    found = model.predict([[1000, item] for item in range(10)])
+    np.testing.assert_allclose(found, counts @ predicted / counts.sum(), atol=0.02)
+
+
+def test_standard_deviations_include_the_prior_covariances(R, implicit):
+    """They are those of vectors drawn from the prior."""
+    model = with_cold_items(R, implicit)
+    rng = np.random.default_rng(0)
+    item_root, user_root = (
+        np.linalg.cholesky(covariance)
+        for covariance in (model.item_prior_covariance_, model.user_prior_covariance_)
+    )
+    pairs = [(7, 3), (2, 20), (2, 3)]  # new item, new user, both
+    draws = [[], [], []]
+    for users, items in samples_of(model):
+        for (user, item), found in zip(pairs, draws, strict=True):
+            u, v = np.tile(users[user], (20000, 1)), np.tile(items[item], (20000, 1))
+            if user < 5:
+                u += rng.standard_normal(u.shape) @ user_root.T
+            if item < 10:
+                v += rng.standard_normal(v.shape) @ item_root.T
+            found.append((u[:, :-1] * v[:, :-1]).sum(1) + u[:, -1] + v[:, -1])
+    expected = [std_of(model, np.var(np.concatenate(found))) for found in draws]
+    std = model.predict(pairs, return_std=True)[1]
+    np.testing.assert_allclose(std, expected, rtol=0.01)
+
+
+def test_standard_deviations_of_cold_items_for_rows(R, implicit):
+    model = with_cold_items(R, implicit)
+    row = R[[9]].copy()
+    assert (row.indices < 10).any()
+    found = model.predict(row, return_std=True)[1][0, :10]
+    C, noise = model.item_prior_covariance_, model.noise_variance_
+    precision = np.linalg.inv(model.user_prior_covariance_)
+    # Ratings of cold items have a larger variance, that of the average user.
+    z = np.append(model.user_prior_mean_[:-1], 1)
+    inner = model.user_prior_covariance_ * C
+    cold = z @ C @ z + inner[:-1, :-1].sum()
+    noises = noise + np.where(row.indices < 10, cold, 0)
+    centers, variances = [], []
+    for s, (_, items) in enumerate(samples_of(model)):
+        Z = np.column_stack([items[:, :-1], np.ones(len(items))])
+        rated = Z[row.indices]
+        targets = standardized(model, row.data) - items[row.indices, -1]
+        prior = model.user_prior_mean_
+        if implicit:
+            links = model.user_links_[s][row.indices]
+            prior = prior + links.sum(axis=0) / np.sqrt(row.nnz)
+        S = np.linalg.inv(precision + (rated.T / noises) @ rated)
+        mean = S @ (precision @ prior + (rated.T / noises) @ targets)
+        z = np.append(mean[:-1], 1)
+        centers.append(Z[:10] @ mean + items[:10, -1])
+        own = np.einsum("ij,jk,ik->i", Z[:10], S, Z[:10])
+        variances.append(own + z @ C @ z + (S * C)[:-1, :-1].sum())
+    variance = np.var(centers, axis=0) + np.mean(variances, axis=0)
+    np.testing.assert_allclose(found, std_of(model, variance))
+
+
+def test_standard_deviations_of_cold_items_are_calibrated():
+    data = make_ratings(200, 150, density=0.2, n_factors=2, noise=0.5, random_state=1)
+    X, y = ratings_to_samples(data.R)
+    train = X[:, 1] >= 40
+    features = dict(enumerate(data.item_factors))
+    model = make(max_iter=60, clip=False)
+    model.fit(X[train], y[train], item_features=features)
+    ratings, std = model.predict(X[~train], return_std=True)
+    assert np.std((y[~train] - ratings) / std) == pytest.approx(1, abs=0.1)
+
+
+def test_added_items_and_users_are_like_those_of_the_fit(R, implicit):
+    """Samples, links and standard deviations of rows that have only features."""
+    model = with_cold_items(R, implicit)
+    X, _ = ratings_to_samples(R)
+    expected = model.predict(X, return_std=True)
+    new_items, new_users = model.item_factors_[:2], model.user_factors_[:2]
+    encoded = make_ratings(R.shape[0], R.shape[1], random_state=0)
+    model.extend_items({1000 + j: encoded.item_factors[j] for j in range(2)})
+    model.extend_users({-2 + i: encoded.user_factors[i] for i in range(2)})
+    found = model.predict(X, return_std=True)
+    # The correction for self-selection depends on the number of cold items.
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-2)
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-10)
+    np.testing.assert_allclose(model.item_factors_[-2:], new_items)
+    np.testing.assert_allclose(model.user_factors_[:2], new_users)
+    of_new = [[-2, 20], [7, 1000], [-2, 1001]]
+    of_old = [[0, 20], [7, 0], [0, 1]]
+    for a, b in zip(*(model.predict(p, True) for p in (of_new, of_old)), strict=True):
+        np.testing.assert_allclose(a, b)
+    if implicit:
+        assert model.user_links_.shape[1] == len(model.items_)
+        assert not model.user_links_[:, -2:].any()
+    rows = sp.hstack([R, sp.csr_array((R.shape[0], 2))]).tocsr()
+    assert np.isfinite(model.predict(rows[:5], return_std=True)).all()

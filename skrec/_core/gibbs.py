@@ -2,11 +2,12 @@
 
 The hyper-parameters are those of a variational factorization and stay fixed: the noise
 variance, and for each side (users or items) the center and the covariance C of the
-vectors and the diagonal precision Q of the links. With the links y_j of the n_i items
-(or users) j that a row has ratings with, the model is
+vectors, the weights W of their features x_i, and the diagonal precision Q of the links.
+With the links y_j of the n_i items (or users) j that a row has ratings with, the model
+is
 
     (1)  rating    ~  N(prediction, noise_variance / weight)
-    (2)  vector_i  ~  N(center + sum_j y_j / sqrt(n_i), C)
+    (2)  vector_i  ~  N(center + sum_j y_j / sqrt(n_i) + W' x_i, C)
     (3)  y_j       ~  N(0, Q^-1)
 
 A sweep draws the links and the vectors of each side, given everything else.
@@ -67,11 +68,15 @@ class Side:
         """All tensors that a sweep changes."""
         return [self.vectors, self.prior.links]
 
+    def prior_means(self) -> Tensor:
+        """Prior means of all rows, given the links."""
+        return self.prior.means(self.pattern, self.features)
+
     def draw(self, others: Tensor, rng: np.random.Generator) -> None:
         """Draw links and vectors from their posterior, given the other side."""
         if len(self.prior.links):
             self.prior.links.copy_(self.draw_links(rng))
-        means = self.prior.means(self.pattern, self.features)
+        means = self.prior_means()
         normal = _normal(self.vectors, rng)
         biases, others = others[:, -1], with_ones(others)
         for rows, pattern, entries in parts(self.pattern, self.vectors.shape[1] ** 2):

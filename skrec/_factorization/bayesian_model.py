@@ -1,19 +1,33 @@
-"""Fitted Bayesian matrix factorization, which consists of posterior samples."""
+"""Fitted Bayesian matrix factorization, which consists of posterior samples.
+
+The samples of users and items without ratings are their prior means. With the prior
+covariance C, and the vector z of the other side with 1 in place of the bias, such a row
+adds to the variance of a rating
+
+    (1)  z' C z
+
+If the other vector is not a sample, but has the covariance S as well, it also adds
+
+    (2)  trace(S C), without the rows and columns of the biases
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from .._core.chunks import row_chunks
-from .._core.normal_rows import condition, implicit_means, leave_out, parts
-from .models import FactorModel, FactorState
+from .._core.normal_rows import condition, implicit_means, leave_out, parts, with_ones
+from .._data.ratings import row_numbers, select_entries
+from .described import DescribedModel, ones_at
+from .models import FactorState
 
 
-class BayesianModel(FactorModel):
+class BayesianModel(DescribedModel):
     """Samples side by side, whose product is the mean of the predictions."""
 
     def __init__(self, fitted, device):
@@ -21,9 +35,13 @@ class BayesianModel(FactorModel):
         self.n_samples = fitted.user_bias_samples_.shape[1]
         self.k = len(fitted.user_prior_mean_)
         self.prior_mean = self._double(fitted.user_prior_mean_)
-        self.prior_precision = torch.linalg.inv(
-            self._double(fitted.user_prior_covariance_)
-        )
+        self.user_covariance = self._double(fitted.user_prior_covariance_)
+        self.item_covariance = self._double(fitted.item_prior_covariance_)
+        self.prior_precision = torch.linalg.inv(self.user_covariance)
+        # An item without ratings adds the variance for the average user to the noise.
+        self.is_unrated = self.tensor(~fitted._is_rated)
+        spread = self._spread(self.prior_mean, self.user_covariance)
+        self.noise = fitted.noise_variance_ + spread * self.is_unrated
 
     def fold_in(self, rows):
         pattern, ratings = self.pattern(rows), self._double(rows.data)
@@ -35,7 +53,8 @@ class BayesianModel(FactorModel):
                 vectors[at, s] = mean.to(dtype)
         factors = vectors[:, :, :-1].flatten(1) / self.n_samples
         biases = vectors[:, :, -1].cpu().numpy().mean(axis=1)
-        return FactorState.of(factors, self.tensor(biases))
+        state = FactorState.of(factors, self.tensor(biases))
+        return self._corrected(state, ones_at(rows))
 
     def left_out(self, rows):
         pattern, ratings = self.pattern(rows), self._double(rows.data)
@@ -46,10 +65,18 @@ class BayesianModel(FactorModel):
                 offsets = ratings[entries] - problem["ratings"]
                 left_out = leave_out(**problem, links=self._links(s))
                 predicted[entries] += (left_out + offsets) / self.n_samples
+        cold = np.flatnonzero(self.is_cold[rows.indices])
+        if self.distances is not None and len(cold):
+            for chunk in row_chunks(len(cold), self.n_samples * self.k):
+                state = self.fold_in(_without_each(rows, cold[chunk]))
+                predicted[cold[chunk]] += state.cold_biases
         return predicted.cpu().numpy()
 
     def std_at(self, user, item):
         fitted, std = self.fitted, np.empty(len(user))
+        C_U = self.user_covariance.cpu().numpy()
+        C_V = self.item_covariance.cpu().numpy()
+        is_unrated_user = np.diff(fitted._seen.indptr) == 0
         for part in row_chunks(len(user), fitted.user_factors_.shape[1]):
             u, i = user[part], item[part]
             p, q = (
@@ -58,7 +85,12 @@ class BayesianModel(FactorModel):
             )
             sums = np.einsum("nsk,nsk->ns", p, q) * self.n_samples
             sums += fitted.user_bias_samples_[u] + fitted.item_bias_samples_[i]
-            std[part] = np.sqrt(sums.var(axis=1) + fitted.noise_variance_)
+            variance = sums.var(axis=1)
+            new_user, new_item = is_unrated_user[u], ~fitted._is_rated[i]
+            variance[new_user] += _mean_square(q[new_user], C_U)
+            variance[new_item] += _mean_square(p[new_item] * self.n_samples, C_V)
+            variance[new_user & new_item] += np.sum((C_U * C_V)[:-1, :-1])
+            std[part] = np.sqrt(variance + fitted.noise_variance_)
         return std
 
     def std(self, rows):
@@ -76,6 +108,9 @@ class BayesianModel(FactorModel):
                 sums += centers
                 squares += centers.square()
                 inner += half.square().sum(1).cpu()
+                if self.is_cold.any():
+                    spread = self._spread(mean, torch.cholesky_inverse(cholesky))
+                    inner += torch.outer(spread, self.is_unrated.double()).cpu()
             # Variance of the conditional means, plus mean of the conditional variances
             between = squares / n_samples - (sums / n_samples).square()
             variance = between.clamp(min=0) + inner / n_samples
@@ -97,8 +132,15 @@ class BayesianModel(FactorModel):
             "vectors": vectors,
             "prior": prior,
             "prior_precision": self.prior_precision,
-            "rating_precisions": torch.full_like(ratings, 1 / fitted.noise_variance_),
+            "rating_precisions": 1 / self.noise.index_select(0, pattern.col),
         }
+
+    def _spread(self, means: Tensor, covariances: Tensor) -> Tensor:
+        """Sum of (1) and (2) for an item without ratings and uncertain users."""
+        C = self.item_covariance
+        z = with_ones(means.view(-1, self.k))
+        inner = (covariances * C)[..., :-1, :-1].sum((-2, -1))
+        return ((z @ C) * z).sum(1) + inner
 
     def _item_biases(self, s: int) -> Tensor:
         return self._double(self.fitted.item_bias_samples_[:, s])
@@ -109,3 +151,18 @@ class BayesianModel(FactorModel):
 
     def _double(self, array: np.ndarray) -> Tensor:
         return self.tensor(np.ascontiguousarray(array, dtype=np.float64))
+
+
+def _mean_square(factors: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Mean of (1) over samples of factors, of shape (n, n_samples, k - 1)."""
+    z = np.concatenate([factors, np.ones_like(factors[:, :, :1])], axis=2)
+    return ((z @ covariance) * z).sum(axis=2).mean(axis=1)
+
+
+def _without_each(rows: sp.csr_array, entries: np.ndarray) -> sp.csr_array:
+    """Rows without a stored entry, one row for each of some entries."""
+    row = row_numbers(rows)[entries]
+    copies = rows[row]
+    kept = np.ones(copies.nnz, bool)
+    kept[copies.indptr[:-1] + entries - rows.indptr[row]] = False
+    return select_entries(copies, kept)

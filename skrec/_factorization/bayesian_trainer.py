@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._core.device import to_array
-from .._core.gibbs import GibbsSampler
+from .._core.gibbs import GibbsSampler, Side
 from .._core.training import Stopping, run_sweeps
 from .._fitting import Fit, Trainer
+from .described import described_mean_ratings
 from .knowledge import Knowledge
 from .variational_trainer import start_factorization
 
@@ -56,9 +57,10 @@ class GibbsTrainer(Trainer):
     def __init__(self, fit: Fit):
         params = self.params = fit.estimator
         self.n_epochs = params.max_iter
+        self.known, self.knowledge = fit.known, Knowledge.of(fit)
         start = start_factorization(
             fit,
-            Knowledge.of(fit),
+            self.knowledge,
             params.n_factors,
             user_links=params.implicit,
             item_links=params.implicit,
@@ -87,9 +89,12 @@ class GibbsTrainer(Trainer):
     def attributes(self) -> dict[str, Any]:
         samples = self.samples or [Sample.take(self.sampler)]
         users, items, links = (np.stack(parts) for parts in zip(*samples, strict=True))
-        prior = self.sampler.users.prior
+        user_side, item_side = self.sampler.users, self.sampler.items
+        _replace_draws_of_unrated(users, user_side)
+        _replace_draws_of_unrated(items, item_side)
+        user_prior, item_prior = user_side.prior, item_side.prior
         user_biases, item_biases = users[:, :, -1].T, items[:, :, -1].T
-        return {
+        attributes = {
             "intercept_": 0.0,
             # Dividing makes the product of all samples the mean of their products.
             "user_factors_": _side_by_side(users) / len(samples),
@@ -98,11 +103,26 @@ class GibbsTrainer(Trainer):
             "item_bias_samples_": item_biases.copy(),
             "user_biases_": user_biases.mean(axis=1),
             "item_biases_": item_biases.mean(axis=1),
-            "user_prior_mean_": to_array(prior.center),
-            "user_prior_covariance_": to_array(prior.covariance),
+            "user_prior_mean_": to_array(user_prior.center),
+            "user_prior_covariance_": to_array(user_prior.covariance),
+            "item_prior_mean_": to_array(item_prior.center),
+            "item_prior_covariance_": to_array(item_prior.covariance),
+            **self.knowledge.attributes(user_prior, item_prior),
             "user_links_": links if links.size else None,
             "noise_variance_": self.sampler.noise_variance,
         }
+        return attributes | described_mean_ratings(vars(self.known) | attributes)
+
+
+def _replace_draws_of_unrated(vectors: np.ndarray, side: Side) -> None:
+    """Replace draws from the prior with its mean, in place.
+
+    The vectors, of shape (n_samples, n, k + 1), of rows without ratings are independent
+    of everything else. Their means have no sampling error; `BayesianModel` adds their
+    variance.
+    """
+    is_unrated = to_array(side.pattern.crow.diff() == 0)
+    vectors[:, is_unrated] = to_array(side.prior_means())[is_unrated]
 
 
 def _side_by_side(vectors: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from .._data.ratings import PRIOR_RATINGS
+from .models import FactorModel, FactorState
 
 # Terms of the series for the number of items that hardly anybody chooses.
 _N_TERMS = 20
@@ -28,11 +29,15 @@ class Distances:
         Estimator, or an object with its attributes.
 
     described_vectors : ndarray of shape (n_items, n_factors + 1)
-        Factors and bias of each item that its description predicts.
+        Factors and bias of each item that its description predicts. They are compared
+        with each sample if `item_factors_` are several samples side by side.
     """
 
     def __init__(self, fitted: Any, described_vectors: np.ndarray):
         vectors = np.column_stack([fitted.item_factors_, fitted.item_biases_])
+        factors, bias = described_vectors[:, :-1], described_vectors[:, -1]
+        n_samples = fitted.item_factors_.shape[1] // factors.shape[1]
+        described_vectors = np.column_stack([np.tile(factors, n_samples), bias])
         is_compared = fitted._is_described & fitted._is_rated
         self.is_compared = is_compared.astype(vectors.dtype)
         vectors = vectors - described_vectors
@@ -62,6 +67,25 @@ class Distances:
         """Mean differences as ratings, given users' factors, of shape (n_rows,)."""
         means = self.means(rows)
         return (means[:, :-1] * factors).sum(axis=1) + means[:, -1]
+
+
+class DescribedModel(FactorModel):
+    """Factor model with corrections for items that have features but no ratings."""
+
+    def __init__(self, fitted, device):
+        super().__init__(fitted, device)
+        self.distances = None
+        described = getattr(fitted, "_item_described_means", None)
+        if described is not None and self.is_cold.any():
+            self.distances = Distances(fitted, described)
+            self.users = self._corrected(self.users, ones_at(fitted._seen))
+
+    def _corrected(self, state: FactorState, rows: sp.csr_array) -> FactorState:
+        """State with corrections for cold items, given a 1 for each rating."""
+        if self.distances is None:
+            return state
+        biases = self.distances.biases(rows, state.factors.cpu().numpy())
+        return state._replace(cold_biases=self.tensor(biases).to(state.biases))
 
 
 def described_mean_ratings(attributes: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -93,7 +94,7 @@ class FeatureMixin:
         shape = len(all_ids), seen.shape[1]
         self.__dict__ = (
             vars(self)
-            | _extend_side(fitted, "user", vectors, merge)
+            | self._extended("user", vectors, merge)
             | {
                 "users_": all_ids,
                 "_is_described_user": merge(fitted._is_described_user, True),
@@ -101,6 +102,30 @@ class FeatureMixin:
             }
         )
         return self
+
+    def _extended(
+        self, what: str, vectors: NDArray[Any], merge: Callable[..., NDArray[Any]]
+    ) -> dict[str, Any]:
+        """Attributes of all users or items, given the vectors of new ones."""
+        rows = self._new_rows(what, vectors)
+        joined = np.column_stack([rows[f"{what}_factors_"], rows[f"{what}_biases_"]])
+        rows[f"{what}_means_"] = mean_ratings(self, what, joined)
+        rows[f"_{what}_described_means"] = vectors
+        return {name: merge(getattr(self, name), new) for name, new in rows.items()}
+
+    def _new_rows(self, what: str, vectors: NDArray[Any]) -> dict[str, Any]:
+        """Rows of fitted attributes for new users or items, given their vectors."""
+        fitted: Any = self
+        rows: dict[str, Any] = {
+            f"{what}_factors_": vectors[:, :-1],
+            f"{what}_biases_": vectors[:, -1],
+        }
+        if what == "item":
+            covariance = fitted.item_prior_covariance_
+            rows["_item_covariances"] = covariance[np.triu_indices(len(covariance))]
+        if getattr(fitted, f"{what}_links_", None) is not None:
+            rows[f"{what}_links_"] = 0
+        return rows
 
 
 def add_items(
@@ -110,8 +135,8 @@ def add_items(
 
     Parameters
     ----------
-    fitted : estimator
-        Fitted variational factorization.
+    fitted : FeatureMixin
+        Fitted factorization.
 
     ids : ndarray of shape (n_new,)
         Ids of the new items.
@@ -126,12 +151,8 @@ def add_items(
     seen = fitted._seen
     old = np.flatnonzero(~merge(np.zeros(len(fitted.items_), bool), True))
     columns = old[seen.indices].astype(seen.indices.dtype)
-    covariance = fitted.item_prior_covariance_
-    changed = _extend_side(fitted, "item", vectors, merge) | {
+    changed = fitted._extended("item", vectors, merge) | {
         "items_": all_ids,
-        "_item_covariances": merge(
-            fitted._item_covariances, covariance[np.triu_indices(len(covariance))]
-        ),
         "_is_rated": merge(fitted._is_rated, False),
         "_is_described": merge(fitted._is_described, True),
         "_seen": sp.csr_array(
@@ -202,18 +223,3 @@ def _describe(fitted: Any, features: Any, what: str) -> tuple[NDArray[Any], Any]
         getattr(fitted, f"{what}_feature_weights_"),
     )
     return ids, getattr(fitted, f"{what}_prior_mean_") + means
-
-
-def _extend_side(fitted, what, vectors, merge) -> dict[str, Any]:
-    """Attributes of all users or items, with the new ones."""
-    extended = {
-        f"{what}_factors_": vectors[:, :-1],
-        f"{what}_biases_": vectors[:, -1],
-        f"{what}_means_": mean_ratings(fitted, what, vectors),
-        f"_{what}_described_means": vectors,
-    }
-    if getattr(fitted, f"{what}_links_", None) is not None:
-        extended[f"{what}_links_"] = 0
-    return {
-        name: merge(getattr(fitted, name), added) for name, added in extended.items()
-    }

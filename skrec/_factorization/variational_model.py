@@ -21,20 +21,12 @@ from .._core.variational import (
     leave_out,
 )
 from .._data.ratings import row_numbers
-from .described import Distances, ones_at
-from .models import FactorModel, FactorState
+from .described import DescribedModel, ones_at
+from .models import FactorState
 
 
-class VariationalModel(FactorModel):
+class VariationalModel(DescribedModel):
     """Factor model that folds in new users by their posterior, given all items."""
-
-    def __init__(self, fitted, device):
-        super().__init__(fitted, device)
-        self.distances = None
-        described = getattr(fitted, "_item_described_means", None)
-        if described is not None and self.is_cold.any():
-            self.distances = Distances(fitted, described)
-            self.users = self._corrected(self.users, ones_at(fitted._seen))
 
     def fold_in(self, rows):
         ratings = self._ratings(rows)
@@ -111,13 +103,6 @@ class VariationalModel(FactorModel):
             links = self.tensor(item_links).double()
         covariance = self.tensor(fitted.user_prior_covariance_).double()
         return NormalPrior.of(center, covariance, links)
-
-    def _corrected(self, state: FactorState, rows: sp.csr_array) -> FactorState:
-        """State with corrections for cold items, given a 1 for each rating."""
-        if self.distances is None:
-            return state
-        biases = self.distances.biases(rows, state.factors.cpu().numpy())
-        return state._replace(cold_biases=self.tensor(biases).to(state.biases))
 
     @property
     def _counts(self) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from .._base import STOPPING_CONSTRAINTS, WARM_START_CONSTRAINTS, BaseRecommender
 from .._core.networks import ACTIVATIONS
 from .._core.training import SCHEDULES
+from .._factorization.features import FEATURE_CONSTRAINTS
 from .._fitting import Fit
 from .._sklearn_compat import Interval, StrOptions, fit_method
 from .autorec_model import ItemAutoRec, UserAutoRec
@@ -114,6 +115,16 @@ class AutoRecRegressor(BaseRecommender):
     text_components : int, default=50
         Number of components to which each text is reduced. Ignored without texts.
 
+    item_encoder, user_encoder : transformer or None, default=None
+        Transformers that turn the tables of features into numbers, such as a
+        `ColumnTransformer` or a `Pipeline`. None means
+        :class:`skrec.features.FeatureEncoder`, which looks at the columns. Columns are
+        centered and scaled in blocks: those of `output_indices_`, if the encoder has
+        this attribute, or else all of them.
+
+    memory : str, object with the interface of joblib.Memory, or None, default=None
+        Folder in which to cache the fitted encoders.
+
     early_stopping : bool, default=False
         Whether to hold out ratings, to stop when their score has not improved for
         `n_iter_no_change` iterations, and to keep the best parameters.
@@ -126,8 +137,8 @@ class AutoRecRegressor(BaseRecommender):
 
     warm_start : bool, default=False
         Whether to start from the weights of the previous fit, if there is one. Users
-        and items are matched by id. New users and items, and the weights of texts, are
-        initialized at random.
+        and items are matched by id. New users and items, and the weights of texts and
+        features, are initialized at random.
 
     clip : bool, default=True
         Whether to keep predictions inside the range of the training ratings.
@@ -187,6 +198,22 @@ class AutoRecRegressor(BaseRecommender):
     text_coefs_ : ndarray of shape (n_text_components, k_1) or None
         Weights of the text components in the first hidden layer.
 
+    item_encoder_, user_encoder_ : transformer or None
+        Fitted encoders of the features; None without features.
+
+    item_feature_weights_, user_feature_weights_ : ndarray or None
+        Weights of the encoded features in the first hidden layer, of shape (n_columns,
+        k_1).
+
+    item_feature_names_, user_feature_names_ : ndarray of shape (n_columns,) or None
+        Names of the columns of the encoded features.
+
+    item_feature_blocks_, user_feature_blocks_ : dict of str to slice or None
+        Columns of each block: those that encode a column of the table.
+
+    item_feature_center_, user_feature_center_ : ndarray of shape (n_columns,) or None
+        Means of the encoded features, which are subtracted from them.
+
     loss_curve_ : list of float
         Objective in each epoch, evaluated before each step.
 
@@ -215,9 +242,9 @@ class AutoRecRegressor(BaseRecommender):
     .. math:: \sum_r \sum_{i \in O} w_i (r_i - h(r; \theta)_i)^2
               + \frac{\lambda}{2} (\|W\|^2 + \|V\|^2)
 
-    The weights of further layers and of texts are penalized in the same way. The output
-    biases b are `user_biases_` with ``kind="item"`` and `item_biases_` with
-    ``kind="user"``.
+    The weights of further layers, of texts and of features are penalized in the same
+    way. The output biases b are `user_biases_` with ``kind="item"`` and `item_biases_`
+    with ``kind="user"``.
 
     With `normalize_y`, the ratings are standardized, and the network sees them with the
     mean 3.5 and the standard deviation 0.9. Factors and biases predict standardized
@@ -248,11 +275,13 @@ class AutoRecRegressor(BaseRecommender):
     estimator unchanged.
 
     With item texts, h has additional inputs, as in [2]_: the tf-idf of the text,
-    reduced to `text_components` components by a singular value decomposition. A
+    reduced to `text_components` components by a singular value decomposition. Features
+    are further inputs, in blocks of encoded columns with a mean square length of 9. A
     cold-start item, without ratings, then has its own code. To train the network for
     such items, each step drops all ratings of a tenth of the items from the input, and
     their effect from the baseline. This is not done with ``solver="lbfgs"``, which
-    needs a deterministic loss.
+    needs a deterministic loss. With ``kind="user"`` the same holds for features of
+    users. Users whom `predict` knows only by a row of a matrix have average features.
 
     In `predict`, each row of a matrix is a new user described by that row alone. With
     ``kind="user"`` the network is evaluated, and the user's effect is the sum of the
@@ -325,10 +354,15 @@ class AutoRecRegressor(BaseRecommender):
         "input_dropout": [Interval(Real, 0, 1, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "text_components": [Interval(Integral, 1, None, closed="left")],
+        **FEATURE_CONSTRAINTS,
     }
 
-    # Metadata routing passes texts to this estimator without a request.
-    __metadata_request__fit: ClassVar[dict[str, bool]] = {"item_texts": True}
+    # Metadata routing passes texts and features to this estimator without a request.
+    __metadata_request__fit: ClassVar[dict[str, bool]] = {
+        "item_texts": True,
+        "item_features": True,
+        "user_features": True,
+    }
 
     def __init__(
         self,
@@ -352,6 +386,9 @@ class AutoRecRegressor(BaseRecommender):
         input_dropout: float = 0.5,
         dropout: float = 0.0,
         text_components: int = 50,
+        item_encoder: Any = None,
+        user_encoder: Any = None,
+        memory: Any = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
@@ -381,6 +418,9 @@ class AutoRecRegressor(BaseRecommender):
         self.input_dropout = input_dropout
         self.dropout = dropout
         self.text_components = text_components
+        self.item_encoder = item_encoder
+        self.user_encoder = user_encoder
+        self.memory = memory
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
@@ -399,8 +439,10 @@ class AutoRecRegressor(BaseRecommender):
         *,
         sample_weight: Any = None,
         item_texts: Any = None,
+        item_features: Any = None,
+        user_features: Any = None,
     ) -> Self:
-        """Fit the model to ratings, and to texts of the items.
+        """Fit the model to ratings, and to what is known of items or users.
 
         Parameters
         ----------
@@ -422,6 +464,21 @@ array} of shape (n_users, n_items)
             :class:`skrec.text.ItemTexts`: scikit-learn splits other sized objects with
             as many entries as there are samples. Texts require ``kind="item"``.
 
+        item_features : DataFrame, mapping, Series, array-like, sparse or Features, \
+default=None
+            Features by item id: a DataFrame whose index holds the ids, with columns of
+            any kind, or a mapping from id to vector. With a matrix, the ids are its
+            column numbers, or an array has one row for each column. Items without
+            ratings become known. For cross-validation, use
+            :class:`skrec.features.Features`: scikit-learn splits other sized objects
+            with as many entries as there are samples. Requires ``kind="item"``.
+
+        user_features : DataFrame, mapping, Series, array-like, sparse or Features, \
+default=None
+            The same by user id. With a matrix, a table or array with one row for each
+            row of X, in the same order, which scikit-learn splits with X. Requires
+            ``kind="user"``.
+
         Returns
         -------
         self : AutoRecRegressor
@@ -437,11 +494,12 @@ array} of shape (n_users, n_items)
             If the objective became infinite, or did not converge within `max_iter`
             iterations with a constant step size.
         """
-        sizes = self._check_parameters(item_texts)
-        fit = Fit(self, X, y, sample_weight, item_texts)
+        sizes = self._check_parameters()
+        self._check_side(item_texts, item_features, user_features)
+        fit = Fit(self, X, y, sample_weight, item_texts, item_features, user_features)
         return fit.run(AutoRecTrainer(fit, sizes))
 
-    def _check_parameters(self, item_texts) -> list[int]:
+    def _check_parameters(self) -> list[int]:
         """Reject inconsistent parameters; return the sizes of the hidden layers."""
         given: Any = self.hidden_layer_sizes
         sizes = [given] if isinstance(given, Integral) else list(given)
@@ -473,12 +531,21 @@ array} of shape (n_users, n_items)
                 f"dropout=0 (got {self.input_dropout} and {self.dropout}) or "
                 "solver='adam'."
             )
-        if item_texts is not None and self.kind != "item":
-            raise ValueError(
-                "item_texts go with kind='item', whose rows they belong to, got "
-                f"kind={self.kind!r}: leave them out, or use kind='item'."
-            )
         return [int(size) for size in sizes]
+
+    def _check_side(self, item_texts, item_features, user_features) -> None:
+        """Reject what is known of rows that the network does not encode."""
+        for name, given, kind in (
+            ("item_texts", item_texts, "item"),
+            ("item_features", item_features, "item"),
+            ("user_features", user_features, "user"),
+        ):
+            if given is not None and self.kind != kind:
+                raise ValueError(
+                    f"{name} go with kind={kind!r}, which encodes {kind}s: with kind="
+                    f"{self.kind!r}, the {kind}s are weights of the output, without "
+                    f"input. Leave {name} out, or use kind={kind!r}."
+                )
 
     def _make_model(self, device):
         return (ItemAutoRec if self._kind == "item" else UserAutoRec)(self, device)

@@ -16,11 +16,12 @@ from .._core.networks import Autoencoder, AutoencoderWeights, OutputActivation
 from .._core.training import Descent, PenalizedLoss, Stopping, iterate
 from .._data.ids import positions_of
 from .._data.ratings import Ratings
-from .._data.texts import reduce_texts
 from .._fitting import Fit, Trainer, r_squared
 from .effects import Effects
+from .side_input import SideInput
 
-# Fraction of the rows whose ratings are dropped, leaving their text; drawn each step.
+# Fraction of the rows whose ratings are dropped, leaving what is known of them; drawn
+# each step.
 _COLD_RATE = 0.1
 # Mean and standard deviation of normalized ratings in the input of the network. Missing
 # ratings are zeros there, so ratings must be far from zero for the network to see who
@@ -56,13 +57,14 @@ class AutoRecTrainer(Trainer):
         rows = self._orient(fit, fit.training, self._residuals(fit.training))
         inputs = self.input(rows.pattern, rows.inputs)
         self.rows = rows._replace(inputs=inputs)
-        if fit.texts is not None and fit.known._is_described.any():
-            side = reduce_texts(fit.texts, params.text_components, fit.random_state)
-            fit.mark_described(np.flatnonzero(side.any(axis=1)))
-            self.rows = self.rows._replace(side=torch.tensor(side).to(self.rows.inputs))
+        self.side = SideInput.of(fit)
+        if self.side.values is not None:
+            side = self.side.values.to(self.rows.inputs)
+            self.rows = self.rows._replace(side=side)
             if self.effects is not None:
-                effects = torch.tensor(self.effects.items / self.unit)
-                self.rows = self.rows._replace(effects=effects.to(self.rows.inputs))
+                own = self.effects.items if self.is_item else self.effects.users
+                effects = torch.tensor(own / self.unit).to(self.rows.inputs)
+                self.rows = self.rows._replace(effects=effects)
         self.network = self._make_network(fit, sizes)
         order = make_generator(fit.draw_seed())
         self.dropout_generator = make_generator(fit.draw_seed(), fit.device)
@@ -122,7 +124,7 @@ class AutoRecTrainer(Trainer):
             "item_effects_": None if effects is None else effects.items,
             "encoder_coefs_": [w.numpy() for w in weights.encoder],
             "encoder_intercepts_": [b.numpy() for b in weights.encoder_biases],
-            "text_coefs_": None if weights.side is None else weights.side.numpy(),
+            **self.side.attributes(weights.side),
             "alpha_": self.alpha,
             "_kind": params.kind,
             "_lambda_u": None if effects is None else effects.lambda_u,
@@ -318,7 +320,7 @@ class AutoRecTrainer(Trainer):
             kept = _keep_rows(rows, generator)
             inputs = inputs * kept
             if rows.effects is not None:
-                # The effect of an item without ratings must come from its text.
+                # The effect of a row without ratings must come from its side input.
                 effects = rows.effects.index_select(0, rows.pattern.row)
                 targets = targets + (1 - kept) * effects
         codes = self.network.encode(rows.pattern, inputs, rows.side, drop_units)
