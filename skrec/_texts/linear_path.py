@@ -6,6 +6,7 @@ from typing import Self
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
@@ -62,7 +63,8 @@ def encode_words(
         TfidfTransformer(sublinear_tf=True),
         TruncatedSVD(n_components, random_state=random_state),
     )
-    values = encoder.fit_transform(documents.values)
+    with config_context(transform_output="default"):
+        values = encoder.fit_transform(documents.values)
     n_columns = values.shape[1]
     names = np.array([f"{TEXT_BLOCK}_{j}" for j in range(n_columns)], dtype=object)
     blocks = {TEXT_BLOCK: slice(0, n_columns)}

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from sklearn import config_context
 
 from .._core.device import inference_device, to_array
 from .._data.side_information import check_encoded
@@ -152,7 +153,8 @@ def describe_items(
         places = np.searchsorted(ids, texts[0])
         if TEXT_BLOCK in blocks:
             block = blocks[TEXT_BLOCK]
-            values = model._word_encoder.transform(texts[1])
+            with config_context(transform_output="default"):
+                values = model._word_encoder.transform(texts[1])
             vectors[places] += feature_means(values, center[block], weights[block])
         if model.text_weights_:
             device = inference_device(model.device)
