@@ -338,10 +338,10 @@ class ConvMFRegressor(FeatureMixin, ProbabilisticRecommender, TextFactorization)
     >>> from skrec import ConvMFRegressor
     >>> from skrec.datasets import make_ratings
     >>> data = make_ratings(n_users=300, n_items=100, random_state=0)
-    >>> model = ConvMFRegressor(n_factors=5, max_iter=20, random_state=0)
+    >>> model = ConvMFRegressor(n_factors=5, random_state=0)
     >>> model = model.fit(data.R[:250], item_texts=data.item_texts)
     >>> round(model.score(data.R[250:]), 1)
-    0.3
+    0.6
 
     With pairs, texts are given by item id. Cold-start items have a text but no ratings:
 
@@ -350,7 +350,7 @@ class ConvMFRegressor(FeatureMixin, ProbabilisticRecommender, TextFactorization)
     >>> model.fit(X, y, item_texts=dict(enumerate(data.item_texts)))
     ConvMFRegressor(...)
     >>> model.predict([[0, 95], [1, 95]]).round(1)
-    array([3.6, 3.5])
+    array([3.6, 3.7])
     """
 
     _divergence_remedy = "Lower learning_rate_init, or use normalize_y=True"
