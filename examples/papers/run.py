@@ -187,7 +187,7 @@ def main(options):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    every = sorted({*autorec.DATASETS, *convmf.DATASETS})
+    every = sorted({*autorec.DATASETS, *convmf.DATASETS, *convmf.AMAZON})
     parser.add_argument("--table", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--dataset", nargs="+", choices=every)
     parser.add_argument("--seeds", type=int, default=5)
