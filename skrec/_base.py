@@ -97,7 +97,8 @@ array} of shape (n_rows, n_items)
             pair with an unseen item gets the user's mean. Both means are shrunk toward
             the global mean if ratings are few. A pair with an unseen user and an unseen
             item gets the global mean. A row without ratings counts as an unseen user.
-            An item without ratings and without a known text counts as an unseen item.
+            An item without ratings, without a known text and without features counts
+            as an unseen item.
 
         Raises
         ------
@@ -292,7 +293,7 @@ array} of shape (n_rows, n_items)
             pair with an unseen item gets the user's mean. Both means are shrunk toward
             the global mean if ratings are few. A pair with an unseen user and an unseen
             item gets the global mean. A row without ratings counts as an unseen user,
-            and an item without ratings counts as an unseen item.
+            and an item without ratings, text and features counts as an unseen item.
 
         std : ndarray of the same shape
             Standard deviations, only with `return_std`: predictive standard deviation

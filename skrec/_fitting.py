@@ -247,6 +247,7 @@ class Fit:
         on_matrix = is_matrix(X)
         ratings, texts = check_ratings(X, y, sample_weight), None
         self.item_features, self.user_features = None, None
+        rated = ratings.items
         if item_features is not None:
             self.item_features = resolve_features(
                 item_features, ratings.items, "item", on_matrix=on_matrix
@@ -254,7 +255,7 @@ class Fit:
             ratings = ratings.with_items(self.item_features.ids)
         if item_texts is not None:
             ids, texts = resolve_item_texts(
-                item_texts, ratings.items, on_matrix=on_matrix
+                item_texts, ratings.items, on_matrix=on_matrix, rated=rated
             )
             ratings = ratings.with_items(ids)
             if self.item_features is not None:

@@ -10,7 +10,7 @@ from sklearn.model_selection import GroupKFold
 from skrec import BiasedMFRegressor, ConvMFRegressor
 from skrec.datasets import make_ratings
 from skrec.model_selection import ratings_to_samples
-from skrec.text import ItemTexts
+from skrec.text import ItemTexts, SequenceVectorizer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.* have an unseen (user|item)"),
@@ -213,3 +213,42 @@ def test_new_texts_need_texts(data, pairs):
     model = make().fit(X, y, item_features=table)
     with pytest.raises(ValueError, match="fitted without texts"):
         model.extend_items({400: "A text."})
+
+
+def test_texts_with_the_same_words_have_no_linear_path(data):
+    texts = [None] * 148 + ["red blue green", "green blue red"]
+    model = make(vectorizer=SequenceVectorizer(max_df=1.0), max_iter=2)
+    model.fit(data.R, item_texts=texts)
+    assert model.item_feature_weights_ is None
+
+
+def test_a_column_may_have_the_name_of_the_texts(data, texts):
+    table = pd.DataFrame({"item_texts": [f"a{i % 4}" for i in range(150)]})
+    model = make(text_prior="linear", max_iter=2)
+    model.fit(data.R, item_texts=data.item_texts, item_features=table)
+    assert list(model.item_feature_blocks_) == ["item_texts", "item_texts_"]
+    new = table[:1].set_axis([150])
+    model.extend_items({150: texts[0]}, item_features=new)
+    np.testing.assert_allclose(
+        model.text_factors_[150], model.text_factors_[0], atol=1e-5
+    )
+
+
+def test_corrections_follow_new_users_and_items(data, texts):
+    X, y = ratings_to_samples(data.R[:, :100])
+    some = {i: text for i, text in texts.items() if i < 100}
+    people = pd.DataFrame(data.user_factors, columns=["a", "b"])
+    model = make(max_iter=3).fit(X, y, item_texts=some, user_features=people)
+    assert not model.user_text_biases_.any()
+    model.extend_items({i: texts[i] for i in range(100, 150)})
+    assert model.user_text_biases_.any()
+    model.extend_users(people[:2].set_axis([500, 501]))
+    assert len(model.user_text_biases_) == 202
+
+
+def test_failed_joins_are_about_rated_items(data, texts):
+    """Items that have only features are not expected to have texts."""
+    X, y = ratings_to_samples(data.R[:, :30])
+    table = pd.DataFrame({"a": np.arange(300)})
+    own = {i: texts[i] for i in range(30)} | {1000 + i: texts[i] for i in range(40)}
+    make(max_iter=2).fit(X, y, item_texts=own, item_features=table)

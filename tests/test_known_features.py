@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -426,3 +427,67 @@ def test_unpopular_items_are_not_raised(data, items):
         keep[rng.choice(np.flatnonzero(X[:, 1] == item))] = True
     model = make().fit(X[keep], y[keep], item_features=items)
     assert not model._predictor().model.users.cold_biases.any()
+
+
+def test_items_added_in_parts_are_those_added_at_once(pairs, items):
+    (X, y), rated = pairs, pairs[0][:, 1] < 70
+    at_once, in_parts = (
+        make(dtype="float64").fit(X[rated], y[rated], item_features=items[:70])
+        for _ in range(2)
+    )
+    at_once.extend_items(items[70:])
+    in_parts.extend_items(items[70:80]).extend_items(items[80:])
+    new = [[10**6, item] for item in range(70, 90)]
+    np.testing.assert_allclose(in_parts.predict(new), at_once.predict(new))
+    # An unseen user gets about the mean of what the others get.
+    users = np.unique(X[:, 0])
+    means = [
+        at_once.predict([[u, item] for u in users]).mean() for item in range(70, 90)
+    ]
+    assert np.abs(at_once.predict(new) - means).max() < 0.3
+
+
+def test_missing_values_of_new_items_may_be_of_another_type(pairs):
+    X, y = pairs
+    table = pd.DataFrame({"a": ["r", "b"] * 45, "n": np.arange(90.0)})
+    model = make().fit(X, y, item_features=table)
+    new = pd.DataFrame({"n": [3.0]}, index=[90]).reindex(columns=["a", "n"])
+    assert np.isfinite(model.extend_items(new).predict([[0, 90]])).all()
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1.0, 1e160])
+def test_features_of_any_size(data, scale):
+    rng = np.random.default_rng(0)
+    table = scale * (rng.normal(size=(N_ITEMS, 3)) + 1e7)
+    model = make(item_encoder=FunctionTransformer(), dtype="float64")
+    model.fit(data.R, item_features=table)
+    assert np.isfinite(model.predict(data.R)).all()
+
+
+@pytest.mark.parametrize("output", ["pandas", "polars"])
+def test_a_global_output_of_transformers_is_irrelevant(data, output):
+    rng = np.random.default_rng(0)
+    words = np.array([f"w{j}" for j in range(1500)])
+    labels = pd.DataFrame(
+        {"labels": ["|".join(rng.choice(words, 60)) for _ in range(N_ITEMS)]}
+    )
+    with config_context(transform_output=output):
+        model = make(max_iter=2).fit(data.R, item_features=labels)
+        assert model.item_feature_weights_.shape[0] > 1000
+
+
+def test_users_of_a_matrix_have_no_ids(data, users):
+    by_id = Features(users.iloc[::-1])
+    with pytest.raises(ValueError, match="Features by id, but the users of a matrix"):
+        make().fit(data.R, user_features=by_id)
+    with pytest.raises(ValueError, match="Features is not split with X"):
+        make().fit(data.R[:100], user_features=Features(users.to_numpy()))
+
+
+def test_a_forgotten_index_causes_a_warning(pairs, items):
+    X, y = pairs
+    table = items.assign(item=np.arange(1, 91))
+    with pytest.warns(
+        UserWarning, match=r"more of the item ids are in its column 'item'"
+    ):
+        make(max_iter=2).fit(X + np.array([0, 1]), y, item_features=table)

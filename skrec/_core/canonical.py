@@ -67,7 +67,13 @@ def transform(
         basis @ prior.covariance @ basis.T,
         prior.links @ basis.T,
     )
-    moved = moved._replace(weights=prior.weights @ basis.T)
+    # Variances of the new entries of links and weights
+    squares = basis.square().T
+    moved = moved._replace(
+        link_precision=1 / (1 / prior.link_precision @ squares),
+        weights=prior.weights @ basis.T,
+        weight_precision=1 / (1 / prior.weight_precision @ squares),
+    )
     return Vectors(vectors.mean @ basis.T, covariance), moved
 
 

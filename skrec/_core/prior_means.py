@@ -78,6 +78,15 @@ class Features:
             products = self.values @ weights
         return self.is_known * (products - self.center @ weights)
 
+    def dense(self) -> Tensor:
+        """Centered features, of shape (n, p)."""
+        values = self.values
+        if isinstance(values, tuple):
+            pattern, entries = values
+            values = entries.new_zeros(pattern.shape)
+            values[pattern.row, pattern.col] = entries
+        return self.is_known * (values - self.center)
+
     def gather(self, x: Tensor) -> Tensor:
         """Products of the transposed features with x of shape (n, k)."""
         x = self.is_known * x

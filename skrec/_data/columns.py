@@ -95,6 +95,8 @@ def read_column(column: pd.Series, name: str) -> tuple[str, NDArray[Any]]:
         If cells are of mixed or unsupported types, or numbers are infinite.
     """
     dtype = column.dtype
+    if column.isna().all():
+        return "nothing", np.full(len(column), None, dtype=object)
     if isinstance(dtype, pd.CategoricalDtype) or pd.api.types.is_bool_dtype(dtype):
         return "categories", _fill(column, column.notna(), _category)
     if pd.api.types.is_numeric_dtype(dtype) and dtype.kind != "c":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -9,15 +10,19 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.utils.validation import check_memory
 
+from .._sklearn_compat import N_WRAPPERS
 from .features import Features, split_features
 from .ids import positions_of, union_of_ids
 from .joins import look_up, warn_of_failed_join
 
 # A sparse matrix with fewer entries, or a larger part of them not 0, becomes dense.
 _LARGE, _DENSITY = 2**24, 0.1
+# Variance of a column, relative to the square of its largest number, that is rounding.
+_SAME = 1e-24
 
 
 class ResolvedFeatures(NamedTuple):
@@ -130,6 +135,7 @@ def resolve_features(
             f"or give an array with one row for each {line}."
         )
     if not on_matrix:
+        _warn_of_default_index(features, known, positions, name, what)
         warn_of_failed_join(known, positions[positions >= 0], new, name, what)
     all_ids = union_of_ids(known, new)
     places = positions_of(ids, all_ids, what)
@@ -182,18 +188,27 @@ def describe(
         If all columns are constant.
     """
     center = np.asarray(values.mean(axis=0), np.float64).reshape(-1)
-    squares = np.asarray((values**2).mean(axis=0), np.float64).reshape(-1)
+    # Numbers of any size: the squares of their quotients do not overflow.
+    if isinstance(values, np.ndarray):
+        unit = _positive(np.abs(values).max(axis=0))
+        variances = np.square((values - center) / unit).mean(axis=0)
+    else:
+        extremes = values.max(axis=0).toarray(), -values.min(axis=0).toarray()
+        unit = _positive(np.maximum(*extremes).reshape(-1))
+        squares = (values @ sp.diags_array(1 / unit)).power(2).mean(axis=0)
+        variances = np.asarray(squares).reshape(-1) - (center / unit) ** 2
     # Rounding errors of constant columns are no variance.
-    variances = np.where(squares - center**2 > 1e-12 * squares, squares - center**2, 0)
+    std = np.sqrt(np.where(variances > _SAME, variances, 0)) * unit
+    if not std.any():
+        raise ValueError(
+            f"{argument} says nothing: it is the same for all rows. Give columns in "
+            "which some rows differ, and that some rows share."
+        )
     scale = np.ones(values.shape[1])
     for block in blocks.values():
-        scale[block] = np.sqrt(variances[block].sum()) or 1.0
-    if not variances.any():
-        raise ValueError(
-            f"{argument} says nothing: it is the same for all rows, or each "
-            "column has another value in each row, as ids have. Give columns that "
-            "some rows share."
-        )
+        largest = std[block].max()
+        if largest:
+            scale[block] = largest * np.sqrt(np.square(std[block] / largest).sum())
     return EncodedFeatures(encoder, values, center, scale, blocks, names)
 
 
@@ -225,6 +240,37 @@ def check_encoded(encoder: Any, values: Any, n_rows: int, name: str) -> Any:
     return values.astype(np.float64)
 
 
+def _warn_of_default_index(
+    features: Any,
+    known: NDArray[Any],
+    positions: NDArray[np.int64],
+    name: str,
+    what: str,
+) -> None:
+    """Warn if a column of a table has the ids better than its default index."""
+    if not isinstance(features, pd.DataFrame) or features.index.name is not None:
+        return
+    if not isinstance(features.index, pd.RangeIndex) or features.index.start != 0:
+        return
+    n_matched = np.sum(positions >= 0)
+    for column in features.columns:
+        cells = features[column]
+        if cells.isin(known).sum() > n_matched and cells.is_unique:
+            warnings.warn(
+                f"The index of {name} is the default one, 0 to {len(features) - 1}, "
+                f"and more of the {what} ids are in its column {column!r}: give "
+                f"{name}.set_index({column!r}) if they are the ids.",
+                UserWarning,
+                # This function, its caller, `Fit`, `fit`, and its wrappers.
+                stacklevel=4 + N_WRAPPERS + 1,
+            )
+            return
+
+
+def _positive(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(numbers > 0, numbers, 1.0)
+
+
 def _compact(values: Any) -> Any:
     """Make an array of a sparse matrix, unless that would waste memory."""
     values = sp.csr_array(values)
@@ -245,16 +291,25 @@ def _check_aligned(
             f"cross-validation splits: give a DataFrame or an array with one row for "
             f"each {line}, in the order of X."
         )
+    ids = features.ids if isinstance(features, Features) else None
+    if line == "row" and ids is not None and not np.array_equal(ids, range(len(ids))):
+        raise ValueError(
+            f"{name} is Features by id, but the users of a matrix are its rows, which "
+            "cross-validation splits: give the table itself, with one row for each "
+            "row, in the order of X."
+        )
     if table.shape[0] != n_known:
         wrapped = isinstance(features, Features)
         hint = (
             " In cross-validation, wrap item features in skrec.features.Features, "
             "because scikit-learn splits a table that is as long as X."
         )
+        unwrap = " Features is not split with X: give the table itself."
         raise ValueError(
             f"{name} has {table.shape[0]} rows, but X has {n_known} {line}s: give one "
             f"row for each {line}."
             f"{hint if line == 'column' and not wrapped else ''}"
+            f"{unwrap if line == 'row' and wrapped else ''}"
         )
 
 
@@ -264,15 +319,31 @@ def _take(table: Any, order: NDArray[np.int64]) -> Any:
 
 def _fit_transform(encoder, table):
     """Fit an encoder and return it with its output, so that both are cached."""
-    return encoder, encoder.fit_transform(table)
+    # Frames cannot hold sparse output, which a global setting would ask for.
+    with config_context(transform_output="default"):
+        return encoder, encoder.fit_transform(table)
+
+
+def transform_new(encoder: Any, table: Any, n_rows: int, name: str) -> Any:
+    """Encode the features of further users or items with a fitted encoder."""
+    with config_context(transform_output="default"):
+        values = encoder.transform(table)
+    return check_encoded(encoder, values, n_rows, name)
 
 
 def _blocks_of(encoder: Any, n_columns: int) -> dict[str, slice]:
     """Columns of each block: those of an encoder of columns, else all."""
     found = getattr(encoder, "output_indices_", None)
-    if found is None:
-        return {"features": slice(0, n_columns)}
-    return {name: block for name, block in found.items() if block.stop > block.start}
+    if found is not None:
+        blocks = {
+            str(name): columns
+            for name, columns in found.items()
+            if columns.stop > columns.start
+        }
+        covered = np.concatenate([np.arange(n_columns)[c] for c in blocks.values()])
+        if np.array_equal(np.sort(covered), np.arange(n_columns)):
+            return blocks
+    return {"features": slice(0, n_columns)}
 
 
 def _names_of(encoder: Any, n_columns: int) -> NDArray[Any]:

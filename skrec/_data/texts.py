@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn import config_context
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -107,7 +108,11 @@ class ResolvedTexts(NamedTuple):
 
 
 def resolve_item_texts(
-    item_texts: Any, item_ids: NDArray[Any], *, on_matrix: bool
+    item_texts: Any,
+    item_ids: NDArray[Any],
+    *,
+    on_matrix: bool,
+    rated: NDArray[Any] | None = None,
 ) -> ResolvedTexts:
     """Match the texts passed to `fit` with the items of the ratings.
 
@@ -121,6 +126,9 @@ def resolve_item_texts(
 
     on_matrix : bool
         Whether the ratings are a matrix. `item_ids` are then all its column numbers.
+
+    rated : ndarray or None
+        Those of the `item_ids` that are rated; None means all.
 
     Returns
     -------
@@ -165,9 +173,11 @@ def resolve_item_texts(
             "scikit-learn splits it if it is as long as X."
         )
         hint = hint if isinstance(item_texts, pd.Series) else ""
-        warn_of_failed_join(
-            item_ids, positions[known], cold, "item_texts", "item", hint
-        )
+        rated = item_ids if rated is None else rated
+        matched = look_up(ids, rated, "item_texts", "item")
+        new = ids[(matched < 0) & has_text]
+        matched = matched[matched >= 0]
+        warn_of_failed_join(rated, matched, new, "item_texts", "item", hint)
     all_ids = union_of_ids(item_ids, cold)
     aligned: list[str | None] = [None] * len(all_ids)
     for position, text in zip(positions_of(ids, all_ids, "item"), texts, strict=True):
@@ -214,7 +224,8 @@ def reduce_texts(
         ) from error
     n_components = min(n_components, tfidf.shape[1])
     reduction = TruncatedSVD(n_components, random_state=random_state)
-    reduced = reduction.fit_transform(tfidf)
+    with config_context(transform_output="default"):
+        reduced = reduction.fit_transform(tfidf)
     has_words = reduced.any(axis=1)
     return reduced / np.sqrt(np.square(reduced[has_words]).mean())
 

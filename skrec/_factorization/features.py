@@ -13,10 +13,10 @@ from sklearn.utils.validation import check_is_fitted
 from .._data.features import split_features
 from .._data.ids import merge_ids
 from .._data.joins import look_up
-from .._data.side_information import check_encoded
+from .._data.side_information import transform_new
 from .._fitting import Fit
 from .._sklearn_compat import HasMethods
-from .described import mean_ratings
+from .described import described_mean_ratings
 from .knowledge import feature_means
 
 FEATURE_CONSTRAINTS: dict[str, list[Any]] = {
@@ -92,7 +92,7 @@ class FeatureMixin:
         counts = merge(np.diff(seen.indptr), 0)
         indptr = np.concatenate([[0], np.cumsum(counts)]).astype(seen.indptr.dtype)
         shape = len(all_ids), seen.shape[1]
-        self.__dict__ = (
+        self.__dict__ = self._completed(
             vars(self)
             | self._extended("user", vectors, merge)
             | {
@@ -103,13 +103,16 @@ class FeatureMixin:
         )
         return self
 
+    def _completed(self, attributes: dict[str, Any]) -> dict[str, Any]:
+        """All attributes, with those that depend on all users and items anew."""
+        return attributes | described_mean_ratings(attributes)
+
     def _extended(
         self, what: str, vectors: NDArray[Any], merge: Callable[..., NDArray[Any]]
     ) -> dict[str, Any]:
         """Attributes of all users or items, given the vectors of new ones."""
         rows = self._new_rows(what, vectors)
-        joined = np.column_stack([rows[f"{what}_factors_"], rows[f"{what}_biases_"]])
-        rows[f"{what}_means_"] = mean_ratings(self, what, joined)
+        rows[f"{what}_means_"] = self.global_mean_  # until it is predicted
         rows[f"_{what}_described_means"] = vectors
         return {name: merge(getattr(self, name), new) for name, new in rows.items()}
 
@@ -163,7 +166,7 @@ def add_items(
         changed[name] = merge(getattr(fitted, name), added)
     if fitted._fitted_on_matrix:
         changed["n_features_in_"] = len(all_ids)
-    fitted.__dict__ = vars(fitted) | changed
+    fitted.__dict__ = fitted._completed(vars(fitted) | changed)
     return fitted
 
 
@@ -214,9 +217,7 @@ def _describe(fitted: Any, features: Any, what: str) -> tuple[NDArray[Any], Any]
     """Ids and expected vectors of new users or items, given their features."""
     ids, table = check_new(fitted, features, what)
     encoder = getattr(fitted, f"{what}_encoder_")
-    values = check_encoded(
-        encoder, encoder.transform(table), len(ids), f"{what}_features"
-    )
+    values = transform_new(encoder, table, len(ids), f"{what}_features")
     means = feature_means(
         values,
         getattr(fitted, f"{what}_feature_center_"),

@@ -152,8 +152,7 @@ class Knowledge(NamedTuple):
             if np.array_equal(names, known.encoded.names):
                 scaled = weights * known.encoded.scale[:, np.newaxis]
                 side.prior.weights.copy_(as_tensor(scaled))
-                assert side.features is not None
-                precisions = side.features.precisions(side.prior.weights.square())
+                precisions = as_tensor(previous._precisions[name][1])
                 side.prior.weight_precision.copy_(precisions)
 
     def attributes(

@@ -114,6 +114,10 @@ class VariationalTrainer(Trainer):
             **{name: to_array(y) if len(y) else None for name, y in links.items()},
             **features,
             "_item_covariances": to_array(covariances),
+            "_precisions": {
+                name: (to_array(prior.link_precision), to_array(prior.weight_precision))
+                for name, prior in (("user", user_prior), ("item", item_prior))
+            },
             "_rating_weights": self.rating_weights,
             "_n_factors": self.params.n_factors,
             "_lambda_u": None,
@@ -213,12 +217,14 @@ def _continue(old: Any, ratings: Ratings, model: Factorization) -> None:
             tensor.copy_(as_tensor(getattr(old, f"{side}_prior_{name}_")))
     known_items = _matches(ratings.items, old.items_, "item")
     known_users = _matches(ratings.users, old.users_, "user")
-    for links, source, (new, places) in [
-        (user_prior.links, getattr(old, "item_links_", None), known_items),
-        (item_prior.links, getattr(old, "user_links_", None), known_users),
+    for side, prior, source, (new, places) in [
+        ("user", user_prior, getattr(old, "item_links_", None), known_items),
+        ("item", item_prior, getattr(old, "user_links_", None), known_users),
     ]:
+        links = prior.links
         if len(links) and source is not None:
             links[new] = as_tensor(source[places]).to(links)
+            prior.link_precision.copy_(as_tensor(old._precisions[side][0]))
     items.mean.copy_(item_prior.center)
     rows, columns = torch.triu_indices(*item_prior.covariance.shape)
     items.covariance.copy_(item_prior.covariance[rows, columns])

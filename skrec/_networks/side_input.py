@@ -59,8 +59,7 @@ class SideInput(NamedTuple):
         knowledge = Knowledge.of(fit)
         for features in knowledge.tensors(fit.dtype, torch.device("cpu")):
             if features is not None:
-                columns = torch.eye(len(features.block), dtype=fit.dtype)
-                blocks.append(_FEATURE_LENGTH * features.means(columns))
+                blocks.append(_FEATURE_LENGTH * features.dense())
         values = torch.cat(blocks, 1) if blocks else None
         return cls(values, n_components, knowledge)
 

@@ -30,7 +30,7 @@ from .base import TextFactorization
 from .documents import read_item_texts
 from .network_prior import EvidencePrior, TextPrior, read
 from .text_model import TextModel
-from .variational_text import VariationalTextTrainer, describe_items
+from .variational_text import VariationalTextTrainer, describe_items, text_biases
 
 # Standard deviation of the initial word vectors.
 _WORD_STD = 0.1
@@ -571,6 +571,10 @@ default=None
         if self.text_factors_ is not None:
             own = {"text_factors_": vectors[:, :-1], "text_biases_": vectors[:, -1]}
         return add_items(self, ids, vectors, **own)
+
+    def _completed(self, attributes):
+        attributes = super()._completed(attributes)
+        return attributes | {"user_text_biases_": text_biases(attributes)}
 
     def _check_parameters(self):
         windows = list(self.window_sizes)

@@ -18,6 +18,8 @@ from .documents import Documents
 
 # Block of columns of the texts, and its largest number of columns.
 TEXT_BLOCK, _N_COMPONENTS = "item_texts", 200
+# Largest difference of tf-idf vectors of length 1 that are the same
+_SAME = 1e-12
 
 
 class SequenceCounts(TransformerMixin, BaseEstimator):
@@ -54,8 +56,6 @@ def encode_words(
     encoded : EncodedFeatures or None
         Encoded words; None if all texts have the same.
     """
-    if not np.ptp(documents.values, axis=0).any():
-        return None
     n_words = len(np.unique(documents.values)) - 1
     n_components = max(1, min(_N_COMPONENTS, n_words - 1, len(documents.items) - 1))
     encoder: Pipeline = make_pipeline(
@@ -64,6 +64,10 @@ def encode_words(
         TruncatedSVD(n_components, random_state=random_state),
     )
     with config_context(transform_output="default"):
+        tfidf = encoder[:-1].fit_transform(documents.values)
+        spread = tfidf.max(axis=0).toarray() - tfidf.min(axis=0).toarray()
+        if spread.max() < _SAME:
+            return None
         values = encoder.fit_transform(documents.values)
     n_columns = values.shape[1]
     names = np.array([f"{TEXT_BLOCK}_{j}" for j in range(n_columns)], dtype=object)
@@ -81,14 +85,16 @@ def join(known: SideKnowledge | None, words: SideKnowledge) -> SideKnowledge:
     places = np.union1d(known.places, words.places)
     parts = [_spread(some, places) for some in (known, words)]
     one, other = known.encoded, words.encoded
-    n_columns = one.values.shape[1]
+    n_columns, name = one.values.shape[1], TEXT_BLOCK
+    while name in one.blocks:
+        name += "_"
     stack = np.hstack if all(isinstance(p, np.ndarray) for p in parts) else _hstack
     encoded = EncodedFeatures(
         one.encoder,
         stack(parts),
         np.concatenate([one.center, other.center]),
         np.concatenate([one.scale, other.scale]),
-        one.blocks | {TEXT_BLOCK: slice(n_columns, n_columns + other.values.shape[1])},
+        one.blocks | {name: slice(n_columns, n_columns + other.values.shape[1])},
         np.concatenate([one.names, other.names]),
     )
     return SideKnowledge(known.n, places, encoded)

@@ -9,13 +9,14 @@ import numpy as np
 from sklearn import config_context
 
 from .._core.device import inference_device, to_array
-from .._data.side_information import check_encoded
+from .._data.ids import positions_of, union_of_ids
+from .._data.side_information import transform_new
 from .._factorization.described import Distances, ones_at
 from .._factorization.knowledge import Knowledge, SideKnowledge, feature_means
 from .._factorization.variational_trainer import VariationalTrainer
 from .._fitting import Fit
 from .documents import Documents, new_vectorizer
-from .linear_path import TEXT_BLOCK, encode_words, join
+from .linear_path import encode_words, join
 from .network_prior import EvidencePrior, read
 
 
@@ -99,10 +100,8 @@ class VariationalTextTrainer(VariationalTrainer):
             for name in ("output", "output_bias"):
                 weights[name] = weights[name] @ to_array(basis.T)
         reads = self.words is not None or self.network is not None
-        fitted = SimpleNamespace(**vars(self.known) | attributes)
-        text_biases = Distances(fitted, described).biases(
-            ones_at(self.known._seen), attributes["user_factors_"]
-        )
+        attributes = vars(self.known) | attributes
+        attributes["_item_described_means"] = described
         return {
             "vectorizer_": self.vectorizer,
             "text_weights_": weights,
@@ -111,9 +110,17 @@ class VariationalTextTrainer(VariationalTrainer):
             "_item_described_means": described,
             "text_factors_": described[:, :-1].copy() if reads else None,
             "text_biases_": described[:, -1].copy() if reads else None,
-            "user_text_biases_": text_biases.astype(described.dtype),
+            "user_text_biases_": text_biases(attributes),
             "_has_biases": True,
         }
+
+
+def text_biases(attributes: dict[str, Any]) -> np.ndarray:
+    """Corrections that the users of a fit have for items without ratings."""
+    fitted = SimpleNamespace(**attributes)
+    distances = Distances(fitted, fitted._item_described_means)
+    biases = distances.biases(ones_at(fitted._seen), fitted.user_factors_)
+    return biases.astype(fitted.user_biases_.dtype)
 
 
 def describe_items(
@@ -134,25 +141,24 @@ def describe_items(
     features : tuple of ndarray and table, or None
         Ids of items that have features, and these.
     """
-    ids = np.unique(np.concatenate([some[0] for some in (texts, features) if some]))
+    (ids, *others) = [some[0] for some in (texts, features) if some]
+    for more in others:
+        ids = union_of_ids(ids, more[~np.isin(more, ids)])
+    ids = np.sort(ids)
     center = model.item_feature_center_
     vectors = np.tile(model.item_prior_mean_, (len(ids), 1))
     weights, blocks = model.item_feature_weights_, model.item_feature_blocks_ or {}
     if features is not None:
-        values = check_encoded(
-            model.item_encoder_,
-            model.item_encoder_.transform(features[1]),
-            len(features[0]),
-            "item_features",
-        )
+        new, table = features
+        values = transform_new(model.item_encoder_, table, len(new), "item_features")
         p = values.shape[1]
-        vectors[np.searchsorted(ids, features[0])] += feature_means(
+        vectors[positions_of(new, ids, "item")] += feature_means(
             values, center[:p], weights[:p]
         )
     if texts is not None:
-        places = np.searchsorted(ids, texts[0])
-        if TEXT_BLOCK in blocks:
-            block = blocks[TEXT_BLOCK]
+        places = positions_of(texts[0], ids, "item")
+        if model._word_encoder is not None:
+            block = list(blocks.values())[-1]  # that of the words
             with config_context(transform_output="default"):
                 values = model._word_encoder.transform(texts[1])
             vectors[places] += feature_means(values, center[block], weights[block])
