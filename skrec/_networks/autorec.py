@@ -282,6 +282,8 @@ class AutoRecRegressor(BaseRecommender):
     their effect from the baseline. This is not done with ``solver="lbfgs"``, which
     needs a deterministic loss. With ``kind="user"`` the same holds for features of
     users. Users whom `predict` knows only by a row of a matrix have average features.
+    Rows without ratings have no effects of their own, so that features move them only
+    through the network: `BiasedMFRegressor` predicts them better.
 
     In `predict`, each row of a matrix is a new user described by that row alone. With
     ``kind="user"`` the network is evaluated, and the user's effect is the sum of the
