@@ -127,7 +127,8 @@ def test_warm_starts_continue_in_another_unit(recommender, R):
     model = clone(recommender).set_params(warm_start=True).fit(R)
     last = model.loss_curve_[-1]
     model.fit(in_unit(R, 25, -25))
-    assert model.loss_curve_[0] <= last
+    # The precisions of links are those of other axes, which have other priors.
+    assert model.loss_curve_[0] <= last * (1 + 1e-4)
 
 
 @pytest.mark.parametrize("fit_intercept", [True, False])
