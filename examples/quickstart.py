@@ -67,7 +67,13 @@ def tune_autorec(X, y):
 def tune_convmf(X, y, item_texts):
     search = RandomizedSearchCV(
         ConvMFRegressor(
-            lambda_w=1.0, word_dropout=0.0, cnn_epochs=3, max_iter=15, random_state=0
+            lambda_w=1.0,
+            word_dropout=0.0,
+            cnn_epochs=3,
+            max_iter=15,
+            tol=1e-4,
+            n_iter_no_change=10,
+            random_state=0,
         ),
         {
             "lambda_u": [3, 10, 30],

@@ -46,7 +46,12 @@ def main(options):
     with tempfile.TemporaryDirectory() as memory:
         search = HalvingRandomSearchCV(
             ConvMFRegressor(
-                lambda_w=60, word_dropout=0.7, memory=memory, random_state=0
+                lambda_w=60,
+                word_dropout=0.7,
+                tol=1e-4,
+                n_iter_no_change=10,
+                memory=memory,
+                random_state=0,
             ),
             GRID,
             resource="max_iter",
