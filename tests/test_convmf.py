@@ -218,7 +218,7 @@ def test_extend_items_adds_columns_after_a_fit_on_a_matrix(data):
         ({0: "known"}, ValueError, "knows already"),
         ({N_ITEMS: ""}, ValueError, "has no text for item"),
         (["a text"], TypeError, "is a sequence"),
-        ({"up": "a text"}, TypeError, "strings"),
+        ({"up": "a text"}, TypeError, "of type str"),
     ],
 )
 def test_bad_items_to_extend_by_are_refused(model, item_texts, error, match):

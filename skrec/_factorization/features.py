@@ -151,23 +151,32 @@ def add_items(
         Values of further attributes for the new items.
     """
     all_ids, merge = merge_ids(fitted.items_, ids, "item")
+    changed = fitted._extended("item", vectors, merge)
+    changed |= with_described_items(fitted, all_ids, merge)
+    for name, added in others.items():
+        changed[name] = merge(getattr(fitted, name), added)
+    fitted.__dict__ = fitted._completed(vars(fitted) | changed)
+    return fitted
+
+
+def with_described_items(
+    fitted: Any, ids: NDArray[Any], merge: Callable[..., NDArray[Any]]
+) -> dict[str, Any]:
+    """Attributes that any model has, with new items that are described and not rated.
+
+    The arguments after the model are the results of `merge_ids`.
+    """
     seen = fitted._seen
     old = np.flatnonzero(~merge(np.zeros(len(fitted.items_), bool), True))
     columns = old[seen.indices].astype(seen.indices.dtype)
-    changed = fitted._extended("item", vectors, merge) | {
-        "items_": all_ids,
+    shape = seen.shape[0], len(ids)
+    return {
+        "items_": ids,
+        "n_features_in_": len(ids) if fitted._fitted_on_matrix else 2,
         "_is_rated": merge(fitted._is_rated, False),
         "_is_described": merge(fitted._is_described, True),
-        "_seen": sp.csr_array(
-            (seen.data, columns, seen.indptr), shape=(seen.shape[0], len(all_ids))
-        ),
+        "_seen": sp.csr_array((seen.data, columns, seen.indptr), shape=shape),
     }
-    for name, added in others.items():
-        changed[name] = merge(getattr(fitted, name), added)
-    if fitted._fitted_on_matrix:
-        changed["n_features_in_"] = len(all_ids)
-    fitted.__dict__ = fitted._completed(vars(fitted) | changed)
-    return fitted
 
 
 def refuse_features(fit: Fit) -> None:
@@ -196,6 +205,12 @@ def check_new(fitted: Any, features: Any, what: str) -> tuple[NDArray[Any], Any]
             f"{name} does not say what the new {what}s are called: give a DataFrame "
             f"whose index holds the {what} ids."
         )
+    check_new_ids(fitted, ids, name, what)
+    return ids, table
+
+
+def check_new_ids(fitted: Any, ids: NDArray[Any], name: str, what: str) -> None:
+    """Raise an error for ids that cannot be those of new users or items."""
     known = fitted.items_ if what == "item" else fitted.users_
     is_known = look_up(ids, known, name, what) >= 0
     if is_known.any():
@@ -210,7 +225,6 @@ def check_new(fitted: Any, features: Any, what: str) -> tuple[NDArray[Any], Any]
             f"The model was fitted on a matrix of {len(known)} {line}s, so that the "
             f"new {what}s are {line}s {wanted[0]} to {wanted[-1]}: give these ids."
         )
-    return ids, table
 
 
 def _describe(fitted: Any, features: Any, what: str) -> tuple[NDArray[Any], Any]:

@@ -11,22 +11,18 @@ from .._core.device import as_tensor, to_array
 from .._core.prior_means import Features, NormalPrior
 from .._core.sparse import Pattern
 from .._core.variational import Factorization
-from .._data.side_information import (
-    EncodedFeatures,
-    encode_features,
-)
+from .._data.side_information import EncodedFeatures, encode_features
 from .._fitting import Fit
 from ..features import FeatureEncoder
 
 # Fitted attributes of each side: encoder, names of its columns, their blocks, means and
-# weights, and the prior means of all rows
+# weights
 ATTRIBUTES = (
     "{}_encoder_",
     "{}_feature_names_",
     "{}_feature_blocks_",
     "{}_feature_center_",
     "{}_feature_weights_",
-    "_{}_described_means",
 )
 
 
@@ -80,22 +76,21 @@ class SideKnowledge(NamedTuple):
             as_tensor(is_known, device=device),
         )
 
-    def attributes(self, prior: NormalPrior) -> dict[str, Any]:
-        """Values of `ATTRIBUTES`, given the prior in the canonical basis."""
-        n, places, encoded = self
-        weights = to_array(prior.weights) / encoded.scale[:, np.newaxis]
-        weights = weights.astype(to_array(prior.weights).dtype)
-        means = np.tile(to_array(prior.center), (n, 1))
-        means[places] += feature_means(encoded.values, encoded.center, weights)
-        values = (
-            encoded.encoder,
-            encoded.names,
-            encoded.blocks,
-            encoded.center,
-            weights,
-            means,
-        )
-        return dict(zip(ATTRIBUTES, values, strict=True))
+    def attributes(self, weights: np.ndarray) -> dict[str, Any]:
+        """Values of `ATTRIBUTES`, given the weights of the scaled features."""
+        encoded = self.encoded
+        unscaled = (weights / encoded.scale[:, np.newaxis]).astype(weights.dtype)
+        values = encoded.encoder, encoded.names, encoded.blocks, encoded.center
+        return dict(zip(ATTRIBUTES, (*values, unscaled), strict=True))
+
+    def described_means(self, prior: NormalPrior) -> np.ndarray:
+        """Prior means of all rows, without links."""
+        means = np.tile(to_array(prior.center), (self.n, 1))
+        encoded, weights = self.encoded, to_array(prior.weights)
+        weights = weights / encoded.scale[:, np.newaxis]
+        found = feature_means(encoded.values, encoded.center, weights)
+        means[self.places] += found.astype(means.dtype)
+        return means
 
 
 class Knowledge(NamedTuple):
@@ -162,14 +157,32 @@ class Knowledge(NamedTuple):
 
         The vectors that the features of all users and items predict are part of them.
         """
-        found: dict[str, Any] = {}
+        found = self.feature_attributes(
+            to_array(user_prior.weights), to_array(item_prior.weights)
+        )
         for name, known, prior in (
             ("user", self.users, user_prior),
             ("item", self.items, item_prior),
         ):
+            means = None if known is None else known.described_means(prior)
+            found[f"_{name}_described_means"] = means
+        return found
+
+    def feature_attributes(
+        self, user_weights: np.ndarray, item_weights: np.ndarray
+    ) -> dict[str, Any]:
+        """Values of `ATTRIBUTES` for both sides, None on a side without features.
+
+        The weights are those of the scaled features.
+        """
+        found: dict[str, Any] = {}
+        for name, known, weights in (
+            ("user", self.users, user_weights),
+            ("item", self.items, item_weights),
+        ):
             own: dict[str, Any] = dict.fromkeys(ATTRIBUTES)
             if known is not None:
-                own = known.attributes(prior)
+                own = known.attributes(weights)
             found |= {key.format(name): value for key, value in own.items()}
         return found
 

@@ -16,14 +16,6 @@ from .._fitting import Fit
 # smaller penalty on the weights of features. It was chosen on validation ratings: with
 # 5, items of ML-1M that have many ratings were less accurate than without features.
 _FEATURE_LENGTH = 3.0
-# Attributes that describe the features of a side
-_ATTRIBUTES = (
-    "{}_encoder_",
-    "{}_feature_names_",
-    "{}_feature_blocks_",
-    "{}_feature_center_",
-    "{}_feature_weights_",
-)
 
 
 class SideInput(NamedTuple):
@@ -67,14 +59,9 @@ class SideInput(NamedTuple):
         """Fitted attributes, given the weights of shape (n_side, k_1)."""
         coefs = np.empty((0, 0)) if weights is None else weights.numpy()
         of_texts, of_features = np.split(coefs, [self.n_components])
-        found: dict[str, Any] = {"text_coefs_": of_texts if len(of_texts) else None}
-        for name, known in zip(("user", "item"), self.knowledge, strict=True):
-            keys = [key.format(name) for key in _ATTRIBUTES]
-            found |= dict.fromkeys(keys)
-            if known is not None:
-                encoder, _, center, scale, blocks, names = known.encoded
-                scale = _FEATURE_LENGTH / scale[:, np.newaxis]
-                weights_ = (of_features * scale).astype(coefs.dtype)
-                own = encoder, names, blocks, center, weights_
-                found |= dict(zip(keys, own, strict=True))
-        return found
+        # Only the side of the rows has features.
+        of_features = _FEATURE_LENGTH * of_features
+        return {
+            "text_coefs_": of_texts if len(of_texts) else None,
+            **self.knowledge.feature_attributes(of_features, of_features),
+        }

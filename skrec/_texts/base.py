@@ -6,14 +6,14 @@ from abc import abstractmethod
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from .._base import STOPPING_CONSTRAINTS, WARM_START_CONSTRAINTS, BaseRecommender
-from .._data.ids import merge_ids, positions_of
+from .._data.ids import merge_ids
 from .._data.texts import ItemTexts
 from .._factorization.alternation import FACTORIZATION_CONSTRAINTS
+from .._factorization.features import check_new_ids, with_described_items
 from .._factorization.priors import Prior
 from .._fitting import Fit, Trainer
 from .._sklearn_compat import HasMethods, fit_method
@@ -168,23 +168,13 @@ array} of shape (n_users, n_items)
         factors, biases = outputs, np.zeros(len(ids))
         if self._has_biases:
             factors, biases = outputs[:, :-1], outputs[:, -1]
-        seen = self._seen
-        old = np.flatnonzero(~merge(np.zeros(len(self.items_), bool), True))
-        columns = old[seen.indices].astype(seen.indices.dtype)
-        shape = seen.shape[0], len(all_ids)
-        extended = {
-            "items_": all_ids,
+        extended = with_described_items(self, all_ids, merge) | {
             "item_factors_": merge(self.item_factors_, factors),
             "text_factors_": merge(self.text_factors_, factors),
             "item_biases_": merge(self.item_biases_, biases),
             "text_biases_": merge(self.text_biases_, biases),
             "item_means_": merge(self.item_means_, self.global_mean_),
-            "_is_described": merge(self._is_described, True),
-            "_is_rated": merge(self._is_rated, False),
-            "_seen": sp.csr_array((seen.data, columns, seen.indptr), shape=shape),
         }
-        if self._fitted_on_matrix:
-            extended["n_features_in_"] = len(all_ids)
         self.__dict__ = vars(self) | extended
         return self
 
@@ -221,20 +211,8 @@ def _check_new_items(model, item_texts):
             "item_texts is a sequence, which does not say what the new items are "
             "called: give a mapping or Series from item id to text."
         )
-    known = positions_of(texts.ids, model.items_, "item") >= 0
-    if known.any():
-        raise ValueError(
-            f"item_texts has {texts.ids[known].tolist()[0]!r}, which the model "
-            "knows already: leave it out, or fit anew."
-        )
+    check_new_ids(model, texts.ids, "item_texts", "item")
     missing = [i for i, text in zip(texts.ids, texts.texts, strict=True) if not text]
     if missing:
         raise ValueError(f"item_texts has no text for item {missing[0]!r}.")
-    n_known = len(model.items_)
-    wanted = np.arange(n_known, n_known + len(texts.ids))
-    if model._fitted_on_matrix and not np.array_equal(np.sort(texts.ids), wanted):
-        raise ValueError(
-            f"The model was fitted on a matrix of {n_known} columns, so that the "
-            f"new items are columns {wanted[0]} to {wanted[-1]}: give these ids."
-        )
     return texts.ids, list(texts.texts)

@@ -68,7 +68,7 @@ def encode_words(
         spread = tfidf.max(axis=0).toarray() - tfidf.min(axis=0).toarray()
         if spread.max() < _SAME:
             return None
-        values = encoder.fit_transform(documents.values)
+        values = encoder[-1].fit_transform(tfidf)
     n_columns = values.shape[1]
     names = np.array([f"{TEXT_BLOCK}_{j}" for j in range(n_columns)], dtype=object)
     blocks = {TEXT_BLOCK: slice(0, n_columns)}

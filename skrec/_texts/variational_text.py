@@ -1,4 +1,4 @@
-"""ConvMF by variational Bayes: trainer and fitted model."""
+"""ConvMF by variational Bayes: its trainer, and the vectors of new items."""
 
 from __future__ import annotations
 
@@ -111,7 +111,6 @@ class VariationalTextTrainer(VariationalTrainer):
             "text_factors_": described[:, :-1].copy() if reads else None,
             "text_biases_": described[:, -1].copy() if reads else None,
             "user_text_biases_": text_biases(attributes),
-            "_has_biases": True,
         }
 
 
