@@ -245,9 +245,11 @@ class Coefficients:
     def __init__(self, prior: NormalPrior, pattern: Pattern, features: Features | None):
         self.prior, self.pattern, self.features = prior, pattern, features
         self.sizes = [1, len(prior.links), len(prior.weights)]
-        self.link_values = prior.center.new_zeros(0)
+        # Values at the entries of the pattern, and of its transpose
+        self.link_values = self.transposed_values = prior.center.new_zeros(0)
         if len(prior.links):
             self.link_values = implicit_values(pattern, prior.center.dtype)
+            self.transposed_values = self.link_values[pattern.order]
 
     def stack(self) -> Tensor:
         """Present coefficients."""
@@ -286,7 +288,7 @@ class Coefficients:
         """Apply the transposed map, or that of the squared inputs."""
         rows = [x.sum(0, keepdim=True)]
         if self.sizes[1]:
-            back = self.link_values[self.pattern.order]
+            back = self.transposed_values
             back = back.square() if squares else back
             rows.append(spmm(self.pattern.transposed, back, x))
         if self.features is not None:
