@@ -1,4 +1,4 @@
-"""Conversion between the two forms of ratings: pairs and matrices."""
+"""Splits of ratings, comparison of models, and conversion between the two forms."""
 
 from __future__ import annotations
 
@@ -17,8 +17,27 @@ from ._data.ratings import (
     is_matrix,
     row_numbers,
 )
+from ._evaluation import evaluate
+from ._splitters import (
+    ItemKFold,
+    LeaveLastOut,
+    RatingKFold,
+    TimeSplit,
+    UserKFold,
+    split_rows,
+)
 
-__all__ = ["ratings_to_samples", "samples_to_ratings"]
+__all__ = [
+    "ItemKFold",
+    "LeaveLastOut",
+    "RatingKFold",
+    "TimeSplit",
+    "UserKFold",
+    "evaluate",
+    "ratings_to_samples",
+    "samples_to_ratings",
+    "split_rows",
+]
 
 
 def ratings_to_samples(

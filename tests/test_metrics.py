@@ -143,7 +143,7 @@ def test_a_scorer_can_be_pickled_and_has_a_repr(model, rows):
 
 
 def test_other_estimators_are_refused_on_a_matrix(rows):
-    with pytest.raises(TypeError, match="got MaxAbsScaler: give user-item pairs"):
+    with pytest.raises(TypeError, match="got MaxAbsScaler: score the predicted"):
         r2_scorer(MaxAbsScaler(), rows)
 
 
