@@ -130,7 +130,7 @@ def run_cells(cells, path, n_jobs, quick=False):
     path = Path(path)
     results = json.loads(path.read_text()) if path.exists() else {}
     missing = [cell for cell in cells.items() if cell[0] not in results]
-    n_threads = max(1, (os.cpu_count() or 1) // n_jobs)
+    n_threads = max(1, torch.get_num_threads() // n_jobs)
     parallel = joblib.Parallel(n_jobs, return_as="generator_unordered")
     calls = (
         joblib.delayed(_run_one)(key, *cell, n_threads, quick) for key, cell in missing
