@@ -15,8 +15,9 @@ from skrec.text import SequenceVectorizer
 PAPERS = Path(__file__).parents[1] / "examples" / "papers"
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(PAPERS)
-    protocol, convmf, word_vectors = (
-        importlib.import_module(name) for name in ("protocol", "convmf", "word_vectors")
+    protocol, convmf, word_vectors, run = (
+        importlib.import_module(name)
+        for name in ("protocol", "convmf", "word_vectors", "run")
     )
 
 # Longer than the window of neighbors, and padded with 0
@@ -243,6 +244,23 @@ def test_results_of_earlier_runs_are_kept(tmp_path, capsys):
     assert (
         "[1/1] BaselineRegressor(), data, seed 1, ratio 0.2" in capsys.readouterr().out
     )
+
+
+def test_keys_of_cells_have_all_parameters():
+    params = ConvMFRegressor().get_params()
+    keys = {protocol.key_of(protocol.Line("", ConvMFRegressor()), "ami", 0, False)}
+    for name in params:
+        line = protocol.Line("", ConvMFRegressor(**{name: "other"}))
+        keys.add(protocol.key_of(line, "ami", 0, False))
+    assert len(keys) == 1 + len(params)
+
+
+@pytest.mark.parametrize("papers", [[0.9, None], [None, None], [0.9, 0.8]])
+def test_a_table_shows_a_dash_where_the_paper_has_no_error(papers):
+    table = pd.DataFrame({"system": ["A", "B"], "paper": papers, "rmse": [[], []]})
+    shown = [line.split() for line in run.to_text(table).splitlines()[1:]]
+    expected = ["-" if paper is None else str(paper) for paper in papers]
+    assert shown == [["A", expected[0]], ["B", expected[1]]]
 
 
 def test_keys_of_cells_tell_options_and_defaults_apart():

@@ -96,8 +96,10 @@ def key_of(line, dataset, seed, quick):
 
     It includes all parameters, so results are recomputed if a default changes.
     """
+    # The representation of an estimator leaves out all but its first 30 parameters.
     with config_context(print_changed_only=False):
-        system = " ".join(line.estimator.__repr__(N_CHAR_MAX=10**6).split())
+        params = repr(sorted(line.estimator.get_params().items()))
+    system = f"{type(line.estimator).__name__} {' '.join(params.split())}"
     length = "quick" if quick else "full"
     how = [line.grid, line.options, dataset, f"seed {seed}", length]
     return " | ".join([system, *map(str, how)])
