@@ -96,8 +96,10 @@ def key_of(line, dataset, seed, quick):
 
     It includes all parameters, so results are recomputed if a default changes.
     """
+    # The representation of an estimator leaves out all but its first 30 parameters.
     with config_context(print_changed_only=False):
-        system = " ".join(line.estimator.__repr__(N_CHAR_MAX=10**6).split())
+        params = repr(sorted(line.estimator.get_params().items()))
+    system = f"{type(line.estimator).__name__} {' '.join(params.split())}"
     length = "quick" if quick else "full"
     how = [line.grid, line.options, dataset, f"seed {seed}", length]
     return " | ".join([system, *map(str, how)])
@@ -130,7 +132,7 @@ def run_cells(cells, path, n_jobs, quick=False):
     path = Path(path)
     results = json.loads(path.read_text()) if path.exists() else {}
     missing = [cell for cell in cells.items() if cell[0] not in results]
-    n_threads = max(1, (os.cpu_count() or 1) // n_jobs)
+    n_threads = max(1, torch.get_num_threads() // n_jobs)
     parallel = joblib.Parallel(n_jobs, return_as="generator_unordered")
     calls = (
         joblib.delayed(_run_one)(key, *cell, n_threads, quick) for key, cell in missing

@@ -85,6 +85,14 @@ def tabulate(name, dataset, results, seeds, quick):
     return pd.DataFrame(rows)
 
 
+def to_text(table):
+    """Format a table of `tabulate`, with a dash where the paper has no error."""
+    shown = table.drop(columns="rmse").assign(
+        paper=table["paper"].astype(object).fillna("-")
+    )
+    return shown.to_string(index=False, float_format="{:.4g}".format)
+
+
 def draw(name, table, axes):
     """Draw the measured errors with standard deviations, and the published errors."""
     shown = pd.DataFrame(
@@ -150,10 +158,7 @@ def show_table(name, dataset, options, seeds, quick):
     table = tabulate(name, dataset, results, seeds, quick)
     title = f"{TABLES[name].title} ({dataset})"
     print(f"\n{title}. RMSE, mean ± standard deviation (number of seeds)")
-    shown = table.drop(columns="rmse").assign(
-        paper=table["paper"].astype(object).fillna("-")
-    )
-    print(shown.to_string(index=False, float_format="%.4g"), flush=True)
+    print(to_text(table), flush=True)
     stem = options.results / f"{name}-{dataset}-{options.budget}"
     write_atomically(stem.with_suffix(".json"), table.to_json(orient="records"))
     if cells:
