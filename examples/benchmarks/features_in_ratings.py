@@ -65,9 +65,10 @@ def measure(X, y, features, seed):
 def worth(table):
     """Return how many ratings have the error of each kind of features without any.
 
-    The error without features is interpolated in the logarithm of 1 plus the number.
+    The error without features, its lowest up to each number, is interpolated in the
+    logarithm of 1 plus the number.
     """
-    plain = table.iloc[:, 0].to_numpy()[::-1]
+    plain = np.minimum.accumulate(table.iloc[:, 0].to_numpy())[::-1]
     numbers = np.log1p(table.index.to_numpy())[::-1]
     return np.expm1(np.interp(table.iloc[0, 1:], plain, numbers)).round(1)
 
