@@ -2,8 +2,9 @@
 
 Random splits of ratings, 10 % for validation and 10 % for test, and the given share of
 the ratings for training. BiasedMF, SVD++ and ConvMF know nothing, genres and years,
-plots as well, or features that say nothing. With --users, five folds of users without
-ratings, who have age, gender, occupation and zip code.
+plots as well, or features that say nothing. The factorization machine of myfm, if it is
+installed (optional dependencies `bench`), knows genres and years. With --users, five
+folds of users without ratings, who have age, gender, occupation and zip code.
 
     python examples/benchmarks/features.py --data latest-small
     python examples/benchmarks/features.py --data 1m --share 0.2
@@ -13,9 +14,11 @@ ratings, who have age, gender, occupation and zip code.
 import argparse
 import time
 import warnings
+from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
+from factorization_machine import FactorizationMachine
 from sklearn.base import clone
 from sklearn.metrics import root_mean_squared_error
 from sklearn.model_selection import GroupKFold
@@ -42,6 +45,9 @@ def cases(movies, users):
     shuffled = known.sample(frac=1, random_state=0).set_axis(movies.index)
     yield "BiasedMF, shuffled genres and years", biased, {"item_features": shuffled}
     yield "BiasedMF, genres and years", biased, {"item_features": known}
+    if find_spec("myfm"):
+        machine = FactorizationMachine(rank=20, n_iter=100)
+        yield "myfm, genres and years", machine, {"item_features": known}
     everything = {"item_features": known}
     if "plot" in movies:
         everything = {"item_features": known.join(movies["plot"])}

@@ -283,7 +283,8 @@ class AutoRecRegressor(BaseRecommender):
     needs a deterministic loss. With ``kind="user"`` the same holds for features of
     users. Users whom `predict` knows only by a row of a matrix have average features.
     Rows without ratings have no effects of their own, so that features move them only
-    through the network: `BiasedMFRegressor` predicts them better.
+    through the network, without the correction for self-selected items. This estimator
+    is not meant for cold-start items: `BiasedMFRegressor` predicts them better.
 
     In `predict`, each row of a matrix is a new user described by that row alone. With
     ``kind="user"`` the network is evaluated, and the user's effect is the sum of the
