@@ -250,8 +250,8 @@ class Machine(torch.nn.Module):
     def _set_gradient(self, pattern: Pattern, values: Tensor, h: Tensor) -> None:
         """Set the gradient of W to sums of the products of visible and hidden units.
 
-        The gradient is as large as W, whatever the batch. Its memory is used again: to
-        allocate it anew took longer than to compute it.
+        The gradient is as large as W, whatever the batch, so that its memory is used
+        again.
         """
         if self.weights.grad is None:
             self.weights.grad = torch.empty_like(self.weights)
