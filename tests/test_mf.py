@@ -31,7 +31,7 @@ def formula(model):
 )
 def test_folding_in_recovers_converged_user_factors(R, params):
     model = BiasedMFRegressor(
-        n_factors=3, lambda_u=5, lambda_v=5, tol=1e-8, max_iter=10_000,
+        n_factors=3, lambda_u=5, lambda_v=5, tol=1e-6, max_iter=10_000,
         dtype="float64", random_state=0, **params,
     ).fit(R)  # fmt: skip
     np.testing.assert_allclose(model.predict(R), formula(model), atol=1e-3)

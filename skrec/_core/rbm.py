@@ -25,6 +25,8 @@ from .sparse import Pattern, sddmm, spmm
 
 # The standard deviation of the initial weights, as in the paper.
 _INITIAL_STD = 0.01
+# Hidden units whose gradients are computed together
+_WIDTH = 64
 
 
 def at_levels(pattern: Pattern, levels: Tensor, n_levels: int) -> Pattern:
@@ -66,6 +68,13 @@ class Cases:
         self.levels = levels
         self.seen = at_levels(pattern, levels, n_levels)
         self.every = all_levels(pattern, n_levels)
+        # The rows of `every`, then those of `seen`
+        counts = self.every.crow[-1] + self.seen.crow[1:]
+        self.both = Pattern(
+            torch.cat([self.every.crow, counts]),
+            torch.cat([self.every.col, self.seen.col]),
+            (2 * pattern.shape[0], pattern.shape[1] * n_levels),
+        )
         self.ones = torch.ones(len(levels), dtype=dtype, device=levels.device)
         self.weights = self.ones if weights is None else weights
         sums = torch.zeros(pattern.shape[0], dtype=dtype, device=levels.device)
@@ -226,8 +235,11 @@ class Machine(torch.nn.Module):
             cases.chain = h
         # (3) for W, then the same differences for b and c
         weighted = p * cases.weights.unsqueeze(1)
-        self.weights.grad = _statistics(every, weighted.flatten(), last - self.center)
-        self.weights.grad -= _statistics(seen, cases.weights, first - self.center)
+        self._set_gradient(
+            cases.both,
+            torch.cat([weighted.flatten(), -cases.weights]),
+            torch.cat([last, first]) - self.center,
+        )
         grad = torch.zeros_like(self.visible_bias).view(-1)
         grad.index_add_(0, every.col, weighted.flatten())
         grad.index_add_(0, seen.col, cases.weights, alpha=-1)
@@ -235,13 +247,21 @@ class Machine(torch.nn.Module):
         self.hidden_bias.grad = cases.row_weights @ (last - first)
         return loss
 
+    def _set_gradient(self, pattern: Pattern, values: Tensor, h: Tensor) -> None:
+        """Set the gradient of W to sums of the products of visible and hidden units.
+
+        The gradient is as large as W, whatever the batch, so that its memory is used
+        again.
+        """
+        if self.weights.grad is None:
+            self.weights.grad = torch.empty_like(self.weights)
+        values = values.index_select(0, pattern.order)
+        parts = h.split(_WIDTH, 1), self.weights.grad.split(_WIDTH, 1)
+        for units, grad in zip(*parts, strict=True):
+            grad.copy_(spmm(pattern.transposed, values, units))
+
 
 def _draw(p: Tensor, generator: torch.Generator) -> Tensor:
     """Draw 1 with probability p, else 0."""
     draws = torch.rand(p.shape, generator=generator, dtype=p.dtype, device=p.device)
     return (draws < p).to(p.dtype)
-
-
-def _statistics(pattern: Pattern, values: Tensor, h: Tensor) -> Tensor:
-    """Sums of the products of visible and hidden units (3), with the shape of W."""
-    return spmm(pattern.transposed, values[pattern.order.long()], h)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._core.conjugate_gradients import improve_rows
 from .._core.device import as_tensor, make_generator
+from .._core.half_steps import solve_half_step
 from .._core.normal_rows import with_ones
 from .._core.sparse import Pattern, sddmm
 from .._data.ids import positions_of
@@ -156,7 +156,7 @@ class Alternation:
         if self.has_biases:
             ratings = ratings - factors[:, -1].index_select(0, side.pattern.col)
             factors = with_ones(factors)
-        solution = improve_rows(
+        solution = solve_half_step(
             side.pattern,
             ratings,
             factors,

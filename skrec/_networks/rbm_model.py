@@ -11,7 +11,7 @@ from torch import Tensor
 from .._core.batches import damped_means, damped_means_without
 from .._core.chunks import row_chunks
 from .._core.softmax import SoftmaxSolutions, solve_softmax_rows
-from .._core.sparse import Pattern
+from .._core.sparse import Pattern, sddmm
 from .._prediction import Model
 from .rbm_trainer import fitted_machine, nearest_levels
 
@@ -59,6 +59,9 @@ class HiddenState(NamedTuple):
 class RBM(Model):
     """RBM of either kind, which predicts the mean of the levels, plus effects."""
 
+    # Whether users are the visible units
+    is_item: bool
+
     def __init__(self, fitted, device):
         super().__init__(fitted, device)
         self.levels = self.tensor(fitted.levels_)
@@ -77,14 +80,28 @@ class RBM(Model):
         return (probabilities @ self.levels).cpu().numpy()
 
     def expected_at(
-        self, hidden: Tensor, at: np.ndarray, weights: Tensor, biases: Tensor, unit
+        self, pattern: Pattern, hidden: Tensor, weights: Tensor, biases: Tensor
     ) -> np.ndarray:
-        """Expected levels of pairs of a case and a visible unit."""
-        found = np.empty(len(at))
-        for part in row_chunks(len(at), weights[0].numel()):
-            h, v = hidden[at[part]] - self.machine.center, unit[part]
-            sums = torch.einsum("nf,nlf->nl", h, weights[v]) + biases[v]
-            found[part] = self.expected(sums)
+        """Expected levels of pairs of a case and a visible unit.
+
+        Parameters
+        ----------
+        pattern : Pattern of shape (n_users, n_items)
+            The pairs.
+
+        hidden, weights, biases : Tensor
+            Hidden units of the cases, weights and biases of the visible units. One side
+            of the pattern are cases, the other one visible units.
+        """
+        h = hidden - self.machine.center
+        unit = pattern.row if self.is_item else pattern.col
+        sums = [
+            sddmm(pattern, *((W, h) if self.is_item else (h, W)))
+            for W in weights.unbind(1)
+        ]
+        logits, found = torch.stack(sums, 1), np.empty(pattern.nnz)
+        for part in row_chunks(len(found), self.width):
+            found[part] = self.expected(logits[part] + biases[unit[part]])
         return found
 
     def effects_at(self, state, row: np.ndarray, item: np.ndarray) -> np.ndarray:
@@ -131,6 +148,8 @@ class RBM(Model):
 class ItemRBM(RBM):
     """RBM of items: users are visible units, new users are softmax regressions."""
 
+    is_item = True
+
     def __init__(self, fitted, device):
         super().__init__(fitted, device)
         weights, biases = fitted.weights_, fitted.visible_biases_
@@ -143,7 +162,8 @@ class ItemRBM(RBM):
         return state.weights.flatten(1).cpu().numpy()
 
     def scores_at(self, state, row, item):
-        levels = self.expected_at(self.hidden, item, state.weights, state.biases, row)
+        pattern = self.pattern_of_pairs(len(state.weights), row, item)
+        levels = self.expected_at(pattern, self.hidden, state.weights, state.biases)
         return levels + self.effects_at(state, row, item)
 
     def scores(self, state):
@@ -203,6 +223,8 @@ class ItemRBM(RBM):
 class UserRBM(RBM):
     """RBM of users: items are visible units."""
 
+    is_item = False
+
     def __init__(self, fitted, device):
         super().__init__(fitted, device)
         hidden = self.tensor(fitted.hidden_probabilities_)
@@ -214,7 +236,8 @@ class UserRBM(RBM):
         return state.hidden.cpu().numpy()
 
     def scores_at(self, state, row, item):
-        levels = self.expected_at(state.hidden, row, self.weights, self.biases, item)
+        pattern = self.pattern_of_pairs(len(state.hidden), row, item)
+        levels = self.expected_at(pattern, state.hidden, self.weights, self.biases)
         return levels + self.effects_at(state, row, item)
 
     def scores(self, state):
@@ -253,8 +276,7 @@ class UserRBM(RBM):
                 residuals[entries[is_other]], effects[part][others.row.long()]
             )
             hidden = self.machine.hidden(others, places)
-            at, unit = np.arange(whole.shape[0]), rows.indices[part]
-            ratings[part] += self.expected_at(
-                hidden, at, self.weights, self.biases, unit
-            )
+            unit = rows.indices[part]
+            own = self.pattern_of_pairs(len(unit), np.arange(len(unit)), unit)
+            ratings[part] += self.expected_at(own, hidden, self.weights, self.biases)
         return ratings

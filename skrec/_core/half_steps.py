@@ -1,0 +1,121 @@
+"""Ridge regressions of all rows at once, by the faster of two solvers.
+
+Row i has ratings r of some items, whose factors are the rows of Z, and solves the
+normal equations, with the diagonal matrix C of the ratings' weights,
+
+    (1)  A w = Z' C r + penalty * prior,  A = Z' C Z + penalty I
+
+`conjugate_gradients.improve_rows` only multiplies by A. With few factors it is faster
+to compute A: the upper triangles of Z' C Z of all rows are one SpMM, of the ratings'
+pattern with the products of the entries of each z. Its time grows with the square of
+the number of factors, and that of the solutions with its cube, which pays if a row has
+many ratings.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .conjugate_gradients import improve_rows
+from .normal_rows import parts
+from .ridge import refuse_singular
+from .sparse import Pattern, spmm
+from .symmetric import Triangle
+
+# The solvers took the same time for about _LIMIT + _SLOPE * sqrt(n) factors, with n
+# ratings in the mean row, on MovieLens 100K and 1M and random parts of them: users and
+# items, n from 4 to 270, at most _MOST factors, one CPU.
+_LIMIT, _SLOPE, _MOST = 10, 2, 50
+
+
+def gram_is_faster(pattern: Pattern, k: int) -> bool:
+    """Whether `solve_by_gram` is faster than conjugate gradients for k factors."""
+    mean_ratings = pattern.nnz / max(1, pattern.shape[0])
+    return k <= min(_MOST, _LIMIT + _SLOPE * mean_ratings**0.5)
+
+
+def solve_half_step(
+    pattern: Pattern,
+    ratings: Tensor,
+    factors: Tensor,
+    penalty: Tensor,
+    start: Tensor,
+    *,
+    weights: Tensor | None = None,
+    prior: Tensor | None = None,
+) -> Tensor:
+    """Solve (1) for all rows by the solver that is faster.
+
+    Parameters
+    ----------
+    pattern, ratings, factors, penalty, start, weights, prior
+        As for `improve_rows`.
+
+    Returns
+    -------
+    coef : Tensor of shape (n_rows, k)
+
+    Raises
+    ------
+    ValueError
+        If the problem of a row has no unique solution.
+    """
+    if gram_is_faster(pattern, factors.shape[1]):
+        coef = solve_by_gram(
+            pattern, ratings, factors, penalty, weights=weights, prior=prior
+        )
+        if bool(coef.isfinite().all()):
+            return coef
+        # Conjugate gradients take any matrix, also one that is singular up to rounding.
+    return improve_rows(
+        pattern, ratings, factors, penalty, start, weights=weights, prior=prior
+    )
+
+
+def solve_by_gram(
+    pattern: Pattern,
+    ratings: Tensor,
+    factors: Tensor,
+    penalty: Tensor,
+    *,
+    weights: Tensor | None = None,
+    prior: Tensor | None = None,
+) -> Tensor:
+    """Solve (1) for all rows by Cholesky factors of the matrices A.
+
+    Parameters
+    ----------
+    pattern, ratings, factors, penalty, weights, prior
+        As for `improve_rows`.
+
+    Returns
+    -------
+    coef : Tensor of shape (n_rows, k)
+        Solutions, NaN where A is singular to working precision.
+
+    Raises
+    ------
+    ValueError
+        If the problem of a row has no unique solution.
+    """
+    k = factors.shape[1]
+    refuse_singular(pattern.crow.diff(), penalty, k)
+    weights = torch.ones_like(ratings) if weights is None else weights
+    penalty = penalty.unsqueeze(1)
+    target = spmm(pattern, weights * ratings, factors)
+    if prior is not None:
+        target += penalty * prior
+    # A row with neither ratings nor penalty has the solution 0.
+    is_free = (pattern.crow.diff() == 0).unsqueeze(1) & (penalty == 0)
+    shift = penalty + is_free.to(penalty.dtype)
+    triangle = Triangle(k, factors.device)
+    products = triangle.outer(factors)
+    coef = torch.empty_like(target)
+    for rows, part, entries in parts(pattern, 2 * k**2):
+        A = triangle.unpack(spmm(part, weights[entries], products))
+        A.diagonal(dim1=1, dim2=2).add_(shift[rows])
+        cholesky, info = torch.linalg.cholesky_ex(A)
+        solved = torch.cholesky_solve(target[rows].unsqueeze(-1), cholesky)
+        coef[rows] = solved.squeeze(-1).masked_fill(info.unsqueeze(1) > 0, torch.nan)
+    return coef
