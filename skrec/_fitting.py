@@ -20,6 +20,7 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from ._core.device import resolve_device
+from ._core.optimizers import Optimizer
 from ._core.sparse import Pattern
 from ._core.training import History, Stopping, iterate
 from ._data.ratings import (
@@ -133,7 +134,7 @@ class Trainer(ABC):
     def attributes(self) -> dict[str, Any]:
         """Fitted attributes for the current parameters."""
 
-    def optimizers(self) -> list[torch.optim.Optimizer]:
+    def optimizers(self) -> list[Optimizer]:
         """Optimizers, whose moments are part of the state."""
         return []
 

@@ -63,6 +63,8 @@ def width(request, monkeypatch):
     """Number of columns per block: fewer and more than there are."""
     for name in ("_SPMM_WIDTH", "_SDDMM_WIDTH"):
         monkeypatch.setattr(f"skrec._core.sparse.{name}", request.param)
+    monkeypatch.setattr("skrec._core.sparse._N_ROWS", request.param)
+    monkeypatch.setattr("skrec._core.sparse._MIN_WIDTH", 1)
 
 
 @pytest.mark.usefixtures("width")

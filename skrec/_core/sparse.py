@@ -15,15 +15,55 @@ from __future__ import annotations
 import functools
 import threading
 import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-# Columns of the dense operands that SpMM and SDDMM process at a time on a CPU. The rows
-# that are read repeatedly then stay in the cache of a core.
-_SPMM_WIDTH, _SDDMM_WIDTH = 64, 128
+# Columns and rows of the dense operand that SpMM and SDDMM process at a time on a CPU.
+# The rows that are read repeatedly then stay in the cache of a core. Operands of few
+# columns are not cut into rows, which would cost more than it saves.
+_SPMM_WIDTH, _SDDMM_WIDTH = 64, 64
+_N_ROWS, _MIN_WIDTH = 8192, 32
 
 _first_tensor_lock = threading.Lock()
+
+
+class Block(NamedTuple):
+    """Consecutive columns of a sparse matrix.
+
+    Attributes
+    ----------
+    columns : slice
+        The columns.
+
+    entries : slice
+        Their entries in the order of `Blocks`.
+
+    pattern : Pattern
+        Their pattern, with as many rows as the matrix.
+    """
+
+    columns: slice
+    entries: slice
+    pattern: Pattern
+
+
+class Blocks(NamedTuple):
+    """Sparse matrix cut into blocks of columns.
+
+    Attributes
+    ----------
+    order : Tensor of shape (nnz,) or None
+        Indices of the entries, block after block. None means that they are in order.
+
+    parts : list of Block
+        All blocks, also those without entries.
+    """
+
+    order: Tensor | None
+    parts: list[Block]
 
 
 class Pattern:
@@ -69,6 +109,30 @@ class Pattern:
         counts = torch.bincount(self.col, minlength=self.shape[1])
         crow = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         return Pattern(crow, self.row.index_select(0, self.order), self.shape[::-1])
+
+    @functools.cached_property
+    def blocks(self) -> Blocks:
+        """The matrix in blocks of at most `_N_ROWS` columns."""
+        (n_rows, n_columns), nnz = self.shape, self.nnz
+        if n_columns <= _N_ROWS:
+            return Blocks(None, [Block(slice(0, n_columns), slice(0, nnz), self)])
+        block = self.col // _N_ROWS
+        # Entries stay in the order of their rows within a block.
+        order = torch.argsort(block, stable=True).to(self.col.dtype)
+        starts = torch.arange(0, n_columns, _N_ROWS).tolist()
+        cells = block.long() * n_rows + self.row
+        counts = torch.bincount(cells, minlength=len(starts) * n_rows)
+        crow = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        col = (self.col % _N_ROWS).index_select(0, order)
+        parts = []
+        for i, start in enumerate(starts):
+            bounds = crow[i * n_rows : (i + 1) * n_rows + 1]
+            entries = slice(int(bounds[0]), int(bounds[-1]))
+            columns = slice(start, min(start + _N_ROWS, n_columns))
+            shape = n_rows, columns.stop - start
+            pattern = Pattern(bounds - bounds[0], col[entries], shape)
+            parts.append(Block(columns, entries, pattern))
+        return Blocks(order, parts)
 
     def rows(self, selection: Tensor) -> tuple[Pattern, Tensor]:
         """Pattern of the selected rows, and the indices of their entries in `self`."""
@@ -163,11 +227,7 @@ class _SDDMM(torch.autograd.Function):
     def forward(ctx, pattern, left, right):
         ctx.pattern = pattern
         ctx.save_for_backward(left, right)
-        width = _SDDMM_WIDTH if left.device.type == "cpu" else left.shape[1]
-        sums = pattern.with_values(left.new_zeros(pattern.nnz))
-        for a, b in zip(left.split(width, 1), right.split(width, 1), strict=True):
-            sums = torch.sparse.sampled_addmm(sums, a, b.T)
-        return sums.values()
+        return _sampled_products(pattern, left.detach(), right.detach())
 
     @staticmethod
     def backward(ctx, grad):
@@ -185,18 +245,57 @@ class _SDDMM(torch.autograd.Function):
 
 def _weighted_sums(pattern, values, dense):
     """SpMM as weighted sums of rows, for which PyTorch has a kernel twice as fast."""
-    parts = [
-        torch.nn.functional.embedding_bag(
-            pattern.col,
-            panel,
-            pattern.crow,
-            mode="sum",
-            per_sample_weights=values,
-            include_last_offset=True,
+    order, parts = _blocks(pattern, dense)
+    if order is not None:
+        values = values.index_select(0, order)
+    panels = [
+        functools.reduce(
+            Tensor.add_,
+            (
+                torch.nn.functional.embedding_bag(
+                    block.pattern.col,
+                    panel[block.columns],
+                    block.pattern.crow,
+                    mode="sum",
+                    per_sample_weights=values[block.entries],
+                    include_last_offset=True,
+                )
+                for block in parts
+            ),
         )
-        for panel in dense.split(_SPMM_WIDTH, 1)
+        for panel in _panels(dense, _SPMM_WIDTH)
     ]
-    return torch.cat(parts, 1)
+    return panels[0] if len(panels) == 1 else torch.cat(panels, 1)
+
+
+def _sampled_products(pattern, left, right):
+    """SDDMM, a block of rows of `right` and some of their columns at a time."""
+    order, parts = _blocks(pattern, right)
+    values = left.new_zeros(pattern.nnz)
+    sums = [block.pattern.with_values(values[block.entries]) for block in parts]
+    panels = (_panels(factor, _SDDMM_WIDTH) for factor in (left, right))
+    for a, b in zip(*panels, strict=True):
+        for block, products in zip(parts, sums, strict=True):
+            # Adds to `values`, which the products share
+            torch.sparse.sampled_addmm(products, a, b[block.columns].T, out=products)
+    if order is None:
+        return values
+    return torch.empty_like(values).index_copy_(0, order.long(), values)
+
+
+def _blocks(pattern: Pattern, dense: Tensor) -> Blocks:
+    """Blocks of a pattern for the product with a dense matrix."""
+    if dense.device.type == "cpu" and dense.shape[1] >= _MIN_WIDTH:
+        return pattern.blocks
+    columns, entries = slice(0, pattern.shape[1]), slice(0, pattern.nnz)
+    return Blocks(None, [Block(columns, entries, pattern)])
+
+
+def _panels(dense: Tensor, width: int) -> Iterator[Tensor]:
+    """Cut a matrix into contiguous panels of `width` columns, on a CPU."""
+    if dense.device.type != "cpu":
+        width = dense.shape[1]
+    return (panel.contiguous() for panel in dense.split(width, 1))
 
 
 def _csr_tensor(crow, col, values, shape):

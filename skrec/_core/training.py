@@ -11,6 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .optimizers import Adam, Optimizer, RProp
+
 _MAX_LINE_SEARCH = 25
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -202,7 +204,7 @@ class Descent:
         """Run an epoch and return its loss; see `run_epoch`."""
         if self.factor is not None:
             rate = self.learning_rate * self.factor(epoch / self.n_epochs)
-            self.optimizer.param_groups[0]["lr"] = rate
+            self.optimizer.learning_rate = rate
         return run_epoch(
             self.evaluate,
             self.batches,
@@ -343,7 +345,7 @@ def run_epoch(
     objective: Callable[..., float],
     batches: Sequence,
     shares: Sequence[float],
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     generator: torch.Generator | None = None,
     keep: Callable[[], None] = lambda: None,
 ) -> float:
@@ -395,11 +397,11 @@ class _Remembered:
         return self.loss
 
 
-def _make_optimizer(solver, parameters, learning_rate) -> torch.optim.Optimizer:
+def _make_optimizer(solver, parameters, learning_rate) -> Any:
     if solver == "adam":
-        return torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+        return Adam(parameters, learning_rate)
     if solver == "rprop":
-        return torch.optim.Rprop(parameters, lr=learning_rate)
+        return RProp(parameters, learning_rate)
     return torch.optim.LBFGS(
         parameters,
         lr=1.0,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .._core.conjugate_gradients import solve_columns
 from .._core.normal_rows import implicit_values
+from .._core.optimizers import Optimizer
 from .._core.sparse import Pattern, spmm
 
 
@@ -25,7 +26,7 @@ class Prior:
         """Return all tensors that `fit` changes."""
         return []
 
-    def optimizers(self) -> list[torch.optim.Optimizer]:
+    def optimizers(self) -> list[Optimizer]:
         """Return the optimizers that `fit` uses."""
         return []
 

@@ -10,6 +10,7 @@ import torch
 
 from .._core.batches import drop
 from .._core.device import as_tensor, make_generator
+from .._core.optimizers import Adam
 from .._core.symmetric import Triangle
 from .._core.text_cnn import TextBatch, TextCNN, cut_texts
 from .._core.training import PenalizedLoss, run_epoch
@@ -78,9 +79,7 @@ class NetworkPrior(Prior):
         self.batches = self._cut(shuffled, batch_size)
         self.shares = [len(batch.texts) / len(items) for batch in self.batches]
         self.whole = self._cut(torch.arange(len(items)), INFERENCE_BATCH)
-        self.optimizer = torch.optim.Adam(
-            network.parameters(), lr=learning_rate, fused=True
-        )
+        self.optimizer = Adam(network.parameters(), learning_rate)
         outputs = compute_outputs(network, self.whole)
         self._means = outputs.new_zeros(n_items, outputs.shape[1])
         self._spread(outputs)
