@@ -129,14 +129,17 @@ class PenalizedLoss:
             parameter.grad = None
         loss = self.loss(batch)
         loss.backward()
-        total = loss.item()
+        norms = []
         # The gradients of the penalties are added directly, which needs no graph.
         with torch.no_grad():
             for weights, penalty in self.penalized:
                 grads = [w.grad for w in weights]
                 torch._foreach_add_(grads, weights, alpha=share * penalty)
-                norms = torch._foreach_norm(weights)
-                total += share * penalty / 2 * sum(n.item() ** 2 for n in norms)
+                norms += torch._foreach_norm(weights)
+        total, *lengths = _to_floats([loss.detach(), *norms])
+        rest = iter(lengths)
+        for weights, penalty in self.penalized:
+            total += share * penalty / 2 * sum(next(rest) ** 2 for _ in weights)
         return total
 
 
@@ -414,6 +417,9 @@ def _make_optimizer(solver, parameters, learning_rate) -> Any:
 
 @torch.no_grad()
 def _all_finite(parameters) -> bool:
-    return all(
-        math.isfinite(norm.item()) for norm in torch._foreach_norm(list(parameters))
-    )
+    return all(map(math.isfinite, _to_floats(torch._foreach_norm(list(parameters)))))
+
+
+def _to_floats(scalars: Sequence[Tensor]) -> list[float]:
+    """Read scalars in one transfer, so that a GPU is waited for once, not for each."""
+    return torch.stack(list(scalars)).tolist()
