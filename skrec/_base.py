@@ -21,6 +21,7 @@ from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
 from ._data.ratings import check_matrix_weights, is_matrix, row_numbers
+from ._explanation import explain
 from ._prediction import Model, Predictor, PredictorCache
 from ._sklearn_compat import Interval, StrOptions
 
@@ -239,6 +240,83 @@ shape (n_users,)
         if is_matrix(X):
             return predictor.recommend_to_rows(X, int(n_items), bool(exclude_seen))
         return predictor.recommend_to_users(X, int(n_items), bool(exclude_seen))
+
+    def explain(
+        self, user: Any, item: Any, *, by: Literal["user", "item"] = "user"
+    ) -> pd.Series:
+        """Split a prediction into contributions that sum to it, before clipping.
+
+        Parameters
+        ----------
+        user : id or {sparse matrix, sparse array} of shape (1, n_items)
+            Id of a user; or a row of ratings, the only ones of a new user.
+
+        item : id
+            Id of an item: one of `items_`.
+
+        by : {"user", "item"}, default="user"
+            Side whose parts split the product of the factors of user and item. "user"
+            tells how much each of the user's ratings contributes, "item" how much each
+            feature and the text of the item do.
+
+        Returns
+        -------
+        contributions : Series
+            Contributions in the unit of the ratings, with the index levels "kind" and
+            "name". Those of 0 are left out. Their sum is the predicted rating, up to
+            rounding. These are the kinds:
+
+            - "mean": global mean of the ratings.
+            - "user bias", "item bias": biases, without the parts that are listed under
+              other kinds. If the user or the item is unseen, difference of the other's
+              mean from the global mean.
+            - "rated item": part of the user's factors that comes from the rating of the
+              item with this id; the user's vector is linear in the ratings.
+            - "seen item": what it contributes that the user has rated the item at all
+              (implicit feedback).
+            - "user feature", "item feature": each column of the features, including its
+              part of the bias.
+            - "text": text of the item, including its part of the bias; in a
+              `ConvMFRegressor` with estimated penalties the "words" of the linear path,
+              and the "network".
+            - "raters": who has rated the item (implicit feedback).
+            - "average user", "average item": factors that every user or item has before
+              anything is known of it.
+            - "item ratings": part of the item's factors that its ratings determine.
+            - "factors", "network": product of the factors, or output of the network,
+              which cannot be split further.
+            - "self-selection": correction for items without ratings.
+            - "remainder": part of a user's factors that is not their expected value,
+              given the ratings and the items of the model. It is not 0 because a fit
+              ends before its iterations have converged, and because samples are random.
+              New users have none.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an id cannot be one of the model, or if `user` is several users.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skrec import BiasedMFRegressor
+        >>> from skrec.datasets import make_ratings
+        >>> R = make_ratings(300, 20, density=0.15, random_state=0).R
+        >>> model = BiasedMFRegressor(random_state=0).fit(R[:250])
+        >>> model.explain(R[[250]], 3).round(2)
+        kind          name
+        mean                  3.42
+        user bias            -0.19
+        item bias            -0.47
+        rated item    4       0.15
+                      1      -0.10
+                      19     -0.01
+        average user         -0.13
+        Name: contribution, dtype: float64
+        """
+        if by not in ("user", "item"):
+            raise ValueError(f"by must be 'user' or 'item', got {by!r}.")
+        return explain(self._predictor(), user, item, by)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -79,7 +79,9 @@ class RatingAttributes:
         n_users, n_items = ratings.shape
         values, weights = ratings.values, ratings.weights
         mean, std = ratings.moments()
-        seen = np.ones(ratings.n_ratings, bool), ratings.indices, ratings.indptr
+        narrow = values.astype(np.float32)
+        seen_values = narrow if np.array_equal(narrow, values) else values
+        seen = seen_values, ratings.indices, ratings.indptr
         return cls(
             n_features_in_=n_items if on_matrix else 2,
             users_=ratings.users.copy(),
@@ -312,6 +314,17 @@ class Fit:
         if ratings.weights is not None:
             weights = torch.tensor(ratings.weights, dtype=self.dtype, device=device)
         return pattern, values, weights
+
+    def rating_weights(self) -> np.ndarray | None:
+        """Weights of all ratings, 0 for those held out; None if all are 1."""
+        if self.ratings.weights is None and self.is_held_out is None:
+            return None
+        weights = np.ones(self.ratings.n_ratings, self.estimator.dtype)
+        if self.ratings.weights is not None:
+            weights[:] = self.ratings.weights
+        if self.is_held_out is not None:
+            weights[self.is_held_out] = 0
+        return weights
 
     def run(self, trainer: Trainer) -> Any:
         """Train the model, store the fitted attributes and return the estimator."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,38 @@ from ._sklearn_compat import check_feature_names
 _NUMBERS_AT_WORK, _BYTES_AT_WORK = 4, 24
 # Number of pairs from which mostly unseen users or items cause a warning.
 _MANY_PAIRS = 100
+
+
+class Case(NamedTuple):
+    """Prediction to explain.
+
+    Attributes
+    ----------
+    state : named tuple of tensors with one row
+        State of the user in the model.
+
+    rows : csr_array of shape (1, n_items)
+        Ratings of modeled items by the user, on the scale of the model.
+
+    user : int or None
+        Position of the user in `users_`; None for a new user.
+
+    item : int
+        Position of the item in `items_`.
+    """
+
+    state: Any
+    rows: sp.csr_array
+    user: int | None
+    item: int
+
+
+class Contribution(NamedTuple):
+    """Named part of a prediction, on the scale of the model."""
+
+    kind: str
+    name: Any
+    value: float
 
 
 class Model(ABC):
@@ -74,6 +106,15 @@ class Model(ABC):
         """Predict each rating from the other ratings in its row, of shape (nnz,).
 
         The value is arbitrary if the row has no other rating.
+        """
+
+    @abstractmethod
+    def contributions(
+        self, case: Case, by: Literal["user", "item"]
+    ) -> list[Contribution]:
+        """Split a prediction into exact contributions, of which the mean is the first.
+
+        A product of factors is split into the parts of the side `by`.
         """
 
     def std_at(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
@@ -176,6 +217,23 @@ class Predictor:
                 row_numbers(rows), rows.shape[0], rows.data, self.fitted.global_mean_
             ),
         )
+
+    def user_position(self, user: Any) -> int:
+        """Position of a user given by its id; -1 if unseen."""
+        return int(self._user_positions(check_ids(_column_of(user), "user"))[0])
+
+    def item_position(self, item: Any) -> int:
+        """Position of an item given by its id; -1 if unseen."""
+        return int(self._item_positions(check_ids(_column_of(item), "item"))[0])
+
+    def seen_by(self, positions: np.ndarray) -> sp.csr_array:
+        """Ratings in `fit` of users given by their positions; none for -1."""
+        return _select_rows(self.fitted._seen, positions)
+
+    def informative(self, rows: sp.csr_array) -> sp.csr_array:
+        """Ratings of modeled items, on the scale of the model."""
+        modeled = select_entries(rows, self.is_modeled[rows.indices])
+        return self._standardize(modeled)
 
     # Predictions.
 
@@ -376,6 +434,13 @@ def _warn_if_unseen(X: Any, positions: np.ndarray, side: str) -> None:
             # This function, `predict_pairs`, `predict`.
             stacklevel=4,
         )
+
+
+def _column_of(value: Any) -> np.ndarray:
+    """Array of one id, which may be of any type."""
+    array = np.empty(1, dtype=object)
+    array[0] = value
+    return array
 
 
 def _is_same(old: dict[str, Any], new: dict[str, Any]) -> bool:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from .._core.ridge import RowSolutions, positive_penalty, solve_rows
 from .._core.sparse import Pattern, sddmm
-from .._prediction import Model
+from .._explanation import PartGroup, Parts, solve_parts, split_product
+from .._prediction import Case, Contribution, Model
 
 _NO_STD = (
     "return_std=True needs the covariances that a fit with lambda_u='auto' and "
@@ -69,6 +70,31 @@ class FactorModel(Model):
         """Turn sums into ratings minus the intercept."""
         return sums
 
+    # Kind of the parts of a prediction that are products of factors
+    product_kind = "factors"
+
+    def contributions(self, case, by):
+        found = split_product(self.user_parts(case), self.item_parts(case), by)
+        if self.is_cold[case.item]:
+            cold_bias = float(case.state.cold_biases[0])
+            found.append(Contribution("self-selection", "", cold_bias))
+        return [Contribution("mean", "", float(self.fitted.intercept_)), *found]
+
+    def user_parts(self, case: Case) -> Parts:
+        """Split the vector of a user."""
+        return Parts.of((self.product_kind, [""], _double(case.state.joined())))
+
+    def item_parts(self, case: Case) -> Parts:
+        """Split the vector of an item."""
+        vector = self.item_vector(case.item)
+        return Parts.of((self.product_kind, [""], vector[np.newaxis]))
+
+    def item_vector(self, item: int) -> np.ndarray:
+        """Factors and bias of an item, in double precision."""
+        fitted = self.fitted
+        vector = np.append(fitted.item_factors_[item], fitted.item_biases_[item])
+        return vector.astype(np.float64)
+
     def transform(self, state):
         return state.factors.cpu().numpy()
 
@@ -121,6 +147,28 @@ class RidgeModel(FactorModel):
         assert left_out is not None
         return left_out.cpu().numpy() + offsets
 
+    def user_parts(self, case):
+        rows, vectors = case.rows, self.design()
+        penalty = positive_penalty(self.fitted._lambda_u, torch.as_tensor(vectors))
+        precision = penalty * np.eye(vectors.shape[1])
+        z = vectors[rows.indices]
+        weights = rating_weights(self.fitted, case)[:, np.newaxis]
+        targets = (rows.data - self.offsets(rows))[:, np.newaxis]
+        ids = self.fitted.items_[rows.indices]
+        found = solve_parts(
+            precision + z.T @ (weights * z),
+            ("rated item", ids, weights * targets * z),
+            *self.prior_parts(case, precision),
+        )
+        if not self.fitted._has_biases:
+            no_bias = np.zeros((len(found.labels), 1))
+            found = Parts(found.labels, np.hstack([found.vectors, no_bias]))
+        return completed_by_fit(found, case)
+
+    def prior_parts(self, case: Case, precision: np.ndarray) -> list[PartGroup]:
+        """Parts of the prior mean of a user, times the prior precision."""
+        return []
+
     def std_at(self, user, item):
         raise ValueError(_NO_STD)
 
@@ -151,3 +199,23 @@ class RidgeModel(FactorModel):
         if not self.fitted._has_biases:
             return factors
         return np.column_stack([factors, np.ones(len(factors))])
+
+
+def rating_weights(fitted: Any, case: Case) -> np.ndarray:
+    """Weights of the ratings of a user; 1 for a new user."""
+    weights = getattr(fitted, "_rating_weights", None)
+    if weights is None or case.user is None:
+        return np.ones(case.rows.nnz)
+    start, end = fitted._seen.indptr[case.user : case.user + 2]
+    return weights[start:end].astype(np.float64)
+
+
+def completed_by_fit(parts: Parts, case: Case) -> Parts:
+    """Parts of a user, with what the vector of the fit has in addition to them."""
+    if case.user is None or case.rows.nnz == 0:
+        return parts
+    return parts.completed(_double(case.state.joined())[0], "remainder")
+
+
+def _double(tensor: Tensor) -> np.ndarray:
+    return tensor.cpu().numpy().astype(np.float64)

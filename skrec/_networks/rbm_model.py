@@ -12,7 +12,7 @@ from .._core.batches import damped_means, damped_means_without
 from .._core.chunks import row_chunks
 from .._core.softmax import SoftmaxSolutions, solve_softmax_rows
 from .._core.sparse import Pattern
-from .._prediction import Model
+from .._prediction import Contribution, Model
 from .rbm_trainer import fitted_machine, nearest_levels
 
 # Penalty that shrinks the biases of a new user toward the mean of the fitted users, and
@@ -86,6 +86,17 @@ class RBM(Model):
             sums = torch.einsum("nf,nlf->nl", h, weights[v]) + biases[v]
             found[part] = self.expected(sums)
         return found
+
+    def contributions(self, case, by):
+        at = np.array([0]), np.array([case.item])
+        score = float(self.scores_at(case.state, *at)[0])
+        user, item = float(case.state.effects[0]), float(self.item_effects[case.item])
+        return [
+            Contribution("mean", "", 0.0),
+            Contribution("user bias", "", user),
+            Contribution("item bias", "", item),
+            Contribution("network", "", score - user - item),
+        ]
 
     def effects_at(self, state, row: np.ndarray, item: np.ndarray) -> np.ndarray:
         """Sums of the effects of pairs of a row of the state and an item."""
