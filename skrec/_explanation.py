@@ -15,6 +15,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from ._prediction import Case, Contribution, Predictor
+from ._serving import rows_of_ratings
 
 # Kinds of parts whose biases are reported as one: that of the user or of the item.
 _SHARED = (
@@ -127,8 +128,13 @@ def explain(predictor: Predictor, user: Any, item: Any, by: Any) -> pd.Series:
     """
     fitted, scale = predictor.fitted, predictor.scale
     place = int(predictor.item_position(item))
-    if sp.issparse(user):
-        position, rows = None, predictor.check_rows(user, name="user")
+    is_table = isinstance(user, pd.DataFrame)
+    if is_table or sp.issparse(user):
+        position = None
+        if is_table:
+            _, rows = rows_of_ratings(predictor, user, name="user")
+        else:
+            rows = predictor.check_rows(user, name="user")
         if rows.shape[0] != 1:
             raise ValueError(f"user must be one user, got {rows.shape[0]} rows.")
         users = predictor.users_of_rows(rows)

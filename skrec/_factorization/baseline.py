@@ -196,6 +196,12 @@ array} of shape (n_users, n_items)
 class BaselineModel(RidgeModel):
     """Ridge model with one factor, the effect of the user."""
 
+    def factors(self, side):
+        raise ValueError(
+            "BaselineRegressor knows no factors that users or items could share: use "
+            "another recommender."
+        )
+
     def contributions(self, case, by):
         return [
             Contribution("mean", "", self.fitted.intercept_),

@@ -65,6 +65,9 @@ class FactorModel(Model):
         self.is_cold = fitted._is_described & ~fitted._is_rated
         self.item_factors = self.tensor(fitted.item_factors_)
         self.item_biases = self.tensor(fitted.item_biases_)
+        self.offset = float(fitted.intercept_)
+        self.cold = torch.as_tensor(np.flatnonzero(self.is_cold)).to(device)
+        self.columns = self.item_factors.T.contiguous()
 
     def link(self, sums: Tensor) -> Tensor:
         """Turn sums into ratings minus the intercept."""
@@ -107,6 +110,9 @@ class FactorModel(Model):
         # The sum with a large intercept needs double precision.
         return np.add(ratings, self.fitted.intercept_, dtype=np.float64)
 
+    def rankings(self, state):
+        return self.link(self.all_sums(state))
+
     def sums_at(self, state, pattern: Pattern) -> Tensor:
         """Return products plus biases at the entries of a pattern, on the CPU."""
         sums = sddmm(pattern, state.factors, self.item_factors).cpu().double()
@@ -119,11 +125,10 @@ class FactorModel(Model):
 
     def all_sums(self, state) -> Tensor:
         """Return products plus biases of all items, on the device."""
-        sums = torch.addmm(self.item_biases, state.factors, self.item_factors.T)
+        sums = torch.addmm(self.item_biases, state.factors, self.columns)
         sums += state.biases.unsqueeze(1)
-        if self.is_cold.any():
-            cold = torch.as_tensor(np.flatnonzero(self.is_cold)).to(self.device)
-            sums[:, cold] += state.cold_biases.unsqueeze(1)
+        if len(self.cold):
+            sums[:, self.cold] += state.cold_biases.unsqueeze(1)
         return sums
 
 

@@ -150,6 +150,9 @@ class ItemRBM(RBM):
         )
         self.hidden = self.tensor(fitted.hidden_probabilities_)
 
+    def factors(self, side):
+        return self.transform(self.users) if side == "user" else self.hidden
+
     def transform(self, state):
         return state.weights.flatten(1).cpu().numpy()
 
@@ -220,6 +223,9 @@ class UserRBM(RBM):
         self.users = HiddenState(hidden, self.user_effects)
         self.weights = self.tensor(fitted.weights_)
         self.biases = self.tensor(fitted.visible_biases_)
+
+    def factors(self, side):
+        return self.transform(self.users) if side == "user" else self.weights.flatten(1)
 
     def transform(self, state):
         return state.hidden.cpu().numpy()
