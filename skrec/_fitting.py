@@ -22,6 +22,7 @@ from torch import Tensor
 from ._core.device import resolve_device
 from ._core.sparse import Pattern
 from ._core.training import History, Stopping, iterate
+from ._data.ids import positions_of
 from ._data.ratings import (
     Ratings,
     Scale,
@@ -280,6 +281,7 @@ class Fit:
         self.previous = None
         if getattr(estimator, "warm_start", False) and hasattr(estimator, "users_"):
             self.previous = estimator
+            _refuse_dropped(estimator, self.ratings)
         metadata = {
             "sample_weight": sample_weight,
             "item_texts": item_texts,
@@ -465,6 +467,25 @@ class EpochReports:
 
     def end(self) -> None:
         self.fit.call_on_fit_task_end(**self.arguments)
+
+
+def _refuse_dropped(previous: Any, ratings: Ratings) -> None:
+    """Raise an error if a warm start would drop rated users or items."""
+    has_rated = np.diff(previous._seen.indptr) > 0
+    for side, ids, old, was_rated in (
+        ("user", ratings.users, previous.users_, has_rated),
+        ("item", ratings.items, previous.items_, previous._is_rated),
+    ):
+        is_dropped = was_rated.copy()
+        places = positions_of(ids, old, side)
+        is_dropped[places[places >= 0]] = False
+        if is_dropped.any():
+            raise ValueError(
+                f"warm_start=True continues the previous fit, but {is_dropped.sum()} "
+                f"of its {len(old)} {side}s are missing in X, for example "
+                f"{old[is_dropped].tolist()[0]!r}, and would be dropped: pass all "
+                "ratings, old and new, or use warm_start=False."
+            )
 
 
 def _pattern(ratings: Ratings, device: torch.device) -> Pattern:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from operator import is_
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -466,9 +467,8 @@ def _column_of(value: Any) -> np.ndarray:
 
 def _is_same(old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Whether two dictionaries contain the same objects."""
-    return len(old) == len(new) and all(
-        name in old and old[name] is value for name, value in new.items()
-    )
+    # In the same order, or else the predictor is made again, which is harmless.
+    return list(old) == list(new) and all(map(is_, old.values(), new.values()))
 
 
 def _distinct(positions: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
