@@ -21,7 +21,9 @@ from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
 from ._data.ratings import check_matrix_weights, is_matrix, row_numbers
+from ._explanation import explain
 from ._prediction import Model, Predictor, PredictorCache
+from ._serving import recommend, recommend_for, similar
 from ._sklearn_compat import Interval, StrOptions
 
 STOPPING_CONSTRAINTS: dict[str, list[Any]] = {
@@ -206,7 +208,13 @@ DataFrame} of shape (n_ratings, 2)
         return self.fit(X, y, **fit_params).transform(X)
 
     def recommend(
-        self, X: Any, n_items: int = 10, *, exclude_seen: bool = True
+        self,
+        X: Any,
+        n_items: int = 10,
+        *,
+        exclude_seen: bool = True,
+        items: Any = None,
+        exclude_items: Any = None,
     ) -> pd.DataFrame:
         """Recommend the items with the highest predicted ratings.
 
@@ -223,22 +231,233 @@ shape (n_users,)
         exclude_seen : bool, default=True
             Whether to exclude the items that a user has rated, in the row or in `fit`.
 
+        items : array-like or mapping, default=None
+            Candidates: ids of the only items that may be recommended; or such ids for
+            each user, by user id (or row number). None means all items.
+
+        exclude_items : array-like or mapping, default=None
+            Ids of items that must not be recommended, to anybody or by user id. Ids
+            that the model does not know are ignored, and so are users without an entry.
+
         Returns
         -------
         recommendations : DataFrame
             Table with the columns "user" (user id or row number), "item" and "rating"
             (predicted rating). Each user has n_items rows, or fewer if fewer items are
-            left, in descending order of the rating.
+            left, in descending order of the rating before clipping.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is invalid, if a candidate is not in `items_`, or if a user
+            has no entry in a mapping of candidates.
+
+        See Also
+        --------
+        recommend_for : Recommend items to new users, given a table of their ratings.
         """
-        predictor = self._predictor()
-        is_bool = isinstance(n_items, bool | np.bool_)
-        if is_bool or not isinstance(n_items, Integral) or n_items < 1:
-            raise ValueError(f"n_items must be a positive integer, got {n_items!r}.")
-        if not isinstance(exclude_seen, bool | np.bool_):
-            raise ValueError(f"exclude_seen must be a boolean, got {exclude_seen!r}.")
-        if is_matrix(X):
-            return predictor.recommend_to_rows(X, int(n_items), bool(exclude_seen))
-        return predictor.recommend_to_users(X, int(n_items), bool(exclude_seen))
+        _check_number(n_items, "n_items")
+        _check_boolean(exclude_seen, "exclude_seen")
+        return recommend(
+            self._predictor(),
+            X,
+            int(n_items),
+            exclude_seen=bool(exclude_seen),
+            items=items,
+            exclude_items=exclude_items,
+        )
+
+    def recommend_for(
+        self,
+        ratings: pd.DataFrame,
+        n_items: int = 10,
+        *,
+        exclude_seen: bool = True,
+        items: Any = None,
+        exclude_items: Any = None,
+    ) -> pd.DataFrame:
+        """Recommend items to new users, given their ratings.
+
+        The users are known by these ratings alone, even if users of the same ids were
+        in `fit`. The model does not change.
+
+        Parameters
+        ----------
+        ratings : DataFrame of shape (n_ratings, 3)
+            User ids, item ids and ratings. All items must be in `items_`.
+
+        n_items, exclude_seen, items, exclude_items
+            As for `recommend`.
+
+        Returns
+        -------
+        recommendations : DataFrame
+            Table with the columns "user", "item" and "rating" (predicted rating), as
+            from `recommend`, ordered by user id.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `ratings` has other columns, an item that is not in `items_`, or a pair
+            twice, or if another argument is invalid.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> from skrec import BiasedMFRegressor
+        >>> from skrec.datasets import make_ratings
+        >>> R = make_ratings(300, 20, density=0.3, random_state=0).R
+        >>> model = BiasedMFRegressor(random_state=0).fit(R)
+        >>> ratings = pd.DataFrame(
+        ...     [("zoe", 1, 5), ("zoe", 4, 2), ("yan", 4, 5)],
+        ...     columns=["user", "item", "rating"],
+        ... )
+        >>> model.recommend_for(ratings, n_items=2).round(1)
+          user  item  rating
+        0  yan    11     4.3
+        1  yan    18     4.1
+        2  zoe     9     4.3
+        3  zoe    18     4.3
+        """
+        _check_number(n_items, "n_items")
+        _check_boolean(exclude_seen, "exclude_seen")
+        return recommend_for(
+            self._predictor(),
+            ratings,
+            int(n_items),
+            exclude_seen=bool(exclude_seen),
+            items=items,
+            exclude_items=exclude_items,
+        )
+
+    def similar_items(self, items: Any, n_items: int = 10) -> pd.DataFrame:
+        """Find the most similar items, by the cosine of their factors.
+
+        Parameters
+        ----------
+        items : array-like of shape (n,)
+            Item ids. Items that are known by features or a text only count as well.
+
+        n_items : int, default=10
+            Number of similar items to find for each item.
+
+        Returns
+        -------
+        similar : DataFrame
+            Table with the columns "item", "similar_item" and "similarity" (cosine, at
+            most 1), in descending order of the similarity. No item is similar to
+            itself, and items of which nothing is known are left out.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an id is not in `items_`, or if the model has no factors.
+        """
+        _check_number(n_items, "n_items")
+        return similar(self._predictor(), "item", items, int(n_items))
+
+    def similar_users(self, users: Any, n_users: int = 10) -> pd.DataFrame:
+        """Find the most similar users in `fit`, by the cosine of their factors.
+
+        Parameters
+        ----------
+        users : array-like of shape (n,)
+            User ids.
+
+        n_users : int, default=10
+            Number of similar users to find for each user.
+
+        Returns
+        -------
+        similar : DataFrame
+            Table with the columns "user", "similar_user" and "similarity", as from
+            `similar_items`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an id is not in `users_`, or if the model has no factors.
+        """
+        _check_number(n_users, "n_users")
+        return similar(self._predictor(), "user", users, int(n_users))
+
+    def explain(
+        self, user: Any, item: Any, *, by: Literal["user", "item"] = "user"
+    ) -> pd.Series:
+        """Split a prediction into contributions that sum to it, before clipping.
+
+        Parameters
+        ----------
+        user : id, {sparse matrix, sparse array} of shape (1, n_items) or DataFrame
+            Id of a user; or the ratings of a new user, in a row or in a table as for
+            `recommend_for`.
+
+        item : id
+            Id of an item: one of `items_`.
+
+        by : {"user", "item"}, default="user"
+            Side whose parts split the product of the factors of user and item. "user"
+            tells how much each of the user's ratings contributes, "item" how much each
+            feature and the text of the item do.
+
+        Returns
+        -------
+        contributions : Series
+            Contributions in the unit of the ratings, with the index levels "kind" and
+            "name". Those of 0 are left out. Their sum is the predicted rating, up to
+            rounding. These are the kinds:
+
+            - "mean": global mean of the ratings.
+            - "user bias", "item bias": biases, without the parts that are listed under
+              other kinds. If the user or the item is unseen, difference of the other's
+              mean from the global mean.
+            - "rated item": part of the user's factors that comes from the rating of the
+              item with this id; the user's vector is linear in the ratings.
+            - "seen item": what it contributes that the user has rated the item at all
+              (implicit feedback).
+            - "user feature", "item feature": each column of the features, including its
+              part of the bias.
+            - "text": text of the item, including its part of the bias; in a
+              `ConvMFRegressor` with estimated penalties the "words" of the linear path,
+              and the "network".
+            - "raters": who has rated the item (implicit feedback).
+            - "average user", "average item": factors that every user or item has before
+              anything is known of it.
+            - "item ratings": part of the item's factors that its ratings determine.
+            - "factors", "network": product of the factors, or output of the network,
+              which cannot be split further.
+            - "self-selection": correction for items without ratings.
+            - "remainder": part of a user's factors that is not their expected value,
+              given the ratings and the items of the model. It is not 0 because a fit
+              ends before its iterations have converged, and because samples are random.
+              New users have none.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an id cannot be one of the model, or if `user` is several users.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skrec import BiasedMFRegressor
+        >>> from skrec.datasets import make_ratings
+        >>> R = make_ratings(300, 20, density=0.15, random_state=0).R
+        >>> model = BiasedMFRegressor(random_state=0).fit(R[:250])
+        >>> model.explain(R[[250]], 3).round(2)
+        kind          name
+        mean                  3.42
+        user bias            -0.19
+        item bias            -0.47
+        rated item    4       0.15
+                      1      -0.10
+                      19     -0.01
+        average user         -0.13
+        Name: contribution, dtype: float64
+        """
+        if by not in ("user", "item"):
+            raise ValueError(f"by must be 'user' or 'item', got {by!r}.")
+        return explain(self._predictor(), user, item, by)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -255,7 +474,8 @@ shape (n_users,)
 
     def _predictor(self) -> Predictor:
         """Return the predictor for the current state of the estimator."""
-        check_is_fitted(self)
+        if "_predictors" not in vars(self):
+            check_is_fitted(self)
         return self._predictors.get(self)
 
 
@@ -313,3 +533,14 @@ array} of shape (n_rows, n_items)
         predictor = self._predictor()
         std = predictor.std_of_rows if is_matrix(X) else predictor.std_of_pairs
         return ratings, std(X)
+
+
+def _check_number(value: Any, name: str) -> None:
+    is_bool = isinstance(value, bool | np.bool_)
+    if is_bool or not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}.")
+
+
+def _check_boolean(value: Any, name: str) -> None:
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be a boolean, got {value!r}.")

@@ -23,6 +23,7 @@ from ._core.device import resolve_device
 from ._core.optimizers import Optimizer
 from ._core.sparse import Pattern
 from ._core.training import History, Stopping, iterate
+from ._data.ids import positions_of
 from ._data.ratings import (
     Ratings,
     Scale,
@@ -80,7 +81,9 @@ class RatingAttributes:
         n_users, n_items = ratings.shape
         values, weights = ratings.values, ratings.weights
         mean, std = ratings.moments()
-        seen = np.ones(ratings.n_ratings, bool), ratings.indices, ratings.indptr
+        narrow = values.astype(np.float32)
+        seen_values = narrow if np.array_equal(narrow, values) else values
+        seen = seen_values, ratings.indices, ratings.indptr
         return cls(
             n_features_in_=n_items if on_matrix else 2,
             users_=ratings.users.copy(),
@@ -279,6 +282,7 @@ class Fit:
         self.previous = None
         if getattr(estimator, "warm_start", False) and hasattr(estimator, "users_"):
             self.previous = estimator
+            _refuse_dropped(estimator, self.ratings)
         metadata = {
             "sample_weight": sample_weight,
             "item_texts": item_texts,
@@ -313,6 +317,17 @@ class Fit:
         if ratings.weights is not None:
             weights = torch.tensor(ratings.weights, dtype=self.dtype, device=device)
         return pattern, values, weights
+
+    def rating_weights(self) -> np.ndarray | None:
+        """Weights of all ratings, 0 for those held out; None if all are 1."""
+        if self.ratings.weights is None and self.is_held_out is None:
+            return None
+        weights = np.ones(self.ratings.n_ratings, self.estimator.dtype)
+        if self.ratings.weights is not None:
+            weights[:] = self.ratings.weights
+        if self.is_held_out is not None:
+            weights[self.is_held_out] = 0
+        return weights
 
     def run(self, trainer: Trainer) -> Any:
         """Train the model, store the fitted attributes and return the estimator."""
@@ -453,6 +468,25 @@ class EpochReports:
 
     def end(self) -> None:
         self.fit.call_on_fit_task_end(**self.arguments)
+
+
+def _refuse_dropped(previous: Any, ratings: Ratings) -> None:
+    """Raise an error if a warm start would drop rated users or items."""
+    has_rated = np.diff(previous._seen.indptr) > 0
+    for side, ids, old, was_rated in (
+        ("user", ratings.users, previous.users_, has_rated),
+        ("item", ratings.items, previous.items_, previous._is_rated),
+    ):
+        is_dropped = was_rated.copy()
+        places = positions_of(ids, old, side)
+        is_dropped[places[places >= 0]] = False
+        if is_dropped.any():
+            raise ValueError(
+                f"warm_start=True continues the previous fit, but {is_dropped.sum()} "
+                f"of its {len(old)} {side}s are missing in X, for example "
+                f"{old[is_dropped].tolist()[0]!r}, and would be dropped: pass all "
+                "ratings, old and new, or use warm_start=False."
+            )
 
 
 def _pattern(ratings: Ratings, device: torch.device) -> Pattern:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from operator import is_
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 import torch
 
 from ._core.chunks import CHUNK, row_chunks
 from ._core.device import as_tensor, available_memory, inference_device
 from ._core.sparse import Pattern
-from ._data.ids import check_ids, check_matrix_ids, check_pairs, positions_of
+from ._data.ids import IdIndex, check_ids, check_matrix_ids, check_pairs
 from ._data.ratings import (
     PRIOR_RATINGS,
     check_rating_matrix,
@@ -28,6 +28,38 @@ from ._sklearn_compat import check_feature_names
 _NUMBERS_AT_WORK, _BYTES_AT_WORK = 4, 24
 # Number of pairs from which mostly unseen users or items cause a warning.
 _MANY_PAIRS = 100
+
+
+class Case(NamedTuple):
+    """Prediction to explain.
+
+    Attributes
+    ----------
+    state : named tuple of tensors with one row
+        State of the user in the model.
+
+    rows : csr_array of shape (1, n_items)
+        Ratings of modeled items by the user, on the scale of the model.
+
+    user : int or None
+        Position of the user in `users_`; None for a new user.
+
+    item : int
+        Position of the item in `items_`.
+    """
+
+    state: Any
+    rows: sp.csr_array
+    user: int | None
+    item: int
+
+
+class Contribution(NamedTuple):
+    """Named part of a prediction, on the scale of the model."""
+
+    kind: str
+    name: Any
+    value: float
 
 
 class Model(ABC):
@@ -49,6 +81,8 @@ class Model(ABC):
     users: Any
     # Number of temporary values per user and item in `scores`.
     width = 1
+    # What `rankings` leaves out of the scores.
+    offset = 0.0
 
     def __init__(self, fitted: Any, device: torch.device):
         self.fitted, self.device = fitted, device
@@ -63,17 +97,34 @@ class Model(ABC):
 
     @abstractmethod
     def scores_at(self, state: Any, row: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """Predict sorted, distinct pairs of a row of the state and an item."""
+        """Predict pairs of a row of the state and an item, sorted by row."""
 
     @abstractmethod
     def scores(self, state: Any) -> np.ndarray:
         """Predict all items, of shape (n_users, n_items)."""
+
+    def rankings(self, state: Any) -> torch.Tensor:
+        """Compute the scores of all items minus `offset`, on the device."""
+        return torch.as_tensor(self.scores(state))
+
+    def factors(self, side: Literal["user", "item"]) -> np.ndarray:
+        """Vectors of all users or items, whose cosines say how similar they are."""
+        return getattr(self.fitted, f"{side}_factors_")
 
     @abstractmethod
     def left_out(self, rows: sp.csr_array) -> np.ndarray:
         """Predict each rating from the other ratings in its row, of shape (nnz,).
 
         The value is arbitrary if the row has no other rating.
+        """
+
+    @abstractmethod
+    def contributions(
+        self, case: Case, by: Literal["user", "item"]
+    ) -> list[Contribution]:
+        """Split a prediction into exact contributions, of which the mean is the first.
+
+        A product of factors is split into the parts of the side `by`.
         """
 
     def std_at(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
@@ -94,7 +145,7 @@ class Model(ABC):
         return Pattern(crow, col, rows.shape).to(self.device)
 
     def pattern_of_pairs(self, n_rows: int, row: np.ndarray, item: np.ndarray):
-        """Pattern of sorted, distinct pairs of a row and an item."""
+        """Pattern of pairs of a row and an item, sorted by row."""
         crow = np.searchsorted(row, np.arange(n_rows + 1))
         shape = n_rows, len(self.fitted.items_)
         return Pattern(as_tensor(crow), as_tensor(item), shape).to(self.device)
@@ -139,6 +190,9 @@ class Predictor:
         self.n_items = len(fitted.items_)
         # Items and users that have ratings, or are described by texts or features.
         self.is_modeled = fitted._is_rated | fitted._is_described
+        self.all_modeled = bool(self.is_modeled.all())
+        self.user_ids = IdIndex(fitted.users_, "user")
+        self.item_ids = IdIndex(fitted.items_, "item")
         has_rated = np.diff(fitted._seen.indptr) > 0
         self.is_modeled_user = has_rated | fitted._is_described_user
 
@@ -153,7 +207,7 @@ class Predictor:
         users, items = check_pairs(X)
         if not self.fitted._fitted_on_matrix:
             check_feature_names(self.fitted, X)
-        return self._user_positions(users), self._item_positions(items)
+        return self.user_positions(users), self.item_positions(items)
 
     def known_users(self, positions: np.ndarray) -> Users:
         """Users given by their positions in `users_`; -1 is an unseen user."""
@@ -164,6 +218,12 @@ class Predictor:
             is_seen & self.is_modeled_user[positions],
             np.where(is_seen, means, self.fitted.global_mean_),
         )
+
+    def known_user(self, position: int) -> Users:
+        """One user in `fit`, as views, which cost less than copies."""
+        at = slice(position, position + 1)
+        state, means = _take(self.model.users, at), self.fitted.user_means_[at]
+        return Users(state, self.is_modeled_user[at], means)
 
     def users_of_rows(self, rows: sp.csr_array) -> Users:
         """Users folded in from their rows of ratings."""
@@ -177,6 +237,23 @@ class Predictor:
             ),
         )
 
+    def user_position(self, user: Any) -> int:
+        """Position of a user given by its id; -1 if unseen."""
+        return int(self.user_positions(check_ids(_column_of(user), "user"))[0])
+
+    def item_position(self, item: Any) -> int:
+        """Position of an item given by its id; -1 if unseen."""
+        return int(self.item_positions(check_ids(_column_of(item), "item"))[0])
+
+    def seen_by(self, positions: np.ndarray) -> sp.csr_array:
+        """Ratings in `fit` of users given by their positions; none for -1."""
+        return _select_rows(self.fitted._seen, positions)
+
+    def informative(self, rows: sp.csr_array) -> sp.csr_array:
+        """Ratings of modeled items, on the scale of the model."""
+        modeled = select_entries(rows, self.is_modeled[rows.indices])
+        return self._standardize(modeled)
+
     # Predictions.
 
     def predict_pairs(self, X: Any) -> np.ndarray:
@@ -184,7 +261,7 @@ class Predictor:
         positions, items = self.positions(X)
         _warn_if_unseen(X, positions, "user")
         _warn_if_unseen(X, items, "item")
-        positions, row = np.unique(positions, return_inverse=True)
+        positions, row = _distinct(positions, len(self.fitted.users_))
         return self.predict_entries(self.known_users(positions), row, items)
 
     def predict_rows(self, X: Any) -> np.ndarray:
@@ -202,12 +279,27 @@ class Predictor:
         item_means = np.append(fitted.item_means_, fitted.global_mean_)[item]
         ratings = np.where(is_modeled, item_means, users.means[row])
         modeled = np.flatnonzero(users.is_known[row] & is_modeled)
-        # Sort the pairs by user and item, and predict duplicate pairs only once.
-        keys = row[modeled].astype(np.int64) * self.n_items + item[modeled]
-        keys, place = np.unique(keys, return_inverse=True)
-        scores = self.model.scores_at(users.state, *np.divmod(keys, self.n_items))
-        ratings[modeled] = self.scale.restore(scores)[place]
-        return self._clip(ratings)
+        scores = self._scores_at(users, row[modeled], item[modeled])
+        ratings[modeled] = self.scale.restore(scores)
+        return self.clipped(ratings)
+
+    def _scores_at(self, users: Users, row: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """Scores of pairs in any order, of modeled users and items."""
+        n_users = len(users.means)
+        if self.model.device.type != "cpu" or len(row) > n_users * self.n_items:
+            # The kernels of a GPU need sorted, distinct entries of a matrix.
+            keys = row.astype(np.int64) * self.n_items + item
+            keys, place = np.unique(keys, return_inverse=True)
+            pairs = np.divmod(keys, self.n_items)
+            return self.model.scores_at(users.state, *pairs)[place]
+        if (row[1:] >= row[:-1]).all():
+            return self.model.scores_at(users.state, row, item)
+        # Small integers are sorted by their digits, in linear time.
+        is_small = n_users <= np.iinfo(np.uint16).max
+        order = np.argsort(row.astype(np.uint16) if is_small else row, kind="stable")
+        scores = np.empty(len(row))
+        scores[order] = self.model.scores_at(users.state, row[order], item[order])
+        return scores
 
     def predict_dense(self, users: Users, *, clip: bool = True) -> np.ndarray:
         """Predict all items for the given users, of shape (n_users, n_items)."""
@@ -218,7 +310,7 @@ class Predictor:
             self.scale.restore(ratings[part], out=ratings[part])
             ratings[part][~some.is_known] = self.fitted.item_means_
             ratings[part][:, ~self.is_modeled] = some.means[:, np.newaxis]
-        return self._clip(ratings) if clip else ratings
+        return self.clipped(ratings) if clip else ratings
 
     def predict_left_out(self, rows: sp.csr_array) -> np.ndarray:
         """Predict each rating from the other ratings in its row, of shape (nnz,)."""
@@ -237,7 +329,7 @@ class Predictor:
             self.model.left_out(self._standardize(informative))
         )
         ratings[is_modeled & (others > 0)] = left_out[others[is_modeled] > 0]
-        return self._clip(ratings)
+        return self.clipped(ratings)
 
     def std_of_pairs(self, X: Any) -> np.ndarray:
         """Standard deviations of the predictions of pairs, of shape (n_pairs,)."""
@@ -261,38 +353,23 @@ class Predictor:
         """Factors of users; zeros for unknown users."""
         return self.model.transform(users.state)
 
-    # Recommendations.
+    def rankings(self, users: Users) -> torch.Tensor:
+        """Scores of all items on the device, less `offset` of the model, to rank by."""
+        scores, offset = self.model.rankings(users.state), self.model.offset
+        if not users.is_known.all():
+            means = self.scale.standardize(self.fitted.item_means_) - offset
+            unknown = torch.from_numpy(~users.is_known).to(scores.device)
+            scores[unknown] = torch.as_tensor(means).to(scores)
+        if not self.all_modeled:
+            means = self.scale.standardize(users.means) - offset
+            unmodeled = torch.from_numpy(~self.is_modeled).to(scores.device)
+            scores[:, unmodeled] = torch.as_tensor(means).to(scores).unsqueeze(1)
+        return scores
 
-    def recommend_to_users(
-        self, ids: Any, n_items: int, exclude_seen: bool
-    ) -> pd.DataFrame:
-        """Recommend items to users given by their ids."""
-        ids = check_ids(ids, "user")
-        positions = self._user_positions(ids)
-        seen = _select_rows(self.fitted._seen, positions)
-        users = self.known_users(positions)
-        return self._recommend(ids, users, seen, n_items, exclude_seen)
-
-    def recommend_to_rows(
-        self, X: Any, n_items: int, exclude_seen: bool
-    ) -> pd.DataFrame:
-        """Recommend items to users given by rows of ratings."""
-        rows = self.check_rows(X)
-        ids, users = np.arange(rows.shape[0]), self.users_of_rows(rows)
-        return self._recommend(ids, users, rows, n_items, exclude_seen)
-
-    def _recommend(self, ids, users, seen, n_items, exclude_seen) -> pd.DataFrame:
-        parts = []
-        for part in self._chunks(len(ids)):
-            # Rank by unclipped ratings, since clipped ratings may be equal.
-            scores = self.predict_dense(users.take(part), clip=False)
-            if exclude_seen:
-                rows = seen[part]
-                scores[row_numbers(rows), rows.indices] = -np.inf
-            parts.append(_best(ids[part], scores, self.fitted.items_, n_items))
-        found = pd.concat(parts, ignore_index=True)
-        found["rating"] = self._clip(found["rating"].to_numpy(copy=True))
-        return found
+    def directions(self, side: Literal["user", "item"]) -> torch.Tensor:
+        """Factors of all users or items, scaled to length 1, on the device."""
+        factors = torch.as_tensor(self.model.factors(side)).to(self.model.device)
+        return torch.nn.functional.normalize(factors)
 
     def refuse_too_large(self, shape: tuple[int, int]) -> None:
         """Reject dense predictions that do not fit in memory."""
@@ -318,17 +395,20 @@ class Predictor:
         values = self.scale.standardize(rows.data)
         return sp.csr_array((values, rows.indices, rows.indptr), shape=rows.shape)
 
-    def _user_positions(self, ids: np.ndarray) -> np.ndarray:
+    def user_positions(self, ids: np.ndarray) -> np.ndarray:
+        """Positions of validated user ids; -1 if unseen."""
         if self.fitted._fitted_on_matrix:
             check_matrix_ids(ids, "user")
-        return positions_of(ids, self.fitted.users_, "user")
+        return self.user_ids.positions(ids)
 
-    def _item_positions(self, ids: np.ndarray) -> np.ndarray:
+    def item_positions(self, ids: np.ndarray) -> np.ndarray:
+        """Positions of validated item ids; -1 if unseen."""
         if self.fitted._fitted_on_matrix:
             check_matrix_ids(ids, "item")
-        return positions_of(ids, self.fitted.items_, "item")
+        return self.item_ids.positions(ids)
 
-    def _clip(self, ratings: np.ndarray) -> np.ndarray:
+    def clipped(self, ratings: np.ndarray) -> np.ndarray:
+        """Ratings in the range of those in `fit`, if the model clips; in place."""
         if not self.fitted.clip:
             return ratings
         return np.clip(ratings, *self.fitted.rating_range_, out=ratings)
@@ -378,11 +458,27 @@ def _warn_if_unseen(X: Any, positions: np.ndarray, side: str) -> None:
         )
 
 
+def _column_of(value: Any) -> np.ndarray:
+    """Array of one id, which may be of any type."""
+    array = np.empty(1, dtype=object)
+    array[0] = value
+    return array
+
+
 def _is_same(old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Whether two dictionaries contain the same objects."""
-    return len(old) == len(new) and all(
-        name in old and old[name] is value for name, value in new.items()
-    )
+    # In the same order, or else the predictor is made again, which is harmless.
+    return list(old) == list(new) and all(map(is_, old.values(), new.values()))
+
+
+def _distinct(positions: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct positions from -1 to n - 1, ascending from 0, and the place of each."""
+    is_present = np.zeros(n + 1, bool)
+    is_present[positions] = True
+    distinct = np.flatnonzero(is_present)
+    place = np.cumsum(is_present) - 1
+    distinct[distinct == n] = -1
+    return distinct, place[positions]
 
 
 def _take(state: Any, positions: Any) -> Any:
@@ -407,31 +503,4 @@ def _select_rows(matrix: sp.csr_array, positions: np.ndarray) -> sp.csr_array:
     shape = len(positions), matrix.shape[1]
     return sp.csr_array(
         (matrix.data[entries], matrix.indices[entries], indptr), shape=shape
-    )
-
-
-def _best(ids, scores, items, n_items) -> pd.DataFrame:
-    """Items with the highest scores for each user; scores of -inf are excluded.
-
-    Items with equal scores are ranked and cut off in the order of the items.
-    """
-    n_items = min(n_items, scores.shape[1])
-    kth = scores.shape[1] - n_items
-    last = np.partition(scores, kth, axis=1)[:, kth, np.newaxis]
-    is_above, is_tied = scores > last, scores == last
-    n_tied = n_items - is_above.sum(axis=1, keepdims=True)
-    is_taken = is_above | (
-        is_tied & (np.cumsum(is_tied, axis=1, dtype=np.int32) <= n_tied)
-    )
-    top = np.nonzero(is_taken)[1].reshape(len(scores), n_items)
-    best = np.take_along_axis(scores, top, axis=1)
-    order = np.argsort(-best, axis=1, kind="stable")
-    top, best = (np.take_along_axis(a, order, axis=1) for a in (top, best))
-    found = best > -np.inf
-    return pd.DataFrame(
-        {
-            "user": np.repeat(ids, found.sum(axis=1)),
-            "item": items[top[found]],
-            "rating": best[found],
-        }
     )

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from helpers import MODELS, Interrupt, StopAfter, fit, has_std, name_of, split
+from helpers import (
+    MODELS,
+    TEXT_CLASSES,
+    Interrupt,
+    StopAfter,
+    fit,
+    has_std,
+    name_of,
+    split,
+)
 from sklearn.base import clone
 from sklearn.callback import ProgressBar
 from sklearn.exceptions import ConvergenceWarning
@@ -457,6 +466,22 @@ def test_warm_start_matches_users_and_items_by_id(recommender, pairs):
     assert len(warm.users_) == 80
     decrease = 0.99 if has_std(warm) else 0.95
     assert warm.loss_curve_[0] < decrease * cold.loss_curve_[0]
+
+
+@having("warm_start")
+def test_warm_start_with_new_ratings_only_is_refused(recommender, pairs):
+    X, y = pairs
+    model = fit(clone(recommender).set_params(warm_start=True), X, y)
+    before = model.predict(X)
+    for new, match in (
+        ([[3, 1], [99, 2]], "79 of its 80 users are missing in X, for example 0"),
+        ([[u, 1] for u in range(80)], "49 of its 50 items are missing in X"),
+    ):
+        if "items" in match and isinstance(recommender, TEXT_CLASSES):
+            continue  # items with a text are not dropped
+        with pytest.raises(ValueError, match=match):
+            fit(model, new, np.arange(len(new)) % 5)
+    np.testing.assert_array_equal(model.predict(X), before)
 
 
 @having("warm_start")

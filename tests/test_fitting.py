@@ -195,8 +195,10 @@ def test_a_warm_start_refuses_ids_of_another_type(cls, kind):
     model = small(cls, kind=kind, warm_start=True)
     model.fit([[1, 1], [1, 2], [2, 1], [2, 2]], y)
     visible = "user" if kind == "item" else "item"
+    frame = pd.DataFrame({"user": [1, 1, 2, 2], "item": [1, 2, 1, 2]})
+    frame[visible] = frame[visible].astype(str)
     with pytest.raises(TypeError, match=f"The {visible} ids"):
-        model.fit([["a", "c"], ["a", "d"], ["b", "c"], ["b", "d"]], y)
+        model.fit(frame, y)
 
 
 def test_ratings_are_counted_only_where_a_penalty_is_zero(R, monkeypatch):

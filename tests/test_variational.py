@@ -19,6 +19,7 @@ from skrec._core.variational import (
     Vectors,
 )
 from skrec.datasets import make_ratings
+from skrec.model_selection import ratings_to_samples
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*stopped at max_iter")
 
@@ -366,7 +367,9 @@ def test_warm_start_continues(estimator, data):
     np.testing.assert_allclose(model.loss_curve_, losses[10:], rtol=rtol)
     np.testing.assert_allclose(model.predict(data), predicted, rtol=10 * rtol)
     # New users and items
-    model.fit([[0, 1], [0, 300], [400, 1]], [1, 2, 3])
+    X, y = ratings_to_samples(data)
+    new = [[0, 300], [400, 1]]
+    model.fit(np.vstack([X, new]), np.append(y, [1, 2]))
     assert np.isfinite(model.predict([[0, 300]], return_std=True)).all()
 
 

@@ -129,7 +129,7 @@ class PenalizedLoss:
             parameter.grad = None
         loss = self.loss(batch)
         loss.backward()
-        norms = []
+        norms: list[Tensor] = []
         # The gradients of the penalties are added directly, which needs no graph.
         with torch.no_grad():
             for weights, penalty in self.penalized:

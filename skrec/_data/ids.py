@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from numbers import Number
@@ -15,6 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 # Types of public parameters: ids of shape (n,), and pairs of shape (n_ratings, 2).
 Ids: TypeAlias = ArrayLike | Sequence[Any]
 Pairs: TypeAlias = ArrayLike | Sequence[Sequence[Any]] | pd.DataFrame
+
+# A table of integers has at most so many entries, and for each id.
+_TABLE_START, _TABLE_FACTOR = 2**12, 8
 
 _ID_REMEDY = (
     "ids may be integers, floats, booleans, strings or other sortable values, with one "
@@ -128,19 +132,63 @@ def positions_of(
     TypeError
         If the types of the ids can never match, for example strings and numbers.
     """
-    found, wanted = _kind_of(ids), _kind_of(known)
-    if found != wanted:
-        target = "str" if wanted == "strings" else known.dtype.name
-        raise TypeError(
-            f"The {what} ids in X are {found}, but the known {what} ids are {wanted}: "
-            f"convert the column, for example with astype({target!r})."
-        )
-    if ids.dtype != known.dtype:
-        # Python objects compare exactly; NumPy would round large integers to floats.
-        ids, known = ids.astype(object), known.astype(object)
-    index = pd.Index(known, dtype=known.dtype, tupleize_cols=False)
-    target = pd.Index(ids, dtype=ids.dtype, tupleize_cols=False)
-    return index.get_indexer(target).astype(np.int64, copy=False)
+    return IdIndex(known, what).positions(ids)
+
+
+class IdIndex:
+    """Known ids, prepared for many look-ups.
+
+    Parameters
+    ----------
+    known : ndarray of shape (n_known,)
+        Known ids in any order, without duplicates.
+
+    what : {"user", "item"}
+        Side that the ids belong to, for the error message.
+    """
+
+    def __init__(self, known: NDArray[Any], what: str):
+        self.known, self.what = known, what
+
+    def positions(self, ids: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the position of each id; see `positions_of`."""
+        known = self.known
+        if ids.dtype == known.dtype == np.int64 and self._table is not None:
+            low, table = self._table
+            is_inside = (ids >= low) & (ids < low + len(table))
+            if is_inside.all():
+                return table[ids - low]
+            return np.where(is_inside, table[np.where(is_inside, ids - low, 0)], -1)
+        found, wanted = _kind_of(ids), _kind_of(known)
+        if found != wanted:
+            target = "str" if wanted == "strings" else known.dtype.name
+            raise TypeError(
+                f"The {self.what} ids in X are {found}, but the known {self.what} ids "
+                f"are {wanted}: convert the column, for example with "
+                f"astype({target!r})."
+            )
+        index = self._index
+        if ids.dtype != known.dtype:
+            # Python objects compare exactly; NumPy would round large integers to
+            # floats.
+            ids = ids.astype(object)
+            index = pd.Index(known.astype(object), dtype=object, tupleize_cols=False)
+        target = pd.Index(ids, dtype=ids.dtype, tupleize_cols=False)
+        return index.get_indexer(target).astype(np.int64, copy=False)
+
+    @functools.cached_property
+    def _index(self) -> pd.Index:
+        return pd.Index(self.known, dtype=self.known.dtype, tupleize_cols=False)
+
+    @functools.cached_property
+    def _table(self) -> tuple[int, NDArray[np.int64]] | None:
+        """Lowest id, and the position of each integer from there; None if too large."""
+        low, high = int(self.known.min()), int(self.known.max())
+        if high - low >= _TABLE_FACTOR * len(self.known) + _TABLE_START:
+            return None
+        table = np.full(high - low + 1, -1)
+        table[self.known - low] = np.arange(len(self.known))
+        return low, table
 
 
 def union_of_ids(known: NDArray[Any], new: NDArray[Any]) -> NDArray[Any]:

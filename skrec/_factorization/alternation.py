@@ -225,6 +225,7 @@ class AlternationTrainer(Trainer):
         params = fit.estimator
         self.params, self.has_biases = params, has_biases
         self.n_epochs = params.max_iter
+        self.rating_weights = fit.rating_weights()
         self.intercept = fit.mean if params.fit_intercept else 0.0
         refuse_singular(fit, params.n_factors + has_biases)
         user_prior = Prior() if user_prior is None else user_prior
@@ -282,6 +283,7 @@ class AlternationTrainer(Trainer):
             "intercept_": self.intercept,
             "_lambda_u": float(self.params.lambda_u),
             "_has_biases": self.has_biases,
+            "_rating_weights": self.rating_weights,
             **users.prior.attributes(),
             **items.prior.attributes(),
         }

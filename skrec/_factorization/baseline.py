@@ -12,6 +12,7 @@ from scipy.sparse.linalg import LinearOperator, cg
 from .._base import BaseRecommender
 from .._data.ratings import Ratings
 from .._fitting import Fit, Trainer
+from .._prediction import Contribution
 from .._sklearn_compat import Interval, StrOptions, fit_method
 from .models import RidgeModel
 
@@ -189,7 +190,24 @@ array} of shape (n_users, n_items)
         return fit.run(BaselineTrainer(fit))
 
     def _make_model(self, device):
-        return RidgeModel(self, device)
+        return BaselineModel(self, device)
+
+
+class BaselineModel(RidgeModel):
+    """Ridge model with one factor, the effect of the user."""
+
+    def factors(self, side):
+        raise ValueError(
+            "BaselineRegressor knows no factors that users or items could share: use "
+            "another recommender."
+        )
+
+    def contributions(self, case, by):
+        return [
+            Contribution("mean", "", self.fitted.intercept_),
+            Contribution("user bias", "", float(case.state.factors[0, 0])),
+            Contribution("item bias", "", float(self.fitted.item_biases_[case.item])),
+        ]
 
 
 class BaselineTrainer(Trainer):

@@ -23,8 +23,9 @@ from torch import Tensor
 from .._core.chunks import row_chunks
 from .._core.normal_rows import condition, implicit_means, leave_out, parts, with_ones
 from .._data.ratings import row_numbers, select_entries
+from .._explanation import Parts, solve_parts
 from .described import DescribedModel, ones_at
-from .models import FactorState
+from .models import FactorState, completed_by_fit, rating_weights
 
 
 class BayesianModel(DescribedModel):
@@ -71,6 +72,35 @@ class BayesianModel(DescribedModel):
                 state = self.fold_in(_without_each(rows, cold[chunk]))
                 predicted[cold[chunk]] += state.cold_biases
         return predicted.cpu().numpy()
+
+    def user_parts(self, case):
+        fitted, indices = self.fitted, case.rows.indices
+        weights = rating_weights(fitted, case) / self.noise.cpu().numpy()[indices]
+        precision = self.prior_precision.cpu().numpy()
+        found = []
+        for s in range(self.n_samples):
+            z = np.split(fitted.item_factors_[indices], self.n_samples, axis=1)[s]
+            z = np.column_stack([z, np.ones(len(z))]).astype(np.float64)
+            targets = case.rows.data - fitted.item_bias_samples_[indices, s]
+            own = (weights * targets)[:, np.newaxis] * z
+            found.append(
+                solve_parts(
+                    precision + z.T @ (weights[:, np.newaxis] * z),
+                    ("rated item", fitted.items_[indices], own),
+                    *(
+                        (kind, names, means @ precision)
+                        for kind, names, means in self.user_prior_parts(case, s)
+                    ),
+                )
+            )
+        vectors = np.stack([parts.vectors for parts in found]) / self.n_samples
+        factors, biases = vectors[:, :, :-1], vectors[:, :, -1].sum(0)
+        joined = np.column_stack([*factors, biases])
+        return completed_by_fit(Parts(found[0].labels, joined), case)
+
+    def seen_item_links(self, items, sample):
+        links = self.fitted.user_links_
+        return None if links is None else links[sample, items]
 
     def std_at(self, user, item):
         fitted, std = self.fitted, np.empty(len(user))

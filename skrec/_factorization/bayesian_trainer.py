@@ -58,6 +58,7 @@ class GibbsTrainer(Trainer):
         params = self.params = fit.estimator
         self.n_epochs = params.max_iter
         self.known, self.knowledge = fit.known, Knowledge.of(fit)
+        self.rating_weights = fit.rating_weights()
         start = start_factorization(
             fit,
             self.knowledge,
@@ -110,6 +111,7 @@ class GibbsTrainer(Trainer):
             **self.knowledge.attributes(user_prior, item_prior),
             "user_links_": links if links.size else None,
             "noise_variance_": self.sampler.noise_variance,
+            "_rating_weights": self.rating_weights,
         }
         return attributes | described_mean_ratings(vars(self.known) | attributes)
 

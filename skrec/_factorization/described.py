@@ -9,6 +9,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from .._data.ratings import PRIOR_RATINGS
+from .._explanation import PartGroup, Parts
+from .._prediction import Case
 from .models import FactorModel, FactorState
 
 # Terms of the series for the number of items that hardly anybody chooses.
@@ -79,6 +81,53 @@ class DescribedModel(FactorModel):
         if described is not None and self.is_cold.any():
             self.distances = Distances(fitted, described)
             self.users = self._corrected(self.users, ones_at(fitted._seen))
+
+    def user_prior_parts(self, case: Case, sample: int = 0) -> list[PartGroup]:
+        """Split the prior mean of a user: the center, features and seen items."""
+        fitted, indices = self.fitted, case.rows.indices
+        found = [("average user", [""], fitted.user_prior_mean_[np.newaxis])]
+        if case.user is not None and fitted._user_feature_parts is not None:
+            parts = fitted._user_feature_parts[case.user]
+            found.append(("user feature", fitted.user_feature_blocks_, parts))
+        links = self.seen_item_links(indices, sample)
+        if links is not None and len(links):
+            links = links / np.sqrt(len(links))
+            found.append(("seen item", fitted.items_[indices], links))
+        return [(kind, names, means.astype(float)) for kind, names, means in found]
+
+    def seen_item_links(self, items: np.ndarray, sample: int) -> np.ndarray | None:
+        """Links of items that a user has rated; None without."""
+        links = getattr(self.fitted, "item_links_", None)
+        return None if links is None else links[items]
+
+    def item_parts(self, case):
+        fitted, item = self.fitted, case.item
+        groups = [("average item", [""], fitted.item_prior_mean_[np.newaxis])]
+        parts = getattr(fitted, "_item_feature_parts", None)
+        if parts is not None:
+            kinds = ["item feature"] * parts.shape[1]
+            if getattr(fitted, "_word_encoder", None) is not None:
+                kinds[-1] = "text"
+            for kind, name, part in zip(
+                kinds, fitted.item_feature_blocks_, parts[item], strict=True
+            ):
+                groups.append((kind, [name if kind != "text" else "words"], [part]))
+        found = Parts.of(*groups)
+        if getattr(fitted, "text_weights_", None):
+            described = fitted._item_described_means[item]
+            found = found.completed(described, "text", "network")
+        found = self.with_raters(found, item)
+        n_samples = fitted.item_factors_.shape[1] // (found.vectors.shape[1] - 1)
+        factors, biases = found.vectors[:, :-1], found.vectors[:, -1:]
+        tiled = np.hstack([np.tile(factors, n_samples), biases])
+        found = Parts(found.labels, tiled)
+        if not fitted._is_rated[item]:
+            return found
+        return found.completed(self.item_vector(item), "item ratings")
+
+    def with_raters(self, parts: Parts, item: int) -> Parts:
+        """Parts of an item, with the links of the users who have rated it."""
+        return parts
 
     def _corrected(self, state: FactorState, rows: sp.csr_array) -> FactorState:
         """State with corrections for cold items, given a 1 for each rating."""

@@ -17,7 +17,7 @@ from .._data.side_information import transform_new
 from .._fitting import Fit
 from .._sklearn_compat import HasMethods
 from .described import described_mean_ratings
-from .knowledge import feature_means
+from .knowledge import feature_parts
 
 FEATURE_CONSTRAINTS: dict[str, list[Any]] = {
     "item_encoder": [HasMethods(["fit_transform", "transform"]), None],
@@ -62,7 +62,8 @@ class FeatureMixin:
             If the model was fitted without `item_features`, or if an id is already
             known.
         """
-        return add_items(self, *_describe(self, item_features, "item"))
+        ids, vectors, parts = _describe(self, item_features, "item")
+        return add_items(self, ids, vectors, _item_feature_parts=parts)
 
     def extend_users(self, user_features: Any) -> Self:
         """Add users to a fitted model, given only their features.
@@ -85,7 +86,7 @@ class FeatureMixin:
             If the model was fitted without `user_features`, or if an id is already
             known.
         """
-        ids, vectors = _describe(self, user_features, "user")
+        ids, vectors, parts = _describe(self, user_features, "user")
         all_ids, merge = merge_ids(self.users_, ids, "user")
         fitted: Any = self
         seen = fitted._seen
@@ -98,6 +99,7 @@ class FeatureMixin:
             | {
                 "users_": all_ids,
                 "_is_described_user": merge(fitted._is_described_user, True),
+                "_user_feature_parts": merge(fitted._user_feature_parts, parts),
                 "_seen": sp.csr_array((seen.data, seen.indices, indptr), shape=shape),
             }
         )
@@ -227,14 +229,17 @@ def check_new_ids(fitted: Any, ids: NDArray[Any], name: str, what: str) -> None:
         )
 
 
-def _describe(fitted: Any, features: Any, what: str) -> tuple[NDArray[Any], Any]:
-    """Ids and expected vectors of new users or items, given their features."""
+def _describe(
+    fitted: Any, features: Any, what: str
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Ids and expected vectors of new users or items, and what each block adds."""
     ids, table = check_new(fitted, features, what)
     encoder = getattr(fitted, f"{what}_encoder_")
     values = transform_new(encoder, table, len(ids), f"{what}_features")
-    means = feature_means(
+    parts = feature_parts(
         values,
         getattr(fitted, f"{what}_feature_center_"),
         getattr(fitted, f"{what}_feature_weights_"),
+        getattr(fitted, f"{what}_feature_blocks_").values(),
     )
-    return ids, getattr(fitted, f"{what}_prior_mean_") + means
+    return ids, getattr(fitted, f"{what}_prior_mean_") + parts.sum(axis=1), parts

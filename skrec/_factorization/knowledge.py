@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,6 +83,17 @@ class SideKnowledge(NamedTuple):
         unscaled = (weights / encoded.scale[:, np.newaxis]).astype(weights.dtype)
         values = encoded.encoder, encoded.names, encoded.blocks, encoded.center
         return dict(zip(ATTRIBUTES, (*values, unscaled), strict=True))
+
+    def parts(self, prior: NormalPrior) -> np.ndarray:
+        """What each block adds to the prior means, of shape (n, n_blocks, k)."""
+        encoded, weights = self.encoded, to_array(prior.weights)
+        scaled = weights / encoded.scale[:, np.newaxis]
+        blocks = encoded.blocks.values()
+        found = np.zeros((self.n, len(blocks), weights.shape[1]), weights.dtype)
+        found[self.places] = feature_parts(
+            encoded.values, encoded.center, scaled, blocks
+        )
+        return found
 
     def described_means(self, prior: NormalPrior) -> np.ndarray:
         """Prior means of all rows, without links."""
@@ -166,6 +178,8 @@ class Knowledge(NamedTuple):
         ):
             means = None if known is None else known.described_means(prior)
             found[f"_{name}_described_means"] = means
+            parts = None if known is None else known.parts(prior)
+            found[f"_{name}_feature_parts"] = parts
         return found
 
     def feature_attributes(
@@ -190,3 +204,12 @@ class Knowledge(NamedTuple):
 def feature_means(values: Any, center: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Parts of the prior means that come from features, of shape (n, k)."""
     return values @ weights - center @ weights
+
+
+def feature_parts(
+    values: Any, center: np.ndarray, weights: np.ndarray, blocks: Iterable[slice]
+) -> np.ndarray:
+    """Parts of `feature_means` from each block of columns, (n, n_blocks, k)."""
+    return np.stack(
+        [feature_means(values[:, b], center[b], weights[b]) for b in blocks], axis=1
+    )

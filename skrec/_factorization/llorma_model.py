@@ -13,7 +13,7 @@ from .._core.prior_means import NormalPrior
 from .._core.ridge import positive_penalty, solve_rows
 from .._core.sparse import sddmm
 from .._core.variational import Moments, Vectors, fold_in, leave_out
-from .._prediction import Model
+from .._prediction import Contribution, Model
 from .alternation import products
 from .llorma_trainer import LocalModels, average, kernel
 from .models import FactorState, RidgeModel
@@ -88,6 +88,30 @@ class LLORMAModel(Model):
             total.addcmul_(near, _all_products(models.users[t], models.items[t]))
             weight.add_(near)
         return self._blend(total, weight, preliminary)
+
+    def contributions(self, case, by):
+        # The prediction is a mean of models, and so are the biases.
+        state, i = case.state, case.item
+        weights = np.append(
+            (state.kernels[0] * self.item_kernels[:, i]).cpu().numpy().astype(float),
+            self.fitted._preliminary_weight,
+        )
+        if not weights.any():
+            weights[-1] = 1.0
+        users = torch.cat([state.local[0], state.vectors]).cpu().numpy()
+        vectors = torch.cat([self.local_items[:, i], self.item_vectors[[i]]])
+        items = vectors.cpu().numpy().astype(float)
+        products = (users[:, :-1] * items[:, :-1]).sum(axis=1)
+        parts = np.stack([users[:, -1], items[:, -1], products])
+        values = parts @ weights / weights.sum()
+        kinds = "user bias", "item bias", "factors"
+        return [
+            Contribution("mean", "", self.fitted.intercept_),
+            *(
+                Contribution(kind, "", float(v))
+                for kind, v in zip(kinds, values, strict=True)
+            ),
+        ]
 
     def fold_in(self, rows):
         vectors = self.solver.fold_in(rows).joined()

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from .._core.ridge import RowSolutions, positive_penalty, solve_rows
 from .._core.sparse import Pattern, sddmm
-from .._prediction import Model
+from .._explanation import PartGroup, Parts, solve_parts, split_product
+from .._prediction import Case, Contribution, Model
 
 _NO_STD = (
     "return_std=True needs the covariances that a fit with lambda_u='auto' and "
@@ -64,10 +65,38 @@ class FactorModel(Model):
         self.is_cold = fitted._is_described & ~fitted._is_rated
         self.item_factors = self.tensor(fitted.item_factors_)
         self.item_biases = self.tensor(fitted.item_biases_)
+        self.offset = float(fitted.intercept_)
+        self.cold = torch.as_tensor(np.flatnonzero(self.is_cold)).to(device)
+        self.columns = self.item_factors.T.contiguous()
 
     def link(self, sums: Tensor) -> Tensor:
         """Turn sums into ratings minus the intercept."""
         return sums
+
+    # Kind of the parts of a prediction that are products of factors
+    product_kind = "factors"
+
+    def contributions(self, case, by):
+        found = split_product(self.user_parts(case), self.item_parts(case), by)
+        if self.is_cold[case.item]:
+            cold_bias = float(case.state.cold_biases[0])
+            found.append(Contribution("self-selection", "", cold_bias))
+        return [Contribution("mean", "", float(self.fitted.intercept_)), *found]
+
+    def user_parts(self, case: Case) -> Parts:
+        """Split the vector of a user."""
+        return Parts.of((self.product_kind, [""], _double(case.state.joined())))
+
+    def item_parts(self, case: Case) -> Parts:
+        """Split the vector of an item."""
+        vector = self.item_vector(case.item)
+        return Parts.of((self.product_kind, [""], vector[np.newaxis]))
+
+    def item_vector(self, item: int) -> np.ndarray:
+        """Factors and bias of an item, in double precision."""
+        fitted = self.fitted
+        vector = np.append(fitted.item_factors_[item], fitted.item_biases_[item])
+        return vector.astype(np.float64)
 
     def transform(self, state):
         return state.factors.cpu().numpy()
@@ -81,6 +110,9 @@ class FactorModel(Model):
         # The sum with a large intercept needs double precision.
         return np.add(ratings, self.fitted.intercept_, dtype=np.float64)
 
+    def rankings(self, state):
+        return self.link(self.all_sums(state))
+
     def sums_at(self, state, pattern: Pattern) -> Tensor:
         """Return products plus biases at the entries of a pattern, on the CPU."""
         sums = sddmm(pattern, state.factors, self.item_factors).cpu().double()
@@ -93,11 +125,10 @@ class FactorModel(Model):
 
     def all_sums(self, state) -> Tensor:
         """Return products plus biases of all items, on the device."""
-        sums = torch.addmm(self.item_biases, state.factors, self.item_factors.T)
+        sums = torch.addmm(self.item_biases, state.factors, self.columns)
         sums += state.biases.unsqueeze(1)
-        if self.is_cold.any():
-            cold = torch.as_tensor(np.flatnonzero(self.is_cold)).to(self.device)
-            sums[:, cold] += state.cold_biases.unsqueeze(1)
+        if len(self.cold):
+            sums[:, self.cold] += state.cold_biases.unsqueeze(1)
         return sums
 
 
@@ -120,6 +151,28 @@ class RidgeModel(FactorModel):
         left_out = self.solve(rows, rows.data - offsets, leave_one_out=True).left_out
         assert left_out is not None
         return left_out.cpu().numpy() + offsets
+
+    def user_parts(self, case):
+        rows, vectors = case.rows, self.design()
+        penalty = positive_penalty(self.fitted._lambda_u, torch.as_tensor(vectors))
+        precision = penalty * np.eye(vectors.shape[1])
+        z = vectors[rows.indices]
+        weights = rating_weights(self.fitted, case)[:, np.newaxis]
+        targets = (rows.data - self.offsets(rows))[:, np.newaxis]
+        ids = self.fitted.items_[rows.indices]
+        found = solve_parts(
+            precision + z.T @ (weights * z),
+            ("rated item", ids, weights * targets * z),
+            *self.prior_parts(case, precision),
+        )
+        if not self.fitted._has_biases:
+            no_bias = np.zeros((len(found.labels), 1))
+            found = Parts(found.labels, np.hstack([found.vectors, no_bias]))
+        return completed_by_fit(found, case)
+
+    def prior_parts(self, case: Case, precision: np.ndarray) -> list[PartGroup]:
+        """Parts of the prior mean of a user, times the prior precision."""
+        return []
 
     def std_at(self, user, item):
         raise ValueError(_NO_STD)
@@ -151,3 +204,23 @@ class RidgeModel(FactorModel):
         if not self.fitted._has_biases:
             return factors
         return np.column_stack([factors, np.ones(len(factors))])
+
+
+def rating_weights(fitted: Any, case: Case) -> np.ndarray:
+    """Weights of the ratings of a user; 1 for a new user."""
+    weights = getattr(fitted, "_rating_weights", None)
+    if weights is None or case.user is None:
+        return np.ones(case.rows.nnz)
+    start, end = fitted._seen.indptr[case.user : case.user + 2]
+    return weights[start:end].astype(np.float64)
+
+
+def completed_by_fit(parts: Parts, case: Case) -> Parts:
+    """Parts of a user, with what the vector of the fit has in addition to them."""
+    if case.user is None or case.rows.nnz == 0:
+        return parts
+    return parts.completed(_double(case.state.joined())[0], "remainder")
+
+
+def _double(tensor: Tensor) -> np.ndarray:
+    return tensor.cpu().numpy().astype(np.float64)

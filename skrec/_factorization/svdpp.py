@@ -412,6 +412,11 @@ class SVDppModel(RidgeModel):
         ]
         return torch.cat(predicted).cpu().numpy() + self.offsets(rows)
 
+    def prior_parts(self, case, precision):
+        links = self.fitted.item_links_[case.rows.indices] / np.sqrt(case.rows.nnz)
+        ids = self.fitted.items_[case.rows.indices]
+        return [("seen item", ids, links @ precision)]
+
     def _problems(self, rows):
         """Yield the ridge regressions of new users in batches; see `condition`."""
         vectors = self.tensor(self.design())

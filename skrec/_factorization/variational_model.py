@@ -21,8 +21,9 @@ from .._core.variational import (
     leave_out,
 )
 from .._data.ratings import row_numbers
+from .._explanation import Parts, solve_parts
 from .described import DescribedModel, ones_at
-from .models import FactorState
+from .models import FactorState, completed_by_fit, rating_weights
 
 
 class VariationalModel(DescribedModel):
@@ -50,6 +51,39 @@ class VariationalModel(DescribedModel):
             others = with_ones(torch.cat(vectors)).cpu().numpy()[is_cold]
             left_out[is_cold] += (means * others).sum(1)
         return left_out
+
+    def with_raters(self, parts, item):
+        links = getattr(self.fitted, "user_links_", None)
+        if links is None:
+            return parts
+        seen = self.fitted._seen
+        raters = row_numbers(seen)[seen.indices == item]
+        moved = links[raters].sum(axis=0) / np.sqrt(max(1, len(raters)))
+        labels = [*parts.labels, ("raters", "")]
+        return Parts(labels, np.vstack([parts.vectors, moved]))
+
+    def user_parts(self, case):
+        fitted, moments, indices = self.fitted, self.moments, case.rows.indices
+        weights = rating_weights(fitted, case)[:, np.newaxis] / fitted.noise_variance_
+        at = self.tensor(indices)
+        z, z_bias, products = (
+            table[at].cpu().numpy().astype(np.float64)
+            for table in (moments.z, moments.z_bias, moments.products)
+        )
+        G = moments.triangle.unpack(
+            torch.as_tensor(weights * products).sum(0, keepdim=True)
+        )
+        precision = torch.linalg.inv(self.prior.covariance).cpu().numpy()
+        own = weights * (case.rows.data[:, np.newaxis] * z - z_bias)
+        found = solve_parts(
+            precision + G[0].numpy(),
+            ("rated item", fitted.items_[indices], own),
+            *(
+                (kind, names, means @ precision)
+                for kind, names, means in self.user_prior_parts(case)
+            ),
+        )
+        return completed_by_fit(found, case)
 
     def std_at(self, user, item):
         users, row = np.unique(user, return_inverse=True)

@@ -52,7 +52,7 @@ class VariationalTrainer(Trainer):
         self.knowledge = Knowledge.of(fit) if knowledge is None else knowledge
         self.known, self.params = fit.known, params
         self.n_epochs = params.max_iter
-        self.rating_weights = _rating_weights(fit)
+        self.rating_weights = fit.rating_weights()
         previous, k = fit.previous, params.n_factors
         if previous is not None:
             k = n_factors_to_continue(previous, params)
@@ -171,18 +171,6 @@ def start_factorization(
         user_features,
         item_features,
     )
-
-
-def _rating_weights(fit: Fit) -> np.ndarray | None:
-    """Weights of all ratings, 0 for those held out; None if all are 1."""
-    if fit.ratings.weights is None and fit.is_held_out is None:
-        return None
-    weights = np.ones(fit.ratings.n_ratings, fit.estimator.dtype)
-    if fit.ratings.weights is not None:
-        weights[:] = fit.ratings.weights
-    if fit.is_held_out is not None:
-        weights[fit.is_held_out] = 0
-    return weights
 
 
 def n_factors_to_continue(old: Any, params: Any) -> int:

@@ -10,6 +10,7 @@ from .._core.batches import damped_means
 from .._core.networks import Autoencoder, OutputActivation
 from .._core.ridge import positive_penalty, solve_rows
 from .._factorization.models import FactorModel, FactorState
+from .._prediction import Contribution
 from .autorec_trainer import fitted_weights
 
 
@@ -24,6 +25,17 @@ class AutoRecModel(FactorModel):
         name = fitted._activations[1]
         self.output = OutputActivation(name, *fitted._output_range)
         self.has_effects = fitted._lambda_u is not None
+
+    product_kind = "network"
+
+    def contributions(self, case, by):
+        if self.output.is_identity:
+            return super().contributions(case, by)
+        score = float(self.scores_at(case.state, *np.array([[0], [case.item]]))[0])
+        return [
+            Contribution("mean", "", self.fitted.intercept_),
+            Contribution("network", "", score - self.fitted.intercept_),
+        ]
 
     def link(self, sums):
         if self.output.is_identity:

@@ -12,7 +12,7 @@ from .._core.batches import damped_means, damped_means_without
 from .._core.chunks import row_chunks
 from .._core.softmax import SoftmaxSolutions, solve_softmax_rows
 from .._core.sparse import Pattern, sddmm
-from .._prediction import Model
+from .._prediction import Contribution, Model
 from .rbm_trainer import fitted_machine, nearest_levels
 
 # Penalty that shrinks the biases of a new user toward the mean of the fitted users, and
@@ -104,6 +104,17 @@ class RBM(Model):
             found[part] = self.expected(logits[part] + biases[unit[part]])
         return found
 
+    def contributions(self, case, by):
+        at = np.array([0]), np.array([case.item])
+        score = float(self.scores_at(case.state, *at)[0])
+        user, item = float(case.state.effects[0]), float(self.item_effects[case.item])
+        return [
+            Contribution("mean", "", 0.0),
+            Contribution("user bias", "", user),
+            Contribution("item bias", "", item),
+            Contribution("network", "", score - user - item),
+        ]
+
     def effects_at(self, state, row: np.ndarray, item: np.ndarray) -> np.ndarray:
         """Sums of the effects of pairs of a row of the state and an item."""
         return state.effects.cpu().numpy()[row] + self.item_effects[item]
@@ -157,6 +168,9 @@ class ItemRBM(RBM):
             self.tensor(weights), self.tensor(biases), self.user_effects
         )
         self.hidden = self.tensor(fitted.hidden_probabilities_)
+
+    def factors(self, side):
+        return self.transform(self.users) if side == "user" else self.hidden
 
     def transform(self, state):
         return state.weights.flatten(1).cpu().numpy()
@@ -231,6 +245,9 @@ class UserRBM(RBM):
         self.users = HiddenState(hidden, self.user_effects)
         self.weights = self.tensor(fitted.weights_)
         self.biases = self.tensor(fitted.visible_biases_)
+
+    def factors(self, side):
+        return self.transform(self.users) if side == "user" else self.weights.flatten(1)
 
     def transform(self, state):
         return state.hidden.cpu().numpy()

@@ -566,10 +566,12 @@ default=None
             features = check_new(self, item_features, "item")
         if item_texts is not None:
             texts = self._read_new_items(item_texts)
-        ids, vectors = describe_items(self, texts, features)
+        ids, vectors, parts = describe_items(self, texts, features)
         own = {}
+        if self._item_feature_parts is not None:
+            own["_item_feature_parts"] = parts
         if self.text_factors_ is not None:
-            own = {"text_factors_": vectors[:, :-1], "text_biases_": vectors[:, -1]}
+            own["text_factors_"], own["text_biases_"] = vectors[:, :-1], vectors[:, -1]
         return add_items(self, ids, vectors, **own)
 
     def _completed(self, attributes):

@@ -9,6 +9,7 @@ import torch
 
 from .._core.ridge import positive_penalty
 from .._data.ratings import row_numbers
+from .._explanation import Parts
 from .._factorization.described import Distances, ones_at
 from .._factorization.models import RidgeModel
 
@@ -21,6 +22,16 @@ class TextModel(RidgeModel):
         cold_biases = self.tensor(fitted.user_text_biases_)
         self.users = self.users._replace(cold_biases=cold_biases)
         self.distances = text_distances(fitted)
+
+    def item_parts(self, case):
+        vector, fitted, item = self.item_vector(case.item), self.fitted, case.item
+        if fitted.text_factors_ is None or not fitted._is_described[item]:
+            return super().item_parts(case)
+        text = np.append(fitted.text_factors_[item], fitted.text_biases_[item])
+        found = Parts.of(("text", [""], text[np.newaxis].astype(np.float64)))
+        if not fitted._is_rated[item]:
+            return found
+        return found.completed(vector, "item ratings")
 
     def fold_in(self, rows):
         state = super().fold_in(rows)

@@ -12,7 +12,12 @@ from .._core.device import inference_device, to_array
 from .._data.ids import positions_of, union_of_ids
 from .._data.side_information import transform_new
 from .._factorization.described import Distances, ones_at
-from .._factorization.knowledge import Knowledge, SideKnowledge, feature_means
+from .._factorization.knowledge import (
+    Knowledge,
+    SideKnowledge,
+    feature_means,
+    feature_parts,
+)
 from .._factorization.variational_trainer import VariationalTrainer
 from .._fitting import Fit
 from .documents import Documents, new_vectorizer
@@ -126,7 +131,7 @@ def describe_items(
     model: Any,
     texts: tuple[np.ndarray, Any] | None,
     features: tuple[np.ndarray, Any] | None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ids and expected vectors of new items of a fitted model.
 
     Parameters
@@ -139,31 +144,44 @@ def describe_items(
 
     features : tuple of ndarray and table, or None
         Ids of items that have features, and these.
+
+    Returns
+    -------
+    ids : ndarray of shape (n_new,)
+        Ids.
+
+    vectors : ndarray of shape (n_new, k + 1)
+        Expected vectors.
+
+    parts : ndarray of shape (n_new, n_blocks, k + 1)
+        What each block of features adds to the vectors; see `feature_parts`.
     """
     (ids, *others) = [some[0] for some in (texts, features) if some]
     for more in others:
         ids = union_of_ids(ids, more[~np.isin(more, ids)])
     ids = np.sort(ids)
-    center = model.item_feature_center_
-    vectors = np.tile(model.item_prior_mean_, (len(ids), 1))
-    weights, blocks = model.item_feature_weights_, model.item_feature_blocks_ or {}
+    center, weights = model.item_feature_center_, model.item_feature_weights_
+    blocks = list((model.item_feature_blocks_ or {}).values())
+    size = len(model.item_prior_mean_)
+    parts, outputs = np.zeros((len(ids), len(blocks), size)), np.zeros((len(ids), size))
+    has_words = model._word_encoder is not None
     if features is not None:
         new, table = features
         values = transform_new(model.item_encoder_, table, len(new), "item_features")
-        p = values.shape[1]
-        vectors[positions_of(new, ids, "item")] += feature_means(
-            values, center[:p], weights[:p]
+        own = blocks[:-1] if has_words else blocks
+        parts[positions_of(new, ids, "item"), : len(own)] = feature_parts(
+            values, center, weights, own
         )
     if texts is not None:
         places = positions_of(texts[0], ids, "item")
-        if model._word_encoder is not None:
-            block = list(blocks.values())[-1]  # that of the words
+        if has_words:
+            block = blocks[-1]
             with config_context(transform_output="default"):
                 values = model._word_encoder.transform(texts[1])
-            vectors[places] += feature_means(values, center[block], weights[block])
+            parts[places, -1] = feature_means(values, center[block], weights[block])
         if model.text_weights_:
             device = inference_device(model.device)
-            vectors[places] += read(
+            outputs[places] = read(
                 model.text_weights_, texts[1], device, squashes=False
             )
-    return ids, vectors
+    return ids, model.item_prior_mean_ + parts.sum(axis=1) + outputs, parts
