@@ -54,7 +54,8 @@ def refuse_extreme_parameters(estimator: Any) -> None:
         ):
             continue
         # An int may exceed every float.
-        if value and not (abs(value) <= largest and abs(float(value)) >= smallest):
+        size: Any = abs(value)
+        if size and not (size <= largest and float(size) >= smallest):
             raise ValueError(
                 f"{name}={value!r} is outside the range of dtype={estimator.dtype!r}, "
                 f"which is {smallest:.1e} to {largest:.1e}: choose a number inside"

@@ -40,7 +40,7 @@ BROKEN = {
     "has 4 entries, not 3": broken([1, 2, 3], [1, 0, 0], [0, 1, 2, 3], (2, 2)),
     "decreases": broken([1, 2, 3, 4], [1, 0, 0, 1], [0, 4, 2, 4], (3, 2)),
     "ends at 9": broken([1, 2, 3], [1, 0, 0], [0, 1, 9], (2, 2)),
-    "index is outside of its shape": broken([1, 2, 3], [1, 0, 7], [0, 1, 3], (2, 2)),
+    "index is outside its shape": broken([1, 2, 3], [1, 0, 7], [0, 1, 3], (2, 2)),
 }
 
 

@@ -80,5 +80,5 @@ def _problem_of(
         )
     used = indices[:n_entries]
     if n_entries and (used.min() < 0 or used.max() >= n_columns):
-        return f"an index is outside of its shape ({used.min()} to {used.max()})"
+        return f"an index is outside its shape ({used.min()} to {used.max()})"
     return None
