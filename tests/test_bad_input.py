@@ -7,6 +7,7 @@ import scipy.sparse as sp
 from helpers import RECOMMENDERS, fit, name_of
 from sklearn.base import clone
 
+from skrec._data.side_information import resolve_features
 from skrec.model_selection import ratings_to_samples, table_to_samples
 
 pytestmark = [
@@ -146,3 +147,8 @@ def test_table_to_samples_keeps_zeros():
     X, y = table_to_samples(table)
     assert X.to_numpy().tolist() == [["a", 0], ["a", 2], ["b", 0], ["b", 1]]
     assert y.tolist() == [5, 0, 1, 3]
+
+
+def test_broken_features_are_refused():
+    with pytest.raises(ValueError, match="item_features is a broken sparse matrix"):
+        resolve_features(BROKEN["decreases"], np.arange(3), "item", on_matrix=True)
