@@ -84,7 +84,11 @@ def refuse_large_sizes(estimator: Any, shape: tuple[int, int]) -> None:
     for name, value in estimator.get_params(deep=False).items():
         if name not in _SIZES:
             continue
-        size = max(map(int, value)) if isinstance(value, Iterable) else int(value)
+        size = (
+            max(map(int, value), default=0)
+            if isinstance(value, Iterable)
+            else int(value)
+        )
         n_values = size * sum(shape)
         if name == "n_factors" and has_covariances:
             n_values = max(n_values, size**2)

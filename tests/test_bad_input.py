@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from helpers import RECOMMENDERS, fit, name_of
+from helpers import RECOMMENDERS, fit, name_of, small
 from sklearn.base import clone
+from sklearn.feature_extraction.text import CountVectorizer
 
+from skrec import CDLRegressor, CTRRegressor
 from skrec._data.side_information import resolve_features
 from skrec.model_selection import ratings_to_samples, table_to_samples
 
@@ -152,3 +154,16 @@ def test_table_to_samples_keeps_zeros():
 def test_broken_features_are_refused():
     with pytest.raises(ValueError, match="item_features is a broken sparse matrix"):
         resolve_features(BROKEN["decreases"], np.arange(3), "item", on_matrix=True)
+
+
+class NotANumber(CountVectorizer):
+    """Returns NaN in place of counts."""
+
+    def fit_transform(self, raw_documents, y=None):
+        return super().fit_transform(raw_documents) * np.nan
+
+
+@pytest.mark.parametrize("cls", [CTRRegressor, CDLRegressor])
+def test_a_vectorizer_that_returns_nan_is_refused(cls, R):
+    with pytest.raises(ValueError, match="NotANumber returned NaN or infinite"):
+        fit(small(cls, vectorizer=NotANumber()), R)
