@@ -51,7 +51,8 @@ def read_item_texts(fit: Fit) -> Documents | None:
     items = np.array(list(places))
     vectorizer, values = _vectorize(fit, list(places.values()))
     values = estimator._check_documents(vectorizer, values)
-    entries: Any = sp.csr_array(values).data if sp.issparse(values) else values
+    matrix: Any = values
+    entries = matrix.data if sp.issparse(values) else matrix
     if not np.isfinite(entries).all():
         raise ValueError(
             f"The vectorizer {type(vectorizer).__name__} returned NaN or infinite "
