@@ -54,7 +54,11 @@ class BaseRecommender(
         "clip": ["boolean"],
         "device": [str, torch.device],
         "dtype": [StrOptions({"float32", "float64"})],
-        "random_state": ["random_state"],
+        "random_state": [
+            Interval(Integral, 0, 2**32 - 1, closed="both"),
+            np.random.RandomState,
+            None,
+        ],
         "verbose": ["verbose"],
     }
 
@@ -527,12 +531,12 @@ array} of shape (n_rows, n_items)
             If the number of columns of X is wrong, if the dense result of a matrix
             would not fit in memory, or if the model has no standard deviations.
         """
-        ratings = super().predict(X)
-        if not return_std:
-            return ratings
+        # One predictor for both, which a refit in another thread does not change.
         predictor = self._predictor()
-        std = predictor.std_of_rows if is_matrix(X) else predictor.std_of_pairs
-        return ratings, std(X)
+        predict, std = predictor.predict_pairs, predictor.std_of_pairs
+        if is_matrix(X):
+            predict, std = predictor.predict_rows, predictor.std_of_rows
+        return (predict(X), std(X)) if return_std else predict(X)
 
 
 def _check_number(value: Any, name: str) -> None:

@@ -33,6 +33,12 @@ from ._data.ratings import (
 )
 from ._data.side_information import resolve_features
 from ._data.texts import resolve_item_texts
+from ._limits import (
+    refuse_extreme_parameters,
+    refuse_extreme_ratings,
+    refuse_extreme_weights,
+    refuse_large_sizes,
+)
 from ._prediction import PredictorCache
 from ._sklearn_compat import N_WRAPPERS, begin_callbacks, get_feature_names
 
@@ -248,6 +254,7 @@ class Fit:
         self.estimator = estimator
         self.device = resolve_device(estimator.device)
         self.dtype: torch.dtype = getattr(torch, estimator.dtype)
+        refuse_extreme_parameters(estimator)
         on_matrix = is_matrix(X)
         ratings, texts = check_ratings(X, y, sample_weight), None
         self.item_features, self.user_features = None, None
@@ -269,7 +276,10 @@ class Fit:
                 user_features, ratings.users, "user", on_matrix=on_matrix
             )
             ratings = ratings.with_users(self.user_features.ids)
+        refuse_large_sizes(estimator, ratings.shape)
         normalize = getattr(estimator, "normalize_y", False)
+        refuse_extreme_ratings(ratings, "float64" if normalize else estimator.dtype)
+        refuse_extreme_weights(ratings.weights, estimator.dtype)
         self.known = RatingAttributes.of(ratings, on_matrix, normalize)
         self.mark_described(np.flatnonzero([text is not None for text in texts or []]))
         self.mean = 0.0 if normalize else self.known.global_mean_

@@ -22,6 +22,7 @@ from ._data.ratings import (
     select_entries,
     shrunken_means,
 )
+from ._limits import refuse_far_ratings
 from ._sklearn_compat import check_feature_names
 
 # Temporary numbers and bytes per entry in the computation of dense predictions.
@@ -200,7 +201,9 @@ class Predictor:
 
     def check_rows(self, X: Any, name: str = "X") -> sp.csr_array:
         """Validate rows of ratings with one column for each item."""
-        return check_rating_matrix(X, name=name, n_items=self.n_items)
+        rows = check_rating_matrix(X, name=name, n_items=self.n_items)
+        refuse_far_ratings(rows.data, self.scale, self.fitted.dtype, name)
+        return rows
 
     def positions(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Positions of the users and items of pairs; -1 if unseen."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from numbers import Integral
+from typing import Any, Literal, TypeVar
 
 from sklearn.base import _fit_context
 from sklearn.callback import with_callbacks
 from sklearn.metrics._scorer import _BaseScorer as BaseScorer
 from sklearn.utils._param_validation import (
     HasMethods,
-    Interval,
     RealNotInt,
     StrOptions,
     validate_params,
 )
+from sklearn.utils._param_validation import Interval as _Interval
 from sklearn.utils.validation import (
     _check_feature_names,
     _check_feature_names_in,
@@ -23,6 +24,7 @@ from sklearn.utils.validation import (
 from sklearn.utils.validation import _get_feature_names as get_feature_names
 
 __all__ = [
+    "MAX_COUNT",
     "BaseScorer",
     "HasMethods",
     "Interval",
@@ -42,6 +44,28 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # Frames between `fit_method` and what it decorates, for the level of warnings.
 N_WRAPPERS = 2
+# Largest integer parameter. PyTorch refuses larger ones with messages of its own.
+MAX_COUNT = 2**31 - 1
+
+
+class Interval(_Interval):
+    """Interval of numbers, without booleans and without integers beyond 31 bits."""
+
+    def __init__(
+        self,
+        type: Any,
+        left: Any,
+        right: Any,
+        *,
+        closed: Literal["left", "right", "both", "neither"],
+    ) -> None:
+        if type is Integral and right is None:
+            right, closed = MAX_COUNT, "both" if closed == "left" else "right"
+        super().__init__(type, left, right, closed=closed)
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        """Whether a value is inside; True is not the number 1."""
+        return not isinstance(val, bool) and super().is_satisfied_by(val)
 
 
 def validated(fit: F) -> F:

@@ -9,7 +9,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
-from ._data.ids import Ids, Pairs, check_ids, positions_of
+from ._data.ids import Ids, Pairs, check_ids, positions_of, refuse_masked
 from ._data.ratings import (
     RatingMatrix,
     check_rating_matrix,
@@ -37,6 +37,7 @@ __all__ = [
     "ratings_to_samples",
     "samples_to_ratings",
     "split_rows",
+    "table_to_samples",
 ]
 
 
@@ -138,6 +139,95 @@ def samples_to_ratings(
     entries = (rows[ratings.rows], columns[ratings.indices])
     R = sp.coo_array((ratings.values, entries), shape=(len(users), len(items)))
     return check_rating_matrix(R, name="R"), users, items
+
+
+def table_to_samples(
+    table: pd.DataFrame | ArrayLike,
+) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    """Turn a dense table of users and items into user-item pairs and ratings.
+
+    Parameters
+    ----------
+    table : {DataFrame, array-like} of shape (n_users, n_items)
+        Ratings, with NaN (or None) where a user has not rated an item, such as a pivot
+        table. A 0 is a rating of 0. If missing ratings are zeros in your table, replace
+        them first, for example by ``table.replace(0, np.nan)``.
+
+    Returns
+    -------
+    X : DataFrame of shape (n_ratings, 2)
+        Index (user id) and column (item id) of each rating, row by row. The columns are
+        named as the axes of the table if both have names, and "user" and "item"
+        otherwise. The ids of an
+        array are row and column numbers.
+
+    y : ndarray of shape (n_ratings,), dtype float64
+        The ratings.
+
+    Raises
+    ------
+    TypeError
+        If the table is sparse, or its entries are not numbers.
+    ValueError
+        If the table does not have two dimensions, has no ratings, or has several levels
+        of ids.
+
+    See Also
+    --------
+    ratings_to_samples : The same for a sparse matrix.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from skrec.model_selection import table_to_samples
+    >>> table = pd.DataFrame(
+    ...     {"alien": [5, 0], "up": [np.nan, 3]}, index=["ann", "bob"]
+    ... )
+    >>> X, y = table_to_samples(table)
+    >>> X
+      user   item
+    0  ann  alien
+    1  bob  alien
+    2  bob     up
+    >>> y
+    array([5., 0., 3.])
+    """
+    if is_matrix(table):
+        raise TypeError(
+            "table is sparse: use ratings_to_samples, which keeps stored zeros."
+        )
+    refuse_masked(table, "table")
+    if not isinstance(table, pd.DataFrame):
+        array = np.asarray(table)
+        if array.ndim != 2:
+            raise ValueError(
+                f"table must have two dimensions, users and items, got {array.ndim}."
+            )
+        table = pd.DataFrame(array)
+    if table.index.nlevels > 1 or table.columns.nlevels > 1:
+        raise ValueError(
+            "table has several levels of ids, but one id per row and per column is "
+            "expected: remove levels with droplevel."
+        )
+    try:
+        ratings = table.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"table must contain numbers or missing values ({error}): set a column of "
+            "ids as index, with table.set_index(...)."
+        ) from error
+    rows, columns = np.nonzero(~np.isnan(ratings))
+    if not len(rows):
+        raise ValueError(
+            f"table has shape {table.shape}, but no ratings: at least 1 is required."
+        )
+    users, items = table.index, table.columns
+    names = [users.name, items.name]
+    if not all(isinstance(name, str) for name in names) or names[0] == names[1]:
+        names = ["user", "item"]
+    X = pd.DataFrame(dict(zip(names, (users[rows], items[columns]), strict=True)))
+    return X, ratings[rows, columns]
 
 
 def _places(

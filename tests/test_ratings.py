@@ -374,7 +374,7 @@ def test_entries_of_dtype_object_are_refused():
 
 
 def test_a_dense_matrix_is_refused_with_the_remedy():
-    with pytest.raises(ValueError, match=r"give a SciPy sparse matrix.*csr_array\(X\)"):
+    with pytest.raises(ValueError, match=r"use X, y = skrec.*table_to_samples\(X\)"):
         check_ratings(np.eye(3), np.ones(3))
 
 

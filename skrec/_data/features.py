@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from .ids import refuse_masked
+from .stored import refuse_broken
 from .unsplit import Unsplit, check_unique_ids
 
 # A frame with one row for each id, or a matrix.
@@ -215,6 +216,8 @@ def _check_matrix(features: Any, name: str) -> Table:
             f"{name} must be {_ALLOWED}, got {type(features).__name__}.{hint}"
         )
     refuse_masked(features, name)
+    if is_sparse:
+        features = refuse_broken(features, name)
     if features.ndim != 2:
         raise ValueError(
             f"{name} must have two dimensions, one row for each item or user and one "

@@ -24,6 +24,8 @@ _ID_REMEDY = (
     "ids may be integers, floats, booleans, strings or other sortable values, with one "
     "type per column"
 )
+# What to do with a dense table of users and items.
+TABLE_REMEDY = "X, y = skrec.model_selection.table_to_samples(X)"
 # Lossless dtypes for each kind of objects that pandas infers.
 _NUMBER_TYPES: dict[str, tuple[type, ...]] = {
     "integer": (np.int64, np.uint64),
@@ -278,8 +280,8 @@ def _check_shape(shape: tuple[int, ...]) -> None:
     if shape[1] > 2:
         raise ValueError(
             f"X has {shape[1]} features, but user-item pairs have 2: user id and "
-            "item id. For a matrix with one column per item, give a SciPy sparse "
-            "matrix, for example scipy.sparse.csr_array(X)."
+            "item id. For a table with one row per user and one column per item, use "
+            f"{TABLE_REMEDY}, which keeps ratings of 0 and omits missing ones."
         )
     if shape[0] == 0:
         raise ValueError(

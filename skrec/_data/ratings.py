@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array, column_or_1d
 
 from .._sklearn_compat import check_sample_weight
-from .ids import check_pairs, positions_of, refuse_masked
+from .ids import TABLE_REMEDY, check_pairs, positions_of, refuse_masked
+from .stored import refuse_broken
 
 # Type of public parameters; the values are ratings.
 RatingMatrix: TypeAlias = sp.spmatrix | sp.sparray
@@ -232,8 +233,8 @@ def check_rating_matrix(
     Raises
     ------
     TypeError, ValueError
-        If R is not sparse, has values that are not real and finite, or stores an entry
-        twice.
+        If R is not sparse, has values that are not real and finite, stores an entry
+        twice, or is broken.
     """
     if not is_matrix(R):
         raise TypeError(
@@ -256,7 +257,7 @@ def check_rating_matrix(
             f"{_MAX_SIZE}, because each takes memory even without ratings. Give "
             "user-item pairs, whose ids may be any numbers."
         )
-    matrix = _to_csr(R, name)
+    matrix = _to_csr(refuse_broken(R, name), name)
     if not np.isfinite(matrix.data).all():
         raise ValueError(
             f"{name} contains NaN or infinity among its stored entries: remove these "
@@ -356,6 +357,7 @@ def select_entries(matrix: sp.csr_array, mask: NDArray[np.bool_]) -> sp.csr_arra
 
 def _pair_ratings(X: Any, y: Any, sample_weight: Any) -> Ratings:
     if y is None:
+        _refuse_table(X)
         raise ValueError(
             "X with user-item pairs requires y to be passed, but the target y is None: "
             "give one rating for each row of X, or give X as a sparse rating matrix."
@@ -383,6 +385,19 @@ def _pair_ratings(X: Any, y: Any, sample_weight: Any) -> Ratings:
             "by DataFrame.groupby([user, item]).mean()."
         )
     return ratings
+
+
+def _refuse_table(X: Any) -> None:
+    """Raise an error for a dense table of users and items, such as a pivot table."""
+    table = X if hasattr(X, "shape") else np.array(X, dtype=object)
+    shape = tuple(table.shape)
+    if len(shape) == 2 and (shape[1] > 2 or pd.isna(np.asarray(table)).any()):
+        raise ValueError(
+            f"X of shape {shape} requires y to be passed, but the target y is None. If "
+            "X is a dense table of users and items with NaN for missing ratings, such "
+            f"as a pivot table, use {TABLE_REMEDY}, which keeps ratings of 0. "
+            "Otherwise give a sparse rating matrix, or user-item pairs with y."
+        )
 
 
 def _matrix_ratings(X: Any, y: Any, sample_weight: Any) -> Ratings:

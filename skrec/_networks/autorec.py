@@ -14,6 +14,7 @@ from .._core.networks import ACTIVATIONS
 from .._core.training import SCHEDULES
 from .._factorization.features import FEATURE_CONSTRAINTS
 from .._fitting import Fit
+from .._limits import is_count
 from .._sklearn_compat import Interval, StrOptions, fit_method
 from .autorec_model import ItemAutoRec, UserAutoRec
 from .autorec_trainer import AutoRecTrainer
@@ -506,7 +507,7 @@ default=None
         """Reject inconsistent parameters; return the sizes of the hidden layers."""
         given: Any = self.hidden_layer_sizes
         sizes = [given] if isinstance(given, Integral) else list(given)
-        if not sizes or not all(isinstance(s, Integral) and int(s) > 0 for s in sizes):
+        if not sizes or not all(map(is_count, sizes)):
             raise ValueError(
                 "hidden_layer_sizes must be a positive integer or a sequence of them, "
                 f"got {self.hidden_layer_sizes!r}."

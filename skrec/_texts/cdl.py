@@ -15,6 +15,7 @@ from .._core.batches import drop
 from .._core.denoising import DenoisingAutoencoder, cut_bags
 from .._core.device import as_tensor, inference_device, make_generator
 from .._core.sparse import Pattern
+from .._limits import is_count
 from .._sklearn_compat import Interval
 from .base import TextFactorization
 from .documents import check_bags, continued
@@ -389,7 +390,7 @@ class CDLRegressor(TextFactorization):
 
     def _hidden_layers(self) -> list[int]:
         sizes = list(self.hidden_layer_sizes)
-        if not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
+        if not all(map(is_count, sizes)):
             raise ValueError(
                 "hidden_layer_sizes must be a sequence of positive integers, got "
                 f"{self.hidden_layer_sizes!r}."

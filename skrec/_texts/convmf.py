@@ -24,6 +24,7 @@ from .._factorization.features import (
 from .._factorization.variational_model import VariationalModel
 from .._factorization.variational_trainer import n_factors_to_continue
 from .._fitting import Fit
+from .._limits import is_count
 from .._sklearn_compat import Interval, StrOptions, fit_method
 from ..text import SequenceVectorizer, load_word_vectors
 from .base import TextFactorization
@@ -580,9 +581,7 @@ default=None
 
     def _check_parameters(self):
         windows = list(self.window_sizes)
-        if not windows or not all(
-            isinstance(w, Integral) and int(w) > 0 for w in windows
-        ):
+        if not windows or not all(map(is_count, windows)):
             raise ValueError(
                 "window_sizes must be a sequence of positive integers, got "
                 f"{self.window_sizes!r}."

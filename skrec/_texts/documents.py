@@ -51,6 +51,13 @@ def read_item_texts(fit: Fit) -> Documents | None:
     items = np.array(list(places))
     vectorizer, values = _vectorize(fit, list(places.values()))
     values = estimator._check_documents(vectorizer, values)
+    matrix: Any = values
+    entries = matrix.data if sp.issparse(values) else matrix
+    if not np.isfinite(entries).all():
+        raise ValueError(
+            f"The vectorizer {type(vectorizer).__name__} returned NaN or infinite "
+            "numbers for item_texts: use one that returns counts or finite weights."
+        )
     # Texts without a known word are ignored.
     is_readable = has_words(values)
     if not is_readable.any():
