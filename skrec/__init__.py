@@ -10,8 +10,8 @@ from ._networks.rbm import RBMRegressor
 from ._texts.cdl import CDLRegressor
 from ._texts.convmf import ConvMFRegressor
 from ._texts.ctr import CTRRegressor
-
-__version__ = "0.1.0"
+from ._version import __version__
+from .io import load, save
 
 __all__ = [
     "AutoRecRegressor",
@@ -26,4 +26,6 @@ __all__ = [
     "RBMRegressor",
     "SVDppRegressor",
     "__version__",
+    "load",
+    "save",
 ]
