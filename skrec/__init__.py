@@ -1,5 +1,6 @@
 """Recommenders for scikit-learn: estimators that predict explicit ratings."""
 
+from ._checkpoint import Checkpoint
 from ._factorization.baseline import BaselineRegressor
 from ._factorization.bayesian import BayesianMFRegressor
 from ._factorization.llorma import LLORMARegressor
@@ -20,6 +21,7 @@ __all__ = [
     "BiasedMFRegressor",
     "CDLRegressor",
     "CTRRegressor",
+    "Checkpoint",
     "ConvMFRegressor",
     "LLORMARegressor",
     "PMFRegressor",

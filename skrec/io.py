@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -34,6 +35,7 @@ _TRUSTED = [
     "skrec._data.ratings.Scale",
     "skrec._factorization.baseline.BaselineRegressor",
     "skrec._factorization.bayesian.BayesianMFRegressor",
+    "skrec._factorization.bayesian_trainer.Sample",
     "skrec._factorization.llorma.LLORMARegressor",
     "skrec._factorization.mf.BiasedMFRegressor",
     "skrec._factorization.mf.PMFRegressor",
@@ -60,7 +62,8 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     model : estimator
-        Recommender, or a scikit-learn estimator or pipeline that contains one.
+        Recommender, or a scikit-learn estimator or pipeline that contains one. Its
+        callbacks are not saved.
 
     path : str or path-like
         File to write; an existing file is replaced.
@@ -85,6 +88,8 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     """
     import skops.io
 
+    if hasattr(model, "_skl_callbacks"):
+        model = copy.copy(model).set_callbacks()
     payload = skops.io.dumps(model)
     found = skops.io.get_untrusted_types(data=payload)
     if unknown := sorted(set(found) - set(_TRUSTED)):
@@ -93,15 +98,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
             f"{', '.join(unknown)}. Replace them by types of scikit-learn, or use "
             "pickle, which runs code of the file when it is loaded."
         )
-    versions = {
-        "format": _FORMAT,
-        "skrec": __version__,
-        "scikit-learn": sklearn.__version__,
-        "torch": torch.__version__,
-    }
-    header = json.dumps(versions).encode()
-    body = len(header).to_bytes(_N_LENGTH, "big") + header + payload
-    _write(Path(path), _MAGIC + hashlib.sha256(body).digest() + body)
+    _write(Path(path), _seal(payload))
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -155,6 +152,33 @@ def load(path: str | os.PathLike[str]) -> Any:
         raise ValueError(
             f"{path} contains types that are not trusted: {error}"
         ) from error
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint in the same format."""
+    import skops.io
+
+    _write(path, _seal(skops.io.dumps(state)))
+
+
+def read_state(path: Path) -> Any:
+    """Read a checkpoint."""
+    import skops.io
+
+    return skops.io.loads(_check(path.read_bytes(), path)[1], trusted=_TRUSTED)
+
+
+def _seal(payload: bytes) -> bytes:
+    """Add the versions and the checksum."""
+    versions = {
+        "format": _FORMAT,
+        "skrec": __version__,
+        "scikit-learn": sklearn.__version__,
+        "torch": torch.__version__,
+    }
+    header = json.dumps(versions).encode()
+    body = len(header).to_bytes(_N_LENGTH, "big") + header + payload
+    return _MAGIC + hashlib.sha256(body).digest() + body
 
 
 def _check(content: bytes, path: Any) -> tuple[dict[str, Any], bytes]:
