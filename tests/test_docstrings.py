@@ -16,7 +16,7 @@ import skrec
 from skrec.datasets import make_ratings
 from skrec.model_selection import ratings_to_samples
 
-CLASSES = [value for value in vars(skrec).values() if inspect.isclass(value)]
+CLASSES = [value for value in vars(skrec).values() if hasattr(value, "fit")]
 
 # Classes (without "Regressor") whose description of an entry is not the common one.
 EXCEPTIONS = {
