@@ -7,7 +7,10 @@ and splits then need no PyTorch.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__
+
 if TYPE_CHECKING:
+    from ._checkpoint import Checkpoint
     from ._factorization.baseline import BaselineRegressor
     from ._factorization.bayesian import BayesianMFRegressor
     from ._factorization.llorma import LLORMARegressor
@@ -18,8 +21,7 @@ if TYPE_CHECKING:
     from ._texts.cdl import CDLRegressor
     from ._texts.convmf import ConvMFRegressor
     from ._texts.ctr import CTRRegressor
-
-__version__ = "0.1.0"
+    from .io import load, save
 
 __all__ = [
     "AutoRecRegressor",
@@ -28,12 +30,15 @@ __all__ = [
     "BiasedMFRegressor",
     "CDLRegressor",
     "CTRRegressor",
+    "Checkpoint",
     "ConvMFRegressor",
     "LLORMARegressor",
     "PMFRegressor",
     "RBMRegressor",
     "SVDppRegressor",
     "__version__",
+    "load",
+    "save",
 ]
 
 _HOMES = {
@@ -43,13 +48,24 @@ _HOMES = {
     "BiasedMFRegressor": "_factorization.mf",
     "CDLRegressor": "_texts.cdl",
     "CTRRegressor": "_texts.ctr",
+    "Checkpoint": "_checkpoint",
     "ConvMFRegressor": "_texts.convmf",
     "LLORMARegressor": "_factorization.llorma",
     "PMFRegressor": "_factorization.mf",
     "RBMRegressor": "_networks.rbm",
     "SVDppRegressor": "_factorization.svdpp",
+    "load": "io",
+    "save": "io",
 }
-_MODULES = ("datasets", "features", "inspection", "metrics", "model_selection", "text")
+_MODULES = (
+    "datasets",
+    "features",
+    "inspection",
+    "io",
+    "metrics",
+    "model_selection",
+    "text",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABCMeta, abstractmethod
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, overload
@@ -25,6 +26,7 @@ from ._explanation import explain
 from ._prediction import Model, Predictor, PredictorCache
 from ._serving import recommend, recommend_for, similar
 from ._sklearn_compat import Interval, StrOptions
+from ._version import __version__
 
 STOPPING_CONSTRAINTS: dict[str, list[Any]] = {
     "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -80,6 +82,21 @@ class BaseRecommender(
     device_: str
     _fitted_on_matrix: bool
     _predictors: PredictorCache
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_skrec_version": __version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        attributes = state.copy()
+        version = attributes.pop("_skrec_version", "of an unknown version")
+        if version != __version__:
+            warnings.warn(
+                f"{type(self).__name__} was saved by skrec {version}, but skrec "
+                f"{__version__} is installed. Predictions may differ: fit it again.",
+                UserWarning,
+                stacklevel=2,
+            )
+        super().__setstate__(attributes)
 
     @abstractmethod
     def _make_model(self, device: torch.device) -> Model:

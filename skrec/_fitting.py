@@ -19,6 +19,7 @@ from sklearn.metrics import r2_score
 from sklearn.utils import check_random_state
 from torch import Tensor
 
+from ._checkpoint import Checkpoint, FitCheckpoint
 from ._core.device import resolve_device
 from ._core.optimizers import Optimizer
 from ._core.sparse import Pattern
@@ -348,6 +349,9 @@ class Fit:
             lambda: self._attributes(trainer),
             trainer.n_epochs,
         )
+        found = getattr(estimator, "_skl_callbacks", [])
+        files = [c for c in found if isinstance(c, Checkpoint)]
+        checkpoint = FitCheckpoint(files[0], self, trainer) if files else None
         history = iterate(
             trainer.step,
             trainer.parameters(),
@@ -360,12 +364,15 @@ class Fit:
             begin_epoch=reports.begin_epoch,
             end_epoch=reports.end_epoch,
             may_settle=trainer.may_settle,
+            checkpoint=checkpoint,
         )
         if history.interrupt is not None and not history.loss_curve:
             raise history.interrupt
         self._store(self._attributes(trainer) | _history_attributes(history))
         if history.interrupt is not None:
             raise history.interrupt
+        if checkpoint is not None:
+            checkpoint.remove()
         self._warn(history, trainer)
         reports.end()
         return estimator

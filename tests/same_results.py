@@ -33,7 +33,7 @@ def configurations():
     """Pairs of a name and (estimator, which form of ratings, arguments of fit)."""
     for name in skrec.__all__:
         cls = getattr(skrec, name)
-        if not inspect.isclass(cls):
+        if not hasattr(cls, "fit"):
             continue
         parameters = inspect.signature(cls).parameters
         variants = {"": {}}

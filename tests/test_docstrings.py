@@ -16,7 +16,11 @@ import skrec
 from skrec.datasets import make_ratings
 from skrec.model_selection import ratings_to_samples
 
-CLASSES = [getattr(skrec, name) for name in skrec.__all__ if name != "__version__"]
+CLASSES = [
+    value
+    for value in (getattr(skrec, name) for name in skrec.__all__)
+    if hasattr(value, "fit")
+]
 
 # Classes (without "Regressor") whose description of an entry is not the common one.
 EXCEPTIONS = {

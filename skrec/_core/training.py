@@ -227,6 +227,7 @@ def iterate(
     begin_epoch: Callable[[], None] = lambda: None,
     end_epoch: Callable[[History], bool] = lambda history: False,
     may_settle: bool = True,
+    checkpoint: Any = None,
 ) -> History:
     """Repeat a step that changes parameters in place, and keep their best state.
 
@@ -259,6 +260,10 @@ def iterate(
         Whether the training may stop when the loss stops decreasing. A validation score
         can always stop it.
 
+    checkpoint : object or None
+        Object with `load`, which returns the state that `save` was last given or None,
+        and `save`, which takes the number of complete epochs and the state.
+
     Returns
     -------
     history : History
@@ -267,12 +272,19 @@ def iterate(
     history = History()
     watch = _Watch(stopping, higher_is_better=validate is not None)
 
+    saved = None if checkpoint is None else checkpoint.load()
+    if saved is not None:
+        history.loss_curve, history.validation_scores = saved["curves"]
+        watch.best, watch.n_stalled = saved["watch"]
+        for copy, best in zip(snapshot.copies, saved["best"], strict=True):
+            copy.copy_(best)
+
     def keep():
         if validate is None and _all_finite(parameters):
             snapshot.save()
 
     try:
-        for epoch in range(stopping.max_iter):
+        for epoch in range(len(history.loss_curve), stopping.max_iter):
             begin_epoch()
             loss = step(epoch, keep)
             if not math.isfinite(loss) or not _all_finite(parameters):
@@ -292,6 +304,13 @@ def iterate(
             if watch.is_over and (may_settle or validate is not None):
                 history.reason = "converged"
                 break
+            if checkpoint is not None:
+                state = {
+                    "curves": (history.loss_curve, history.validation_scores),
+                    "watch": (watch.best, watch.n_stalled),
+                    "best": snapshot.copies,
+                }
+                checkpoint.save(epoch + 1, state)
     except KeyboardInterrupt as interrupt:
         history.reason, history.interrupt = "interrupted", interrupt
     if validate is not None or history.reason in ("diverged", "interrupted"):

@@ -1,0 +1,215 @@
+"""Model files that run no code when they are loaded."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import sklearn
+import torch
+
+from ._version import __version__
+
+__all__ = ["load", "save"]
+
+_MAGIC = b"skrec model file\n"
+_FORMAT = 1
+_N_DIGEST = hashlib.sha256().digest_size
+_N_LENGTH = 4
+
+# Types that may be in a file besides those that skops trusts, which are the estimators
+# of scikit-learn and arrays of NumPy and SciPy. skops constructs a type from its name
+# and calls nothing else, so that each type here must be harmless with any attributes.
+_TRUSTED = [
+    "scipy._lib.array_api_compat.numpy._aliases.asarray",  # a part of BSpline
+    "scipy.interpolate._bsplines.BSpline",
+    "scipy.sparse._csr.csr_array",
+    "skrec._core.batches.InputTransform",
+    "skrec._data.encoders.Categories",
+    "skrec._data.encoders.Spline",
+    "skrec._data.ratings.Scale",
+    "skrec._factorization.baseline.BaselineRegressor",
+    "skrec._factorization.bayesian.BayesianMFRegressor",
+    "skrec._factorization.bayesian_trainer.Sample",
+    "skrec._factorization.llorma.LLORMARegressor",
+    "skrec._factorization.mf.BiasedMFRegressor",
+    "skrec._factorization.mf.PMFRegressor",
+    "skrec._factorization.svdpp.SVDppRegressor",
+    "skrec._networks.autorec.AutoRecRegressor",
+    "skrec._networks.rbm.RBMRegressor",
+    "skrec._prediction.PredictorCache",
+    "skrec._texts.cdl.CDLRegressor",
+    "skrec._texts.convmf.ConvMFRegressor",
+    "skrec._texts.ctr.CTRRegressor",
+    "skrec._texts.linear_path.SequenceCounts",
+    "skrec.features.FeatureEncoder",
+    "skrec.text.SequenceVectorizer",
+    "torch.device",
+]
+
+
+def save(model: Any, path: str | os.PathLike[str]) -> None:
+    """Save a model to a file that runs no code when it is loaded.
+
+    The file appears under its name only when it is complete: after a crash, `path` is
+    the previous file or the new one.
+
+    Parameters
+    ----------
+    model : estimator
+        Recommender, or a scikit-learn estimator or pipeline that contains one. Its
+        callbacks are not saved.
+
+    path : str or path-like
+        File to write; an existing file is replaced.
+
+    Raises
+    ------
+    ValueError
+        If the model contains types that `load` would refuse.
+
+    See Also
+    --------
+    load : Load the model.
+
+    Examples
+    --------
+    >>> import os, tempfile, skrec
+    >>> model = skrec.BaselineRegressor().fit([["a", "x"], ["b", "y"]], [1.0, 5.0])
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.skrec")
+    >>> skrec.save(model, path)
+    >>> skrec.load(path).predict([["a", "x"]]) == model.predict([["a", "x"]])
+    array([ True])
+    """
+    import skops.io
+
+    if hasattr(model, "_skl_callbacks"):
+        model = copy.copy(model).set_callbacks()
+    payload = skops.io.dumps(model)
+    found = skops.io.get_untrusted_types(data=payload)
+    if unknown := sorted(set(found) - set(_TRUSTED)):
+        raise ValueError(
+            f"The model contains types that skrec.load does not trust: "
+            f"{', '.join(unknown)}. Replace them by types of scikit-learn, or use "
+            "pickle, which runs code of the file when it is loaded."
+        )
+    _write(Path(path), _seal(payload))
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Load a model that `save` wrote.
+
+    Parameters
+    ----------
+    path : str or path-like
+        File to read.
+
+    Returns
+    -------
+    model : estimator
+        Model with the same predictions. A model that was fitted on a GPU loads on any
+        machine.
+
+    Raises
+    ------
+    ValueError
+        If the file is no model file, is damaged or truncated, comes from a newer
+        version of skrec, or contains types other than those of skrec, scikit-learn,
+        NumPy and SciPy that are known to be harmless.
+
+    Warns
+    -----
+    UserWarning
+        If another version of skrec or scikit-learn saved the model.
+
+    Notes
+    -----
+    The checksum detects damage. It is no signature: it does not tell who wrote the
+    file.
+
+    See Also
+    --------
+    save : Save a model.
+    """
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+    versions, payload = _check(Path(path).read_bytes(), path)
+    if versions["format"] > _FORMAT:
+        raise ValueError(
+            f"{path} was saved by skrec {versions['skrec']}, whose format "
+            f"{versions['format']} is newer than format {_FORMAT} of the installed "
+            f"skrec {__version__}: update skrec."
+        )
+    try:
+        return skops.io.loads(payload, trusted=_TRUSTED)
+    except UntrustedTypesFoundException as error:
+        raise ValueError(
+            f"{path} contains types that are not trusted: {error}"
+        ) from error
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint in the same format."""
+    import skops.io
+
+    _write(path, _seal(skops.io.dumps(state)))
+
+
+def read_state(path: Path) -> Any:
+    """Read a checkpoint."""
+    import skops.io
+
+    return skops.io.loads(_check(path.read_bytes(), path)[1], trusted=_TRUSTED)
+
+
+def _seal(payload: bytes) -> bytes:
+    """Add the versions and the checksum."""
+    versions = {
+        "format": _FORMAT,
+        "skrec": __version__,
+        "scikit-learn": sklearn.__version__,
+        "torch": torch.__version__,
+    }
+    header = json.dumps(versions).encode()
+    body = len(header).to_bytes(_N_LENGTH, "big") + header + payload
+    return _MAGIC + hashlib.sha256(body).digest() + body
+
+
+def _check(content: bytes, path: Any) -> tuple[dict[str, Any], bytes]:
+    """Return the versions and the model in a file's content, if it is undamaged."""
+    if not content.startswith(_MAGIC):
+        raise ValueError(f"{path} is not a model file of skrec.save, or is damaged.")
+    start = len(_MAGIC) + _N_DIGEST
+    digest, body = content[len(_MAGIC) : start], content[start:]
+    if hashlib.sha256(body).digest() != digest:
+        raise ValueError(
+            f"{path} is damaged or truncated: its checksum does not match. Restore the "
+            "file from a copy, or save the model again."
+        )
+    end = _N_LENGTH + int.from_bytes(body[:_N_LENGTH], "big")
+    return json.loads(body[_N_LENGTH:end]), body[end:]
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace a file at once: it has the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if os.name == "posix":  # other systems cannot open folders
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,191 @@
+"""Model files: equal bits, and a refusal of all that is not a model."""
+
+import os
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import MODELS, TEXT_CLASSES, TEXTS, name_of, small
+from make_model_file import X as PAIRS
+from make_model_file import y as RATINGS
+from sklearn.base import clone
+from sklearn.compose import make_column_transformer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScaler
+
+import skrec
+from skrec import (
+    AutoRecRegressor,
+    BaselineRegressor,
+    BiasedMFRegressor,
+    ConvMFRegressor,
+    CTRRegressor,
+    io,
+)
+from skrec.model_selection import ratings_to_samples
+
+# Few iterations are enough for a file.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*stopped at max_iter:sklearn.exceptions.ConvergenceWarning"
+)
+FILES = sorted((Path(__file__).parent / "data").glob("model_*.skrec"))
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.skrec"
+
+
+@pytest.fixture
+def content(path):
+    """The bytes of a small model file."""
+    model = BaselineRegressor(lambda_u=1.0, lambda_v=1.0).fit(PAIRS, RATINGS)
+    skrec.save(model, path)
+    return path.read_bytes()
+
+
+def reload(model, path):
+    skrec.save(model, path)
+    return skrec.load(path)
+
+
+@pytest.mark.parametrize("estimator", MODELS, ids=name_of)
+def test_loaded_models_equal_saved_ones(estimator, R, path):
+    texts = {"item_texts": TEXTS} if isinstance(estimator, TEXT_CLASSES) else {}
+    model = clone(estimator).fit(R, **texts)
+    loaded = reload(model, path)
+    X, y = ratings_to_samples(R)
+    assert type(loaded) is type(model)
+    assert loaded.get_params().keys() == model.get_params().keys()
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+    np.testing.assert_array_equal(loaded.predict(R), model.predict(R))
+    assert loaded.score(X, y) == model.score(X, y)
+    for mine, theirs in zip(
+        loaded.recommend(model.users_[:3], 4),
+        model.recommend(model.users_[:3], 4),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("cls", [BiasedMFRegressor, AutoRecRegressor])
+def test_warm_starts_continue_from_loaded_models(cls, R, path):
+    model = small(cls, warm_start=True, max_iter=3, tol=0.5).fit(R)
+    loaded = reload(model, path)
+    np.testing.assert_array_equal(loaded.fit(R).predict(R), model.fit(R).predict(R))
+
+
+@pytest.mark.parametrize("cls", [ConvMFRegressor, CTRRegressor])
+def test_loaded_models_accept_new_items(cls, R, path):
+    model = small(cls).fit(R, item_texts=TEXTS)
+    loaded = reload(model, path)
+    for extended in (model, loaded):
+        extended.extend_items({50: TEXTS[3]})
+    X = [[0, 50], [1, 50]]
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        None,
+        make_column_transformer(
+            (OneHotEncoder(), ["genre"]),
+            (make_pipeline(StandardScaler(), SplineTransformer()), ["year"]),
+        ),
+    ],
+    ids=["default", "own"],
+)
+def test_encoders_of_features_are_saved(encoder, R, path):
+    frame = pd.DataFrame(
+        {"genre": [f"g{i % 4}" for i in range(50)], "year": np.arange(50.0)}
+    )
+    model = small(BiasedMFRegressor)
+    if encoder is not None:
+        model.set_params(item_encoder=encoder)
+    model.fit(R, item_features=frame)
+    loaded = reload(model, path)
+    np.testing.assert_array_equal(loaded.predict(R), model.predict(R))
+
+
+def test_every_flipped_byte_is_refused(content):
+    for i in range(len(content)):
+        damaged = bytearray(content)
+        damaged[i] ^= 1 << i % 8
+        with pytest.raises(ValueError, match=r"model\.skrec is .*damaged"):
+            io._check(bytes(damaged), "model.skrec")
+
+
+def test_every_truncation_is_refused(content, path):
+    for n in range(len(content)):
+        with pytest.raises(ValueError, match=r"model\.skrec is .*damaged"):
+            io._check(content[:n], "model.skrec")
+    path.write_bytes(content[:-1])
+    with pytest.raises(ValueError, match=r"model\.skrec is damaged or truncated"):
+        skrec.load(path)
+
+
+def test_files_name_their_versions_and_newer_ones_are_refused(
+    content, path, monkeypatch
+):
+    versions, _ = io._check(content, path)
+    assert versions["skrec"] == skrec.__version__
+    assert {"scikit-learn", "torch"} < versions.keys()
+    monkeypatch.setattr(io, "_FORMAT", 0)
+    with pytest.raises(ValueError, match="format 1 is newer than format 0"):
+        skrec.load(path)
+
+
+class Stranger(BaselineRegressor):
+    """A type that skrec does not know."""
+
+
+def test_other_types_are_refused_when_saved_and_when_loaded(path, monkeypatch):
+    model = Stranger().fit(PAIRS, RATINGS)
+    with pytest.raises(ValueError, match=r"does not trust: .*Stranger"):
+        skrec.save(model, path)
+    assert not path.exists()
+    trusted = [*io._TRUSTED, f"{__name__}.Stranger"]
+    with monkeypatch.context() as context:
+        context.setattr(io, "_TRUSTED", trusted)
+        skrec.save(model, path)
+    with pytest.raises(ValueError, match=r"not trusted: .*Stranger"):
+        skrec.load(path)
+
+
+def test_a_failed_save_keeps_the_previous_file(content, path, monkeypatch):
+    def fail(descriptor):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        skrec.save(BaselineRegressor().fit(PAIRS, RATINGS), path)
+    assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_files_of_all_versions_load(file):
+    with warnings.catch_warnings():
+        # Another version warns.
+        warnings.simplefilter("ignore", UserWarning)
+        loaded = skrec.load(file)
+    model = BaselineRegressor(lambda_u=1.0, lambda_v=1.0).fit(PAIRS, RATINGS)
+    np.testing.assert_allclose(loaded.predict(PAIRS), model.predict(PAIRS), rtol=1e-6)
+
+
+def test_a_file_of_the_first_version_is_there():
+    assert "model_0.1.0.skrec" in [file.name for file in FILES]
+
+
+def test_pickles_warn_across_versions(monkeypatch):
+    model = BaselineRegressor().fit(PAIRS, RATINGS)
+    content = pickle.dumps(model)
+    loaded = pickle.loads(content)
+    assert vars(loaded).keys() == vars(model).keys()
+    monkeypatch.setattr("skrec._base.__version__", "0.2.0")
+    with pytest.warns(UserWarning, match=r"saved by skrec 0\.1\.0, but skrec 0\.2\.0"):
+        pickle.loads(content)
