@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,9 @@ class Checkpoint:
     path : str or path-like
         File of the checkpoint. One fit at a time may use it.
 
-    every : int, default=1
-        Number of iterations between checkpoints.
+    every : float, default=60.0
+        Seconds between checkpoints, at least; 0 means after each iteration. A
+        checkpoint takes about as long as an iteration of a fast model.
 
     Examples
     --------
@@ -37,15 +40,15 @@ class Checkpoint:
     >>> from skrec.datasets import make_ratings
     >>> path = os.path.join(tempfile.mkdtemp(), "fit.checkpoint")
     >>> model = AutoRecRegressor(random_state=0)
-    >>> model = model.set_callbacks(Checkpoint(path, every=5))
+    >>> model = model.set_callbacks(Checkpoint(path))
     >>> model = model.fit(make_ratings(80, 50, random_state=0).R)
     >>> os.path.exists(path)
     False
     """
 
-    def __init__(self, path: str | os.PathLike[str], every: int = 1):
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"every is {every!r}: use an integer of at least 1.")
+    def __init__(self, path: str | os.PathLike[str], every: float = 60.0):
+        if isinstance(every, bool) or not isinstance(every, Real) or not every >= 0:
+            raise ValueError(f"every is {every!r}: use seconds, a number from 0 up.")
         self.path, self.every = path, every
 
     def setup(self, estimator, context):
@@ -78,13 +81,15 @@ class FitCheckpoint:
 
     def __init__(self, checkpoint: Checkpoint, fit: Any, trainer: Any):
         estimator = fit.estimator
-        if not isinstance(estimator.random_state, int) or fit.previous is not None:
+        is_fixed = isinstance(estimator.random_state, Integral)
+        if not is_fixed or fit.previous is not None:
             raise ValueError(
                 f"A checkpoint needs an integer random_state, not "
                 f"{estimator.random_state!r}, and no earlier fit to continue from by "
                 "warm_start: otherwise, the fit cannot be repeated."
             )
         self.path, self.every = Path(checkpoint.path), checkpoint.every
+        self.written = time.monotonic()
         self.trainer = trainer
         values = estimator.get_params(deep=False)
         values.pop("verbose")
@@ -116,9 +121,11 @@ class FitCheckpoint:
 
     def save(self, epoch: int, loop: dict[str, Any]) -> None:
         """Write the state after an epoch, if it is time."""
-        if epoch % self.every == 0:
-            state = {"trainer": self.trainer.state(), "loop": loop}
-            write_state(self.path, _encode(state) | {"digests": self.digests})
+        if time.monotonic() - self.written < self.every:
+            return
+        state = {"trainer": self.trainer.state(), "loop": loop}
+        write_state(self.path, _encode(state) | {"digests": self.digests})
+        self.written = time.monotonic()
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)

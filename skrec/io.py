@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from ._version import __version__
 
 __all__ = ["load", "save"]
 
-_MAGIC = b"skrec model file\n"
+# First line of a file: that of a model, and that of a checkpoint
+_MODEL, _CHECKPOINT = b"skrec model file\n", b"skrec checkpoint\n"
 _FORMAT = 1
 _N_DIGEST = hashlib.sha256().digest_size
 _N_LENGTH = 4
@@ -33,6 +33,7 @@ _TRUSTED = [
     "skrec._data.encoders.Categories",
     "skrec._data.encoders.Spline",
     "skrec._data.ratings.Scale",
+    "skrec._data.word_vectors.WordVectors",
     "skrec._factorization.baseline.BaselineRegressor",
     "skrec._factorization.bayesian.BayesianMFRegressor",
     "skrec._factorization.bayesian_trainer.Sample",
@@ -48,6 +49,7 @@ _TRUSTED = [
     "skrec._texts.ctr.CTRRegressor",
     "skrec._texts.linear_path.SequenceCounts",
     "skrec.features.FeatureEncoder",
+    "skrec._data.texts.ItemTexts",
     "skrec.text.SequenceVectorizer",
     "torch.device",
 ]
@@ -98,7 +100,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
             f"{', '.join(unknown)}. Replace them by types of scikit-learn, or use "
             "pickle, which runs code of the file when it is loaded."
         )
-    _write(Path(path), _seal(payload))
+    _write(Path(path), _seal(payload, _MODEL))
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -139,13 +141,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 
-    versions, payload = _check(Path(path).read_bytes(), path)
-    if versions["format"] > _FORMAT:
-        raise ValueError(
-            f"{path} was saved by skrec {versions['skrec']}, whose format "
-            f"{versions['format']} is newer than format {_FORMAT} of the installed "
-            f"skrec {__version__}: update skrec."
-        )
+    payload = _check(Path(path).read_bytes(), path, _MODEL)[1]
     try:
         return skops.io.loads(payload, trusted=_TRUSTED)
     except UntrustedTypesFoundException as error:
@@ -158,18 +154,19 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint in the same format."""
     import skops.io
 
-    _write(path, _seal(skops.io.dumps(state)))
+    _write(path, _seal(skops.io.dumps(state), _CHECKPOINT))
 
 
 def read_state(path: Path) -> Any:
     """Read a checkpoint."""
     import skops.io
 
-    return skops.io.loads(_check(path.read_bytes(), path)[1], trusted=_TRUSTED)
+    payload = _check(path.read_bytes(), path, _CHECKPOINT)[1]
+    return skops.io.loads(payload, trusted=_TRUSTED)
 
 
-def _seal(payload: bytes) -> bytes:
-    """Add the versions and the checksum."""
+def _seal(payload: bytes, magic: bytes) -> bytes:
+    """Add the first line, the checksum and the versions."""
     versions = {
         "format": _FORMAT,
         "skrec": __version__,
@@ -178,27 +175,36 @@ def _seal(payload: bytes) -> bytes:
     }
     header = json.dumps(versions).encode()
     body = len(header).to_bytes(_N_LENGTH, "big") + header + payload
-    return _MAGIC + hashlib.sha256(body).digest() + body
+    return magic + hashlib.sha256(body).digest() + body
 
 
-def _check(content: bytes, path: Any) -> tuple[dict[str, Any], bytes]:
-    """Return the versions and the model in a file's content, if it is undamaged."""
-    if not content.startswith(_MAGIC):
-        raise ValueError(f"{path} is not a model file of skrec.save, or is damaged.")
-    start = len(_MAGIC) + _N_DIGEST
-    digest, body = content[len(_MAGIC) : start], content[start:]
+def _check(content: bytes, path: Any, magic: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return the versions and what was saved, if the content of a file is undamaged."""
+    if not content.startswith(magic):
+        kind = magic.decode().strip().removeprefix("skrec ")
+        raise ValueError(f"{path} is not a {kind} of skrec, or is damaged.")
+    start = len(magic) + _N_DIGEST
+    digest, body = content[len(magic) : start], content[start:]
     if hashlib.sha256(body).digest() != digest:
         raise ValueError(
             f"{path} is damaged or truncated: its checksum does not match. Restore the "
             "file from a copy, or save the model again."
         )
     end = _N_LENGTH + int.from_bytes(body[:_N_LENGTH], "big")
-    return json.loads(body[_N_LENGTH:end]), body[end:]
+    versions = json.loads(body[_N_LENGTH:end])
+    if versions["format"] > _FORMAT:
+        raise ValueError(
+            f"{path} was saved by skrec {versions['skrec']}, whose format "
+            f"{versions['format']} is newer than format {_FORMAT} of the installed "
+            f"skrec {__version__}: update skrec."
+        )
+    return versions, body[end:]
 
 
 def _write(path: Path, content: bytes) -> None:
     """Replace a file at once: it has the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.unlink(missing_ok=True)  # left by a process that was killed
     try:
         with temporary.open("xb") as file:
             file.write(content)

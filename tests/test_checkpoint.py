@@ -47,9 +47,9 @@ def test_an_ended_fit_resumes_to_equal_bits(
     with monkeypatch.context() as context:
         context.setattr(module.FitCheckpoint, "save", save)
         with pytest.raises(Killed):
-            clone(estimator).set_callbacks(Checkpoint(path)).fit(R, **texts)
+            clone(estimator).set_callbacks(Checkpoint(path, every=0)).fit(R, **texts)
     assert path.exists()
-    resumed = clone(estimator).set_callbacks(Checkpoint(path)).fit(R, **texts)
+    resumed = clone(estimator).set_callbacks(Checkpoint(path, every=0)).fit(R, **texts)
     assert not path.exists()
     assert resumed.loss_curve_ == whole.loss_curve_
     np.testing.assert_array_equal(resumed.predict(R), whole.predict(R))
@@ -69,7 +69,7 @@ def save(self, epoch, loop):
     if epoch == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 _checkpoint.FitCheckpoint.save = save
-small(AutoRecRegressor, tol=0.0).set_callbacks(Checkpoint({path!r})).fit(R)
+small(AutoRecRegressor, tol=0.0).set_callbacks(Checkpoint({path!r}, every=0)).fit(R)
 """
 
 
@@ -81,20 +81,22 @@ def test_a_killed_process_resumes_to_equal_bits(R, tmp_path):
     assert done.returncode == -signal.SIGKILL
     model = small(AutoRecRegressor, tol=0.0)
     whole = clone(model).fit(R)
-    resumed = model.set_callbacks(Checkpoint(path)).fit(R)
+    resumed = model.set_callbacks(Checkpoint(path, every=0)).fit(R)
     np.testing.assert_array_equal(resumed.predict(R), whole.predict(R))
 
 
 def test_other_data_and_parameters_are_refused(R, tmp_path, monkeypatch):
     path = tmp_path / "fit"
-    model = small(BiasedMFRegressor).set_callbacks(Checkpoint(path))
+    model = small(BiasedMFRegressor).set_callbacks(Checkpoint(path, every=0))
     with monkeypatch.context() as context:
         context.setattr(module.FitCheckpoint, "remove", lambda self: None)
         model.fit(R)
     with pytest.raises(ValueError, match="another fit: n_factors differ"):
-        small(BiasedMFRegressor, n_factors=3).set_callbacks(Checkpoint(path)).fit(R)
+        small(BiasedMFRegressor, n_factors=3).set_callbacks(
+            Checkpoint(path, every=0)
+        ).fit(R)
     with pytest.raises(ValueError, match="another fit: data differ"):
-        small(BiasedMFRegressor).set_callbacks(Checkpoint(path)).fit(R * 2)
+        small(BiasedMFRegressor).set_callbacks(Checkpoint(path, every=0)).fit(R * 2)
 
 
 def test_models_are_saved_without_callbacks(R, tmp_path):
@@ -110,7 +112,17 @@ def test_unrepeatable_fits_are_refused(R, tmp_path):
         model.set_callbacks(Checkpoint(tmp_path / "fit")).fit(R)
 
 
-@pytest.mark.parametrize("every", [0, True, 1.5])
-def test_every_is_a_positive_integer(every):
+def test_checkpoints_are_written_when_it_is_time(R, tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(module, "write_state", lambda path, state: written.append(path))
+    model = small(BiasedMFRegressor, max_iter=3, tol=0.0)
+    clone(model).set_callbacks(Checkpoint(tmp_path / "fit")).fit(R)
+    assert not written
+    clone(model).set_callbacks(Checkpoint(tmp_path / "fit", every=0)).fit(R)
+    assert len(written) >= 2
+
+
+@pytest.mark.parametrize("every", [-1, True, "1", float("nan")])
+def test_every_is_a_number_of_seconds(every):
     with pytest.raises(ValueError, match="every is"):
         Checkpoint("fit", every=every)

@@ -26,6 +26,7 @@ from skrec import (
     io,
 )
 from skrec.model_selection import ratings_to_samples
+from skrec.text import WordVectors
 
 # Few iterations are enough for a file.
 pytestmark = pytest.mark.filterwarnings(
@@ -63,12 +64,8 @@ def test_loaded_models_equal_saved_ones(estimator, R, path):
     np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
     np.testing.assert_array_equal(loaded.predict(R), model.predict(R))
     assert loaded.score(X, y) == model.score(X, y)
-    for mine, theirs in zip(
-        loaded.recommend(model.users_[:3], 4),
-        model.recommend(model.users_[:3], 4),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(mine, theirs)
+    users = model.users_[:3]
+    pd.testing.assert_frame_equal(loaded.recommend(users, 4), model.recommend(users, 4))
 
 
 @pytest.mark.parametrize("cls", [BiasedMFRegressor, AutoRecRegressor])
@@ -116,13 +113,13 @@ def test_every_flipped_byte_is_refused(content):
         damaged = bytearray(content)
         damaged[i] ^= 1 << i % 8
         with pytest.raises(ValueError, match=r"model\.skrec is .*damaged"):
-            io._check(bytes(damaged), "model.skrec")
+            io._check(bytes(damaged), "model.skrec", io._MODEL)
 
 
 def test_every_truncation_is_refused(content, path):
     for n in range(len(content)):
         with pytest.raises(ValueError, match=r"model\.skrec is .*damaged"):
-            io._check(content[:n], "model.skrec")
+            io._check(content[:n], "model.skrec", io._MODEL)
     path.write_bytes(content[:-1])
     with pytest.raises(ValueError, match=r"model\.skrec is damaged or truncated"):
         skrec.load(path)
@@ -131,12 +128,34 @@ def test_every_truncation_is_refused(content, path):
 def test_files_name_their_versions_and_newer_ones_are_refused(
     content, path, monkeypatch
 ):
-    versions, _ = io._check(content, path)
+    versions, _ = io._check(content, path, io._MODEL)
     assert versions["skrec"] == skrec.__version__
     assert {"scikit-learn", "torch"} < versions.keys()
     monkeypatch.setattr(io, "_FORMAT", 0)
     with pytest.raises(ValueError, match="format 1 is newer than format 0"):
         skrec.load(path)
+
+
+def test_word_vectors_are_saved(R, path):
+    words = sorted(set(" ".join(TEXTS.values()).split()))[:9]
+    vectors = WordVectors(words, np.ones((len(words), 3), np.float32))
+    model = small(ConvMFRegressor, word_vectors=vectors, embedding_dim=3)
+    loaded = reload(model.fit(R, item_texts=TEXTS), path)
+    np.testing.assert_array_equal(loaded.predict(R), model.predict(R))
+
+
+def test_a_checkpoint_is_no_model(path):
+    io.write_state(path, {"epoch": 1})
+    with pytest.raises(ValueError, match="is not a model file of skrec"):
+        skrec.load(path)
+
+
+def test_what_a_killed_save_left_is_replaced(path):
+    left = path.with_name(".model.skrec.part")
+    left.write_bytes(b"half")
+    skrec.save(BaselineRegressor().fit(PAIRS, RATINGS), path)
+    assert skrec.load(path).predict(PAIRS).shape == (len(PAIRS),)
+    assert not left.exists()
 
 
 class Stranger(BaselineRegressor):
