@@ -30,6 +30,13 @@ def rng():
     return np.random.default_rng(0)
 
 
+@pytest.fixture
+def without_limits(monkeypatch):
+    """Accept numbers that are refused because fits could diverge with them."""
+    for name in ("refuse_extreme_parameters", "refuse_extreme_ratings"):
+        monkeypatch.setattr(f"skrec._fitting.{name}", lambda *args: None)
+
+
 @pytest.fixture(scope="session")
 def R():
     """A small rating matrix with structure that models can learn."""

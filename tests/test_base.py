@@ -433,7 +433,9 @@ DIVERGING = {
 # Standardized ratings and estimated penalties keep the evidence bound finite.
 @each([m for m in ITERATIVE if not isinstance(m, BayesianMFRegressor)
        and getattr(m, "lambda_u", 1.0) != "auto"])  # fmt: skip
-def test_divergence_keeps_the_last_finite_state_and_warns(recommender, R):
+def test_divergence_keeps_the_last_finite_state_and_warns(
+    recommender, R, without_limits
+):
     params, scale, remedy = by_class(recommender, DIVERGING)
     model = clone(recommender).set_params(**params)
     with pytest.warns(ConvergenceWarning, match=rf"diverged in epoch .*({remedy})"):

@@ -92,9 +92,7 @@ def test_other_data_and_parameters_are_refused(R, tmp_path, monkeypatch):
         context.setattr(module.FitCheckpoint, "remove", lambda self: None)
         model.fit(R)
     with pytest.raises(ValueError, match="another fit: n_factors differ"):
-        small(BiasedMFRegressor, n_factors=3).set_callbacks(
-            Checkpoint(path, every=0)
-        ).fit(R)
+        small(BiasedMFRegressor, n_factors=3).set_callbacks(Checkpoint(path)).fit(R)
     with pytest.raises(ValueError, match="another fit: data differ"):
         small(BiasedMFRegressor).set_callbacks(Checkpoint(path, every=0)).fit(R * 2)
 

@@ -308,7 +308,7 @@ def test_texts_shorter_than_a_window_work(data):
     assert np.isfinite(model.predict(model._seen[:2].astype(float))).all()
 
 
-def test_a_network_that_diverges_keeps_finite_weights(data):
+def test_a_network_that_diverges_keeps_finite_weights(data, without_limits):
     with pytest.warns(ConvergenceWarning, match="Lower learning_rate_init"):
         model = fit_on(data.R, data.item_texts, learning_rate_init=1e38)
     assert all(np.isfinite(w).all() for w in model.text_weights_.values())

@@ -81,9 +81,11 @@ def improve_rows(
     refuse_singular(pattern.crow.diff(), penalty, factors.shape[1])
     penalty = penalty.unsqueeze(1)
     # In the eigenvectors of the sum of z z' over all ratings, the system of each row is
-    # nearly diagonal, so that its diagonal is a good preconditioner.
+    # nearly diagonal, so that its diagonal is a good preconditioner. Sums that overflow
+    # have no eigenvectors, and the result will not be finite in any basis.
     counts = pattern.transposed.crow.diff().to(factors.dtype)
-    basis = torch.linalg.eigh(factors.T @ (counts.unsqueeze(1) * factors))[1]
+    total = factors.T @ (counts.unsqueeze(1) * factors)
+    basis = torch.linalg.eigh(total.nan_to_num(0.0, 0.0, 0.0))[1]
     factors, start = factors @ basis, start @ basis
 
     def times(x):
