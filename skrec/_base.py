@@ -21,6 +21,7 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
+from ._core.device import own_settings
 from ._data.ratings import check_matrix_weights, is_matrix, row_numbers
 from ._explanation import explain
 from ._prediction import Model, Predictor, PredictorCache
@@ -102,6 +103,7 @@ class BaseRecommender(
     def _make_model(self, device: torch.device) -> Model:
         """Create the fitted model on a device."""
 
+    @own_settings()
     def predict(self, X: Any) -> NDArray[np.float64]:
         """Predict ratings.
 
@@ -162,6 +164,7 @@ array} of shape (n_rows, n_items)
         target, predicted, weights = self._compare(X, y, sample_weight)
         return r2_score(target, predicted, sample_weight=weights)
 
+    @own_settings()
     def _compare(self, X, y, sample_weight):
         """Return the ratings, their predictions and their weights, for a score.
 
@@ -182,6 +185,7 @@ array} of shape (n_rows, n_items)
             )
         return target.data, predicted, check_matrix_weights(sample_weight, target)
 
+    @own_settings()
     def transform(self, X: Any) -> NDArray[Any]:
         """Return the factors of users.
 
@@ -228,6 +232,7 @@ DataFrame} of shape (n_ratings, 2)
         y = None if is_matrix(X) else y
         return self.fit(X, y, **fit_params).transform(X)
 
+    @own_settings()
     def recommend(
         self,
         X: Any,
@@ -288,6 +293,7 @@ shape (n_users,)
             exclude_items=exclude_items,
         )
 
+    @own_settings()
     def recommend_for(
         self,
         ratings: pd.DataFrame,
@@ -351,6 +357,7 @@ shape (n_users,)
             exclude_items=exclude_items,
         )
 
+    @own_settings()
     def similar_items(self, items: Any, n_items: int = 10) -> pd.DataFrame:
         """Find the most similar items, by the cosine of their factors.
 
@@ -377,6 +384,7 @@ shape (n_users,)
         _check_number(n_items, "n_items")
         return similar(self._predictor(), "item", items, int(n_items))
 
+    @own_settings()
     def similar_users(self, users: Any, n_users: int = 10) -> pd.DataFrame:
         """Find the most similar users in `fit`, by the cosine of their factors.
 
@@ -402,6 +410,7 @@ shape (n_users,)
         _check_number(n_users, "n_users")
         return similar(self._predictor(), "user", users, int(n_users))
 
+    @own_settings()
     def explain(
         self, user: Any, item: Any, *, by: Literal["user", "item"] = "user"
     ) -> pd.Series:
@@ -513,6 +522,7 @@ class ProbabilisticRecommender(BaseRecommender):
         self, X: Any, return_std: Literal[True]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
 
+    @own_settings()
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Predict ratings, as expected values.
 

@@ -49,7 +49,8 @@ class Checkpoint:
     def __init__(self, path: str | os.PathLike[str], every: float = 60.0):
         if isinstance(every, bool) or not isinstance(every, Real) or not every >= 0:
             raise ValueError(f"every is {every!r}: use seconds, a number from 0 up.")
-        self.path, self.every = path, every
+        self.path: str | os.PathLike[str] = path
+        self.every: float = every
 
     def setup(self, estimator, context):
         """Do nothing: the fit calls the checkpoint itself."""

@@ -9,7 +9,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -20,7 +20,7 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from ._checkpoint import Checkpoint, FitCheckpoint
-from ._core.device import resolve_device
+from ._core.device import own_settings, resolve_device
 from ._core.optimizers import Optimizer
 from ._core.sparse import Pattern
 from ._core.training import History, Stopping, iterate
@@ -41,9 +41,25 @@ from ._limits import (
     refuse_large_sizes,
 )
 from ._prediction import PredictorCache
-from ._sklearn_compat import N_WRAPPERS, begin_callbacks, get_feature_names
+from ._sklearn_compat import (
+    N_WRAPPERS,
+    begin_callbacks,
+    get_feature_names,
+    with_validation_and_callbacks,
+)
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_SEED = np.iinfo(np.int32).max
+
+
+def fit_method(fit: F) -> F:
+    """Decorate the `fit` of a recommender.
+
+    It validates the parameters and runs with callbacks, and with skrec's own settings
+    of PyTorch.
+    """
+    return with_validation_and_callbacks(own_settings()(fit))
 
 
 @dataclass

@@ -456,8 +456,8 @@ def _warn_if_unseen(X: Any, positions: np.ndarray, side: str) -> None:
             "shuffle=True, random_state=0). If the split is random, check that the "
             f"ids of the {side}s are those of `fit`.",
             UserWarning,
-            # This function, `predict_pairs`, `predict`.
-            stacklevel=4,
+            # This function, `predict_pairs`, `predict`, its decorator.
+            stacklevel=5,
         )
 
 

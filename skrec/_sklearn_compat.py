@@ -34,16 +34,16 @@ __all__ = [
     "check_feature_names",
     "check_feature_names_in",
     "check_sample_weight",
-    "fit_method",
     "get_feature_names",
     "validate_params",
     "validated",
+    "with_validation_and_callbacks",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Frames between `fit_method` and what it decorates, for the level of warnings.
-N_WRAPPERS = 2
+# Frames between `_fitting.fit_method` and what it decorates, for the level of warnings.
+N_WRAPPERS = 3
 # Largest integer parameter. PyTorch refuses larger ones with messages of its own.
 MAX_COUNT = 2**31 - 1
 
@@ -74,7 +74,7 @@ def validated(fit: F) -> F:
     return decorated
 
 
-def fit_method(fit: F) -> F:
+def with_validation_and_callbacks(fit: F) -> F:
     """Decorate the `fit` of a recommender: validate, then run it with callbacks."""
     decorated: F = with_callbacks(validated(fit))
     return decorated

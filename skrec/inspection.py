@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from ._core.device import as_tensor
+from ._core.device import as_tensor, own_settings
 from ._core.text_cnn import TextCNN
 from ._texts.convmf import ConvMFRegressor
 from ._texts.network_prior import INFERENCE_BATCH, to_batches
@@ -20,6 +20,7 @@ from .text import ItemTexts
 __all__ = ["filter_phrases", "phrase_values"]
 
 
+@own_settings()
 def phrase_values(model: ConvMFRegressor, phrases: Iterable[str] | str) -> pd.DataFrame:
     """Compute the value of each filter of a fitted ConvMF for phrases.
 
@@ -68,6 +69,7 @@ def phrase_values(model: ConvMFRegressor, phrases: Iterable[str] | str) -> pd.Da
     return pd.DataFrame(values.numpy(), pd.Index(phrases), _columns(network))
 
 
+@own_settings()
 def filter_phrases(
     model: ConvMFRegressor,
     item_texts: Mapping[Any, Any] | pd.Series | ItemTexts | Sequence[Any],

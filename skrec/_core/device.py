@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -70,6 +72,28 @@ def _parse_device(device: str | torch.device) -> torch.device:
 
 def _is_present(device: torch.device) -> bool:
     return device.type == "cpu" or (device.index or 0) < torch.cuda.device_count()
+
+
+@contextlib.contextmanager
+def own_settings() -> Iterator[None]:
+    """Compute as in a fresh process, whatever the program has set in PyTorch.
+
+    Gradients are on, inference mode and autocast are off, and new tensors are float32
+    on the CPU unless they say otherwise. The program's settings are restored.
+    """
+    dtype = torch.get_default_dtype()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        if dtype != torch.float32:
+            stack.callback(torch.set_default_dtype, dtype)
+            torch.set_default_dtype(torch.float32)
+        yield
 
 
 def make_generator(seed: int, device: torch.device | None = None) -> torch.Generator:

@@ -11,9 +11,9 @@ from scipy.sparse.linalg import LinearOperator, cg
 
 from .._base import BaseRecommender
 from .._data.ratings import Ratings
-from .._fitting import Fit, Trainer
+from .._fitting import Fit, Trainer, fit_method
 from .._prediction import Contribution
-from .._sklearn_compat import Interval, StrOptions, fit_method
+from .._sklearn_compat import Interval, StrOptions
 from .models import RidgeModel
 
 # Relative residual at which conjugate gradients stop

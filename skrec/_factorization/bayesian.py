@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from .._base import BaseRecommender, ProbabilisticRecommender
-from .._fitting import Fit
-from .._sklearn_compat import Interval, fit_method
+from .._fitting import Fit, fit_method
+from .._sklearn_compat import Interval
 from .bayesian_model import BayesianModel
 from .bayesian_trainer import GibbsTrainer
 from .features import FEATURE_CONSTRAINTS, FeatureMixin

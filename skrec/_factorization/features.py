@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from .._core.device import own_settings
 from .._data.features import split_features
 from .._data.ids import merge_ids
 from .._data.joins import look_up
@@ -41,6 +42,7 @@ class FeatureMixin:
     item_encoder_: Any
     user_encoder_: Any
 
+    @own_settings()
     def extend_items(self, item_features: Any) -> Self:
         """Add items to a fitted model, given only their features.
 
@@ -65,6 +67,7 @@ class FeatureMixin:
         ids, vectors, parts = _describe(self, item_features, "item")
         return add_items(self, ids, vectors, _item_feature_parts=parts)
 
+    @own_settings()
     def extend_users(self, user_features: Any) -> Self:
         """Add users to a fitted model, given only their features.
 

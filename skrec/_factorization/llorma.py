@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from .._base import STOPPING_CONSTRAINTS, BaseRecommender
-from .._fitting import Fit
-from .._sklearn_compat import Interval, StrOptions, fit_method
+from .._fitting import Fit, fit_method
+from .._sklearn_compat import Interval, StrOptions
 from .alternation import (
     DIVERGENCE_REMEDY,
     FACTORIZATION_CONSTRAINTS,

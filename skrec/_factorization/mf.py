@@ -13,8 +13,7 @@ from .._base import (
     BaseRecommender,
     ProbabilisticRecommender,
 )
-from .._fitting import Fit
-from .._sklearn_compat import fit_method
+from .._fitting import Fit, fit_method
 from .alternation import (
     DIVERGENCE_REMEDY,
     FACTORIZATION_CONSTRAINTS,

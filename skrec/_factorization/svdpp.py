@@ -17,8 +17,8 @@ from .._core.device import as_tensor
 from .._core.normal_rows import condition, implicit_means, leave_out, parts
 from .._core.ridge import positive_penalty
 from .._data.ids import positions_of
-from .._fitting import Fit
-from .._sklearn_compat import Interval, StrOptions, fit_method
+from .._fitting import Fit, fit_method
+from .._sklearn_compat import Interval, StrOptions
 from .alternation import (
     DIVERGENCE_REMEDY,
     FACTORIZATION_CONSTRAINTS,

@@ -13,9 +13,9 @@ from .._base import STOPPING_CONSTRAINTS, WARM_START_CONSTRAINTS, BaseRecommende
 from .._core.networks import ACTIVATIONS
 from .._core.training import SCHEDULES
 from .._factorization.features import FEATURE_CONSTRAINTS
-from .._fitting import Fit
+from .._fitting import Fit, fit_method
 from .._limits import is_count
-from .._sklearn_compat import Interval, StrOptions, fit_method
+from .._sklearn_compat import Interval, StrOptions
 from .autorec_model import ItemAutoRec, UserAutoRec
 from .autorec_trainer import AutoRecTrainer
 

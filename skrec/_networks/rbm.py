@@ -10,8 +10,8 @@ import torch
 
 from .._base import STOPPING_CONSTRAINTS, WARM_START_CONSTRAINTS, BaseRecommender
 from .._core.training import SCHEDULES
-from .._fitting import Fit
-from .._sklearn_compat import Interval, StrOptions, fit_method
+from .._fitting import Fit, fit_method
+from .._sklearn_compat import Interval, StrOptions
 from .rbm_model import ItemRBM, UserRBM
 from .rbm_trainer import RBMTrainer
 

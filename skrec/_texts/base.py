@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from .._base import STOPPING_CONSTRAINTS, WARM_START_CONSTRAINTS, BaseRecommender
+from .._core.device import own_settings
 from .._data.ids import merge_ids
 from .._data.texts import ItemTexts
 from .._factorization.alternation import FACTORIZATION_CONSTRAINTS
 from .._factorization.features import check_new_ids, with_described_items
 from .._factorization.priors import Prior
-from .._fitting import Fit, Trainer
-from .._sklearn_compat import HasMethods, fit_method
+from .._fitting import Fit, Trainer, fit_method
+from .._sklearn_compat import HasMethods
 from .documents import Documents, has_words, read_item_texts
 from .text_model import TextModel
 from .text_trainer import TextTrainer
@@ -141,6 +142,7 @@ array} of shape (n_users, n_items)
         fit = Fit(self, X, y, sample_weight, item_texts)
         return fit.run(self._make_trainer(fit, read_item_texts(fit)))
 
+    @own_settings()
     def extend_items(self, item_texts: Any) -> Self:
         """Add cold-start items to a fitted model, given only their texts.
 

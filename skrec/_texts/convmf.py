@@ -11,7 +11,12 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from .._base import ProbabilisticRecommender
-from .._core.device import as_tensor, inference_device, make_generator
+from .._core.device import (
+    as_tensor,
+    inference_device,
+    make_generator,
+    own_settings,
+)
 from .._core.text_cnn import TextCNN
 from .._factorization.alternation import PENALTY_OR_AUTO, penalties_are_auto
 from .._factorization.features import (
@@ -23,9 +28,9 @@ from .._factorization.features import (
 )
 from .._factorization.variational_model import VariationalModel
 from .._factorization.variational_trainer import n_factors_to_continue
-from .._fitting import Fit
+from .._fitting import Fit, fit_method
 from .._limits import is_count
-from .._sklearn_compat import Interval, StrOptions, fit_method
+from .._sklearn_compat import Interval, StrOptions
 from ..text import SequenceVectorizer, load_word_vectors
 from .base import TextFactorization
 from .documents import read_item_texts
@@ -531,6 +536,7 @@ default=None
         fit = Fit(self, X, y, sample_weight, item_texts, item_features, user_features)
         return fit.run(self._make_trainer(fit, read_item_texts(fit)))
 
+    @own_settings()
     def extend_items(  # type: ignore[override]
         self, item_texts: Any = None, *, item_features: Any = None
     ) -> Self:
