@@ -41,10 +41,10 @@ def evaluate(
 array} of shape (n_users, n_items)
         User and item ids; or a matrix, whose samples are users.
 
-    y : array-like of shape (n_ratings,), sparse of shape (n_users, n_items) or None
-        Ratings of the pairs. With a matrix, the ratings to predict from X, or None:
-        ratings are then predicted from the other ratings in their row, and
-        recommendations are scored by a held-out fifth of each row.
+    y : array-like of shape (n_ratings,) or None
+        Ratings of the pairs. None with a matrix: ratings are predicted from the other
+        ratings in their row, and recommendations are scored by a held-out fifth of each
+        row.
 
     cv : int, splitter or iterable, default=None
         Splits, as in scikit-learn. None means five shuffled folds: of ratings, by
@@ -98,6 +98,11 @@ array} of shape (n_users, n_items)
     BiasedMFRegressor   0.8  0.63     0.22
     """
     named = _named(models)
+    if is_matrix(X) and y is not None:
+        raise TypeError(
+            "y must be None with a matrix, whose ratings are predicted from each "
+            "other: add the ratings in y to X."
+        )
     if cv is None:
         shuffled = KFold(5, shuffle=True, random_state=0)
         cv = shuffled if is_matrix(X) else RatingKFold(5, random_state=0)

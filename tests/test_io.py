@@ -13,6 +13,7 @@ from make_model_file import X as PAIRS
 from make_model_file import y as RATINGS
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScaler
 
@@ -25,7 +26,7 @@ from skrec import (
     CTRRegressor,
     io,
 )
-from skrec.model_selection import ratings_to_samples
+from skrec.model_selection import RatingKFold, ratings_to_samples
 from skrec.text import WordVectors
 
 # Few iterations are enough for a file.
@@ -106,6 +107,40 @@ def test_encoders_of_features_are_saved(encoder, R, path):
     model.fit(R, item_features=frame)
     loaded = reload(model, path)
     np.testing.assert_array_equal(loaded.predict(R), model.predict(R))
+
+
+def test_columns_of_any_kind_are_saved(R, path):
+    n = np.arange(50)
+    frame = pd.DataFrame(
+        {
+            "number": np.where(n % 3 == 0, np.nan, n),
+            "category": [f"c{i % 4}" for i in n],
+            "date": pd.date_range("2000", periods=50),
+            "labels": ["|".join("abc"[: 1 + i % 3]) for i in n],
+            "lists": [["x", "y"][: 1 + i % 2] for i in n],
+            "text": [
+                f"a long story of {('dogs', 'cats')[i % 2]} in town {i % 7}" for i in n
+            ],
+            "vector": list(np.random.default_rng(0).normal(size=(50, 3))),
+            "truth": n % 2 == 0,
+        }
+    )
+    model = small(BiasedMFRegressor).fit(R, item_features=frame)
+    loaded = reload(model, path)
+    np.testing.assert_array_equal(loaded.predict(R), model.predict(R))
+    np.testing.assert_array_equal(
+        loaded.item_encoder_.transform(frame), model.item_encoder_.transform(frame)
+    )
+
+
+def test_searches_are_saved(R, path):
+    X, y = ratings_to_samples(R)
+    for cv in (KFold(2, shuffle=True), RatingKFold(2)):
+        grid = {"n_factors": [1, 2]}
+        search = GridSearchCV(small(BiasedMFRegressor), grid, cv=cv).fit(X, y)
+        np.testing.assert_array_equal(
+            reload(search, path).predict(X), search.predict(X)
+        )
 
 
 def test_every_flipped_byte_is_refused(content):

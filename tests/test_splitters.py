@@ -213,6 +213,11 @@ def test_evaluate_on_a_matrix(R):
     assert 0 < table.loc["BaselineRegressor", "recall@10"] <= 1
 
 
+def test_evaluate_takes_no_second_matrix(R):
+    with pytest.raises(TypeError, match="y must be None with a matrix"):
+        evaluate([BaselineRegressor()], *split_rows(R, random_state=0))
+
+
 def test_evaluate_passes_features(pairs):
     X, y = pairs
     columns = np.unique(X[:, 1])
