@@ -256,6 +256,7 @@ shape (n_users,)
 
         exclude_seen : bool, default=True
             Whether to exclude the items that a user has rated, in the row or in `fit`.
+            Ratings of weight 0 do not count.
 
         items : array-like or mapping, default=None
             Candidates: ids of the only items that may be recommended; or such ids for

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
-from sklearn.model_selection import KFold, cross_validate
+from sklearn.model_selection import KFold, check_cv, cross_validate
 
+from . import _ranking
 from ._data.ratings import is_matrix
 from ._ranking import METRICS, coverage, surprise
 from ._splitters import RatingKFold, split_rows
@@ -106,14 +107,16 @@ array} of shape (n_users, n_items)
     if cv is None:
         shuffled = KFold(5, shuffle=True, random_state=0)
         cv = shuffled if is_matrix(X) else RatingKFold(5, random_state=0)
+    _ranking.check_cut(k, threshold)
+    # The same splits for all models, also if the splitter has no seed
+    splits = list(check_cv(cv).split(X, y, groups))
     tables = {}
     for name, model in named.items():
         found = cross_validate(
             model,
             X,
             y,
-            groups=groups,
-            cv=cv,
+            cv=splits,
             scoring=_Scores(k, threshold),
             params=params,
             n_jobs=n_jobs,
@@ -169,6 +172,8 @@ def _named(models: Any) -> dict[str, Any]:
     """Models by name."""
     if isinstance(models, Mapping):
         named = {str(name): model for name, model in models.items()}
+        if len(named) < len(models):
+            raise ValueError(f"models has names that print alike: {list(models)!r}.")
     elif isinstance(models, Sequence) and not isinstance(models, str):
         names = [type(model).__name__ for model in models]
         repeated = {name for name in names if names.count(name) > 1}

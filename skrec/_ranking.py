@@ -286,7 +286,8 @@ def coverage(recommended: pd.DataFrame, items: ArrayLike) -> float:
     """
     _check_lists(recommended)
     ids = pd.unique(check_ids(items, "item"))
-    return float(np.isin(ids, recommended["item"].unique()).mean())
+    places = _places(recommended, "item", ids)
+    return len(np.unique(places[places >= 0])) / len(ids)
 
 
 def novelty(recommended: pd.DataFrame, X: Any) -> float:
@@ -334,7 +335,9 @@ array} of shape (n_users, n_items)
 
 
 def surprise(recommended: Any, items: NDArray[Any], seen: sp.csr_array) -> float:
-    """Mean surprise of recommended items, given who has rated what."""
+    """Mean surprise of recommended items, given who has rated what; NaN for none."""
+    if not len(recommended):
+        return np.nan
     counts = np.bincount(seen.indices, minlength=len(items)).clip(min=1)
     places = positions_of(check_ids(recommended, "item"), items, "item")
     found = np.where(places < 0, 1, counts[places])
@@ -372,6 +375,8 @@ def rank_rated(X: Pairs, predicted: ArrayLike) -> pd.DataFrame:
     """
     users, items = check_pairs(X)
     predicted = np.asarray(predicted, dtype=np.float64)
+    if np.isnan(predicted).any():
+        raise ValueError("predicted contains NaN: the items cannot be put in order.")
     if predicted.shape != users.shape:
         raise ValueError(
             f"predicted has shape {predicted.shape}, but X has {len(users)} pairs: "
@@ -391,8 +396,8 @@ METRICS: dict[str, Callable[..., float]] = {
 }
 
 
-def _match(X: Any, y: Any, recommended: Any, k: Any, threshold: Any) -> _Lists:
-    """Match recommended lists with the relevant held-out ratings."""
+def check_cut(k: Any, threshold: Any) -> None:
+    """Validate the length of the lists and the smallest relevant rating."""
     is_bool = isinstance(k, bool | np.bool_)
     if is_bool or not isinstance(k, int | np.integer) or k < 1:
         raise ValueError(f"k must be a positive integer, got {k!r}.")
@@ -400,6 +405,11 @@ def _match(X: Any, y: Any, recommended: Any, k: Any, threshold: Any) -> _Lists:
         isinstance(threshold, bool | np.bool_) or not isinstance(threshold, Real)
     ):
         raise TypeError(f"threshold must be a number or None, got {threshold!r}.")
+
+
+def _match(X: Any, y: Any, recommended: Any, k: Any, threshold: Any) -> _Lists:
+    """Match recommended lists with the relevant held-out ratings."""
+    check_cut(k, threshold)
     _check_lists(recommended)
     ratings = check_ratings(X, y)
     threshold = ratings.values.mean() if threshold is None else threshold

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import torch
 
 from ._core.chunks import row_chunks
-from ._data.ids import check_ids
+from ._data.ids import check_ids, positions_of
 from ._data.ratings import check_ratings, is_matrix
 from ._prediction import Predictor, Users
 
@@ -235,6 +235,11 @@ def similar(
             f"The model does not know the {side} {ids[places < 0].tolist()[0]!r}: give "
             f"ids of {side}s_."
         )
+    if not is_modeled[places].all():
+        raise ValueError(
+            f"Nothing is known of the {side} {ids[~is_modeled[places]].tolist()[0]!r}: "
+            "it has neither ratings nor a description."
+        )
     directions = predictor.directions(side)
     hidden = torch.from_numpy(np.flatnonzero(~is_modeled)).to(directions.device)
     tops, bests = [], []
@@ -289,6 +294,9 @@ def _choose(
         is_closed[_known_items(predictor, items, "items")] = False
         closed = np.flatnonzero(is_closed)
     if isinstance(exclude_items, Mapping):
+        if exclude_items:  # keys of another type would exclude nothing
+            keys = check_ids(list(exclude_items), "user")
+            positions_of(keys, pd.unique(ids), "user")
         lists = [exclude_items.get(user, ()) for user in ids.tolist()]
         hidden.append(
             Lists.join(
@@ -303,6 +311,7 @@ def _choose(
 
 def _known_items(predictor: Predictor, items: Any, name: str) -> np.ndarray:
     """Positions of items; unknown ones are refused as candidates, else left out."""
+    items = list(items) if isinstance(items, Set) else items
     if isinstance(items, str) or not hasattr(items, "__len__"):
         raise TypeError(
             f"{name} must be an array-like of item ids, or a mapping from user id to "

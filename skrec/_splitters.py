@@ -395,11 +395,18 @@ def check_times(groups: Any, name: str) -> NDArray[Any]:
             f"{name} needs the times of the ratings: pass them as groups, for example "
             "cross_val_score(..., groups=times)."
         )
-    times = pd.Series(np.asarray(groups).ravel()).infer_objects().to_numpy()
+    series = pd.Series(groups).infer_objects()
+    if isinstance(series.dtype, pd.DatetimeTZDtype):
+        series = series.dt.tz_convert("UTC").dt.tz_localize(None)
+    times = series.to_numpy()
     if times.dtype.kind not in "iufM":
         raise TypeError(
-            f"groups must be times, numbers or datetimes, got dtype {times.dtype}."
+            "groups must be times, numbers or datetimes, got dtype "
+            f"{times.dtype}: convert them, for example by pandas.to_datetime."
         )
+    if times.dtype.kind in "iu":
+        # Differences of small or unsigned integers would wrap around.
+        times = times.astype(np.float64 if times.dtype == np.uint64 else np.int64)
     if pd.isna(times).any():
         raise ValueError("groups has missing times: leave out their ratings.")
     return times

@@ -19,6 +19,7 @@ from sklearn.pipeline import Pipeline
 from ._data.ids import Pairs, check_pairs
 from ._data.ratings import RatingMatrix, check_rating_matrix, row_numbers
 from ._ranking import (
+    check_cut,
     coverage,
     hit_rate_at_k,
     map_at_k,
@@ -231,6 +232,7 @@ def make_ranking_scorer(
     """
     if candidates not in ("all", "rated"):
         raise ValueError(f"candidates must be 'all' or 'rated', got {candidates!r}.")
+    check_cut(k, threshold)
     return _RankingScorer(metric, k, threshold, candidates)
 
 

@@ -207,6 +207,23 @@ def test_bad_arguments(metric, change, error, message):
         )
 
 
+def test_coverage_refuses_ids_of_another_type():
+    lists = pd.DataFrame({"user": ["0"], "item": ["7"]})
+    with pytest.raises(TypeError, match="item"):
+        coverage(lists, range(10))
+
+
+def test_predictions_that_cannot_be_put_in_order():
+    with pytest.raises(ValueError, match="predicted contains NaN"):
+        rank_rated([[0, 1]], [np.nan])
+
+
+@pytest.mark.parametrize("change", [{"k": 0}, {"threshold": "4"}])
+def test_scorers_check_their_parameters(change):
+    with pytest.raises((ValueError, TypeError), match="must be a"):
+        make_ranking_scorer(**change)
+
+
 def test_what_a_ranking_scorer_needs(R):
     model = BaselineRegressor().fit(R)
     with pytest.raises(ValueError, match="the held-out ratings are needed as y"):

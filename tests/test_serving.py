@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import torch
 from helpers import MODELS, fit, make_factorization, name_of, small
 from sklearn.base import clone
@@ -219,3 +220,23 @@ def test_bad_arguments_of_similar_items_are_refused(plain):
 def _pairs(R):
     coo = R.tocoo()
     return np.column_stack([coo.row, coo.col]), coo.data
+
+
+def test_sets_of_candidates(R):
+    model = small(BiasedMFRegressor).fit(R)
+    lists = model.recommend([3], 5, exclude_seen=False, items={4, 9})
+    assert set(lists["item"]) == {4, 9}
+
+
+def test_users_of_another_type_are_refused_in_a_mapping(R):
+    model = small(BiasedMFRegressor).fit(R)
+    with pytest.raises(TypeError, match="user"):
+        model.recommend([3], 5, exclude_items={"3": [4]})
+    assert len(model.recommend([3], 5, exclude_items={})) == 5
+
+
+def test_nothing_is_similar_to_a_user_of_whom_nothing_is_known(R):
+    empty = sp.vstack([R, sp.csr_array((1, R.shape[1]))], "csr")
+    model = small(BiasedMFRegressor).fit(empty)
+    with pytest.raises(ValueError, match="Nothing is known of the user 80"):
+        model.similar_users([80])

@@ -99,6 +99,23 @@ def test_time_splits(pairs, times, as_dates):
         assert set(times[train]) == set(range(start - 7))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint32, np.uint64])
+def test_differences_of_small_integers_do_not_wrap_around(dtype):
+    X = np.column_stack([np.arange(20), np.zeros(20, int)])
+    times = np.arange(20).astype(dtype)
+    [(train, test)] = TimeSplit(test_size=0.5, gap=4).split(X, groups=times)
+    assert (train.tolist(), len(test)) == (list(range(6)), 10)
+    with pytest.raises(ValueError, match="Split 0 has 0 training"):
+        list(TimeSplit(test_size=0.5, gap=100).split(X, groups=times))
+
+
+def test_times_with_a_time_zone():
+    X = np.column_stack([np.arange(4), np.zeros(4, int)])
+    times = pd.date_range("2020", periods=4, tz="CET")
+    [(train, _)] = TimeSplit(test_size=0.5).split(X, groups=times)
+    assert train.tolist() == [0, 1]
+
+
 def test_ratings_at_the_same_time_stay_together():
     X = np.column_stack([np.arange(10), np.zeros(10, int)])
     years = [2000] * 5 + [2001] * 5
@@ -213,6 +230,24 @@ def test_evaluate_on_a_matrix(R):
     assert 0 < table.loc["BaselineRegressor", "recall@10"] <= 1
 
 
+@pytest.mark.parametrize("cv", [RatingKFold(3), KFold(3, shuffle=True), "iterator"])
+def test_all_models_have_the_same_splits(pairs, cv):
+    X, y = pairs
+    cv = RatingKFold(3).split(X) if cv == "iterator" else cv
+    models = {"a": BaselineRegressor(), "b": BaselineRegressor()}
+    table = evaluate(models, X, y, cv=cv)
+    assert table.loc["a", "RMSE"] == table.loc["b", "RMSE"]
+
+
+def test_evaluate_with_nothing_to_recommend():
+    X = np.array([[user, item] for user in range(12) for item in range(6)])
+    y = np.random.default_rng(0).integers(1, 6, 72)
+    table = evaluate([BaselineRegressor()], X, y, cv=ItemKFold(3, random_state=0))
+    assert table["RMSE"].notna().all()
+    assert (table["coverage"] == 0).all()
+    assert table["novelty"].isna().all()
+
+
 def test_evaluate_takes_no_second_matrix(R):
     with pytest.raises(TypeError, match="y must be None with a matrix"):
         evaluate([BaselineRegressor()], *split_rows(R, random_state=0))
@@ -238,6 +273,7 @@ def test_evaluate_passes_features(pairs):
         ([], ValueError, "models is empty"),
         ([BaselineRegressor()] * 2, ValueError, "several of type BaselineRegressor"),
         (BaselineRegressor(), TypeError, "models must be a mapping"),
+        (dict.fromkeys([1, "1"], BaselineRegressor()), ValueError, "print alike"),
     ],
 )
 def test_bad_models(pairs, models, error, message):
