@@ -200,7 +200,7 @@ def probability_of_new(counts: np.ndarray, n_cold: int) -> float:
     their first rating if there were half as many ratings more, as in a split of
     ratings: with n_k items of k ratings [1]_,
 
-    .. math:: \frac{n_1}{2} - \frac{n_2}{4} + \frac{n_3}{8} - \dots
+    .. math:: \frac{n_1}{2} - \frac{n_2}{4} + \frac{n_3}{8} - \ldots
 
     The others are new, and will get as many ratings as items get on average. Those that
     nobody chooses will get about as many as there are items with one rating.

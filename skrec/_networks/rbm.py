@@ -165,8 +165,8 @@ class RBMRegressor(BaseRecommender):
     -----
     With the level k of each rated visible unit i of a case, the model is
 
-    .. math:: p(h_f = 1 | v) = \sigma\Big(c_f + \sum_i W_{i k_i f}\Big), \quad
-              p(v_i = k | h) \propto \exp\Big(b_{ik} + \sum_f h_f W_{ikf}\Big)
+    .. math:: p(h_f = 1 | v) = \sigma\left(c_f + \sum_i W_{i k_i f}\right), \quad
+              p(v_i = k | h) \propto \exp\left(b_{ik} + \sum_f h_f W_{ikf}\right)
 
     The prediction is the mean of the levels under p(v | h), with h replaced by
     p(h = 1 | v). Only rated units are used. The time of an epoch is proportional to the
@@ -180,7 +180,7 @@ class RBMRegressor(BaseRecommender):
     levels under
 
     .. math:: p(v_i = k | h) \propto
-              \exp\Big(b_k + \sum_f \big(h_f - \tfrac12\big) W_{ikf}\Big)
+              \exp\left(b_k + \sum_f \big(h_f - \tfrac12\big) W_{ikf}\right)
 
     The effects take the place of both biases: :math:`b_k` is the logarithm of the
     relative frequency of level k, and :math:`c_f` is 0. Only W is learned. Without
