@@ -5,19 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 from docutils import nodes
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.util.logging import getLogger
+
+
+def convert(node: nodes.Element, as_block: bool) -> str:
+    """Return the MathML of a formula, or warn and return an empty string."""
+    try:
+        return tex2mathml(node.astext(), as_block=as_block)
+    except MathError as error:
+        getLogger(__name__).warning(f"formula: {error}", location=node)
+        return ""
 
 
 def visit_math(self: Any, node: nodes.math) -> None:
     """Write a formula inside a line."""
-    self.body.append(tex2mathml(node.astext()))
+    self.body.append(convert(node, as_block=False))
     raise nodes.SkipNode
 
 
 def visit_math_block(self: Any, node: nodes.math_block) -> None:
-    """Write a formula of its own; lines that end in ``\\\\`` are aligned."""
+    """Write a displayed formula, of aligned lines if there are several."""
     self.body.append(self.starttag(node, "div", CLASS="math"))
-    self.body.append(tex2mathml(node.astext(), as_block=True))
+    self.body.append(convert(node, as_block=True))
     self.body.append("</div>\n")
     raise nodes.SkipNode
 

@@ -1,8 +1,8 @@
 """Configuration of Sphinx.
 
 ``sphinx-build -W docs docs/_build`` runs the examples of the gallery as well, and
-``-D plot_gallery=0`` only lists them. ``-t online`` links to the documentation of NumPy,
-pandas, scikit-learn and others, whose inventories it downloads.
+``-D plot_gallery=0`` only lists them. ``-t online`` links to the documentation of
+NumPy, pandas, scikit-learn and others, whose inventories it downloads.
 """
 
 import importlib
@@ -37,8 +37,6 @@ autosummary_generate = True
 autodoc_typehints = "none"  # the docstrings say more than the annotations
 numpydoc_show_class_members = False  # _templates/autosummary/class.rst lists them
 add_module_names = False
-
-
 
 
 def split_methods(fullname):

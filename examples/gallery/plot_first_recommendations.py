@@ -25,7 +25,7 @@ top = model.recommend([7], n_items=10)
 print(top.round(2).to_string(index=False))
 
 # %%
-# The standard deviation of a prediction has the noise of a single rating in it, and what
+# The standard deviation of a prediction includes the noise of a single rating, and what
 # the model does not know of the user and the item.
 mean, std = model.predict(top[["user", "item"]].to_numpy(), return_std=True)
 

@@ -180,7 +180,7 @@ class RBMRegressor(BaseRecommender):
     levels under
 
     .. math:: p(v_i = k | h) \propto
-              \exp\left(b_k + \sum_f \big(h_f - \tfrac12\big) W_{ikf}\right)
+              \exp\left(b_k + \sum_f \left(h_f - \tfrac12\right) W_{ikf}\right)
 
     The effects take the place of both biases: :math:`b_k` is the logarithm of the
     relative frequency of level k, and :math:`c_f` is 0. Only W is learned. Without
