@@ -52,6 +52,8 @@ def split_methods(fullname):
 
 
 autosummary_context = {"split_methods": split_methods}
+# Configurations are pickled to find what has changed, but functions cannot be.
+suppress_warnings = ["config.cache"]
 
 intersphinx_mapping = (
     {
