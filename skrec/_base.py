@@ -26,7 +26,7 @@ from ._data.ratings import check_matrix_weights, is_matrix, row_numbers
 from ._explanation import explain
 from ._prediction import Model, Predictor, PredictorCache
 from ._serving import recommend, recommend_for, similar
-from ._sklearn_compat import Interval, StrOptions
+from ._sklearn_compat import DocumentedMixin, Interval, StrOptions
 from ._version import __version__
 
 STOPPING_CONSTRAINTS: dict[str, list[Any]] = {
@@ -40,6 +40,7 @@ WARM_START_CONSTRAINTS: dict[str, list[Any]] = {"warm_start": ["boolean"]}
 
 
 class BaseRecommender(
+    DocumentedMixin,
     CallbackSupportMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,

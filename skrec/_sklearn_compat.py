@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, metadata
 from numbers import Integral
 from typing import Any, Literal, TypeVar
 
@@ -26,6 +28,7 @@ from sklearn.utils.validation import _get_feature_names as get_feature_names
 __all__ = [
     "MAX_COUNT",
     "BaseScorer",
+    "DocumentedMixin",
     "HasMethods",
     "Interval",
     "RealNotInt",
@@ -66,6 +69,34 @@ class Interval(_Interval):
     def is_satisfied_by(self, val: Any) -> bool:
         """Whether a value is inside; True is not the number 1."""
         return not isinstance(val, bool) and super().is_satisfied_by(val)
+
+
+class DocumentedMixin:
+    """Mixin of estimators whose HTML representations link to their documentation."""
+
+    _doc_link_module = "skrec"
+
+    @property
+    def _doc_link_template(self) -> str:
+        address = documentation_address()
+        return f"{address}/generated/skrec.{{estimator_name}}.html" if address else ""
+
+
+def documentation_address() -> str:
+    """Return where the documentation is, or an empty string if nothing says it.
+
+    The environment variable SKREC_DOCS_URL, for a copy, comes before the address of
+    the documentation that the installed distribution names.
+    """
+    address = os.environ.get("SKREC_DOCS_URL", "")
+    if not address:
+        try:
+            urls = metadata("skrec-ratings").get_all("Project-URL") or []
+        except PackageNotFoundError:
+            urls = []
+        named = dict(url.split(", ", 1) for url in urls)
+        address = named.get("Documentation", "")
+    return address.rstrip("/")
 
 
 def validated(fit: F) -> F:
