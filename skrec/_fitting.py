@@ -23,6 +23,7 @@ from ._checkpoint import Checkpoint, FitCheckpoint
 from ._core.device import own_settings, resolve_device
 from ._core.optimizers import Optimizer
 from ._core.sparse import Pattern
+from ._core.threads import set_threads, threads_for
 from ._core.training import History, Stopping, iterate
 from ._data.ids import positions_of
 from ._data.ratings import (
@@ -302,6 +303,8 @@ class Fit:
         self.mean = 0.0 if normalize else self.known.global_mean_
         standardized = self.known._scale.standardize(ratings.values)
         self.ratings, self.texts = replace(ratings, values=standardized), texts
+        n_texts = int(np.count_nonzero(self.known._is_described)) if texts else 0
+        set_threads(threads_for(ratings.n_ratings, n_texts))
         self.feature_names = get_feature_names(X)
         self.random_state = check_random_state(estimator.random_state)
         self.is_held_out = None

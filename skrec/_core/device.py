@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from .threads import set_threads
+
 
 def resolve_device(device: str | torch.device) -> torch.device:
     """Turn the `device` parameter of an estimator into a device of this machine.
@@ -79,10 +81,12 @@ def own_settings() -> Iterator[None]:
     """Compute as in a fresh process, whatever the program has set in PyTorch.
 
     Gradients are on, inference mode and autocast are off, and new tensors are float32
-    on the CPU unless they say otherwise. The program's settings are restored.
+    on the CPU unless they say otherwise. The program's settings are restored, and so is
+    the number of threads if it was changed meanwhile.
     """
-    dtype = torch.get_default_dtype()
+    dtype, n_threads = torch.get_default_dtype(), torch.get_num_threads()
     with contextlib.ExitStack() as stack:
+        stack.callback(set_threads, n_threads)
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for kind in ("cpu", "cuda"):
