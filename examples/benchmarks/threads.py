@@ -23,7 +23,6 @@ import sys
 import time
 import warnings
 
-
 import pandas as pd
 
 POLICIES = {"default": {}, "passive": {"OMP_WAIT_POLICY": "passive"}}
@@ -57,9 +56,7 @@ def load():
         samples = movielens.data.to_numpy(), movielens.target.to_numpy()
         texts = movielens.item_texts
     except OSError:
-        data = make_ratings(
-            6_000, 3_700, density=0.045, text_words=80, random_state=0
-        )
+        data = make_ratings(6_000, 3_700, density=0.045, text_words=80, random_state=0)
         samples, texts = ratings_to_samples(data.R), pd.Series(data.item_texts)
     return *shuffle(*samples, random_state=0), ItemTexts(texts)
 
