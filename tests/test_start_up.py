@@ -54,3 +54,13 @@ def test_fits_by_adam_do_not_import_the_compiler_of_pytorch():
     )
     assert "torch" in modules
     assert "torch._dynamo" not in modules
+
+
+def test_a_fit_to_ratings_does_not_import_what_texts_and_features_need():
+    modules = imported_after(
+        "from skrec import BiasedMFRegressor; "
+        "from skrec.datasets import make_ratings; "
+        "BiasedMFRegressor(max_iter=2).fit(make_ratings(20, 10, random_state=0).R)"
+    )
+    assert "skrec._data.encoders" in modules
+    assert not {"sklearn.decomposition", "sklearn.linear_model"} & set(modules)

@@ -8,7 +8,6 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.preprocessing import OneHotEncoder, SplineTransformer
 
@@ -144,6 +143,9 @@ class Words:
         self.svd = None
         # Otherwise the decomposition would be a rotation of the words.
         if len(self.names) > self.n_components:
+            # Imported here: with its linear models it takes a tenth of a small fit.
+            from sklearn.decomposition import TruncatedSVD
+
             self.svd = TruncatedSVD(self.n_components, random_state=self.random_state)
             self.svd.set_output(transform="default")
             self.svd.fit(tfidf[:: -(-tfidf.shape[0] // _MAX_DECOMPOSED)])

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn import config_context
-from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from .ids import positions_of, refuse_masked, union_of_ids
@@ -222,6 +221,9 @@ def reduce_texts(
             "or occurs in more than half of the texts. Give longer texts, or fit "
             "without item_texts."
         ) from error
+    # Imported here: with its linear models it takes a tenth of a small fit.
+    from sklearn.decomposition import TruncatedSVD
+
     n_components = min(n_components, tfidf.shape[1])
     reduction = TruncatedSVD(n_components, random_state=random_state)
     with config_context(transform_output="default"):
