@@ -1,8 +1,9 @@
 """Accuracy of each estimator on real data sets, beside those of other libraries.
 
 Fits each estimator with its defaults, the global mean, the effects of users and items
-(BaselineRegressor) and, if they are installed, the peers of peers.py to each data set
-of the folder SKREC_DATA. Predictions are clipped to the range of the training ratings.
+(BaselineRegressor) and, if they are installed, the models of other_libraries.py to each
+data set of the folder SKREC_DATA. Predictions are clipped to the range of the training
+ratings.
 
     pip install -e ".[plot,bench]"
     python examples/benchmarks/datasets.py --plot results/datasets.png
@@ -36,7 +37,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from peers import PEERS
+from other_libraries import PEERS
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.dummy import DummyRegressor
