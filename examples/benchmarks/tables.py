@@ -3,6 +3,8 @@
 
 def rst_table(table):
     """Return a data frame of texts as a simple table of reStructuredText."""
+    if table.empty:
+        return "none"
     rows = [list(table.columns), *table.astype(str).to_numpy().tolist()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = "  ".join("=" * width for width in widths)
