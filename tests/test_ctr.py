@@ -3,7 +3,6 @@ import pytest
 from helpers import standardized
 from sklearn.decomposition import LatentDirichletAllocation
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.feature_extraction.text import CountVectorizer
 
 from skrec import CTRRegressor
 from skrec.datasets import make_ratings
@@ -22,13 +21,20 @@ def fit_on(data, texts=None, **params):
 
 def test_text_factors_are_topic_proportions_without_refinement(data):
     model = fit_on(data, refine=False, dtype="float64")
-    words = CountVectorizer(max_features=8000, max_df=0.5, stop_words="english")
-    counts = words.fit_transform(data.item_texts)
-    seed = np.random.RandomState(0).randint(np.iinfo(np.int32).max)
-    lda = LatentDirichletAllocation(4, random_state=seed).fit(counts)
-    np.testing.assert_allclose(model.text_factors_, lda.transform(counts))
-    np.testing.assert_array_equal(model.lda_.components_, lda.components_)
+    counts = model.vectorizer_.transform(data.item_texts)
+    expected = model.lda_.transform(counts)
+    np.testing.assert_allclose(model.text_factors_, expected, rtol=1e-7)
     assert not model.text_biases_.any()
+
+
+def test_topics_explain_the_words_as_well_as_those_of_scikit_learn(data):
+    model = fit_on(data)
+    counts = model.vectorizer_.transform(data.item_texts)
+    lda = LatentDirichletAllocation(4, random_state=0).fit(counts)
+    assert model.lda_.perplexity(counts) < 1.01 * lda.perplexity(counts)
+    assert vars(lda).keys() - vars(model.lda_).keys() == {"bound_"}
+    mass = counts.sum() + counts.shape[1]
+    assert model.lda_.components_.sum() == pytest.approx(mass, rel=1e-5)
 
 
 @pytest.mark.parametrize("fit_biases", [True, False])

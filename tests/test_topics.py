@@ -2,11 +2,16 @@ import numpy as np
 import pytest
 import torch
 from helpers import random_sparse
+from scipy import sparse
 from scipy.optimize import minimize
+from sklearn.decomposition import LatentDirichletAllocation
 
 from skrec._core.sparse import Pattern
 from skrec._core.topics import (
+    expected,
+    fit_topics,
     improve_proportions,
+    infer_proportions,
     log_likelihood,
     maximize_on_simplex,
 )
@@ -89,3 +94,34 @@ def test_a_topic_without_words_may_become_zero_and_return():
     assert gone.tolist() == [[1.0, 0.0]]
     back = maximize_on_simplex(counts, torch.tensor([[0.0, 1.0]]), penalty)
     assert back[0, 1] > 0.5
+
+
+def test_inference_of_proportions_equals_that_of_scikit_learn(rng):
+    counts = random_sparse(rng, (30, 40), 0.2)
+    counts.data = rng.integers(1, 6, counts.nnz).astype(float)
+    lda = LatentDirichletAllocation(K, random_state=0).fit(counts)
+    words = lda.exp_dirichlet_component_.T.copy()
+    found = infer_proportions(*tensors(counts, words), 1 / K)
+    np.testing.assert_allclose(found, lda.transform(counts), rtol=1e-7)
+
+
+def test_topics_are_found_in_texts_of_one_topic_each(rng):
+    words = rng.integers(0, 10, (60, 15)) + 10 * np.arange(60)[:, None] % 30
+    counts = np.zeros((60, 30))
+    np.add.at(counts, (np.arange(60)[:, None], words), 1)
+    start = torch.tensor(rng.gamma(100, 0.01, (30, K)))
+    topics = fit_topics(*tensors(sparse.csr_array(counts)), start, 1 / K, 20)
+    shares = expected(topics, 0).reshape(3, 10, K).sum(1)
+    assert sorted(shares.argmax(1).tolist()) == [0, 1, 2]
+    assert shares.max(1).values.min() > 0.95
+
+
+def test_topics_survive_probabilities_that_underflow(rng):
+    counts = random_sparse(rng, (20, 50), 0.2)
+    counts.data = np.ones(counts.nnz)
+    pattern, values = tensors(counts)
+    start = torch.tensor(rng.gamma(100, 0.01, (50, 200)), dtype=torch.float32)
+    topics = fit_topics(pattern, values.float(), start, 1 / 200, 20)
+    found = infer_proportions(pattern, values.float(), expected(topics, 0), 1 / 200)
+    assert topics.isfinite().all()
+    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)

@@ -207,7 +207,7 @@ def systems(dataset):
     systems = {
         "PMF": PMFRegressor(normalize_y=False),
         "CTR": CTRRegressor(normalize_y=False),
-        "CDL": CDLRegressor(normalize_y=False),
+        "CDL": CDLRegressor(normalize_y=False, batch_size=256, max_iter=40),
     }
     systems["ConvMF"] = paper_model(dataset)
     if find_glove():

@@ -133,7 +133,7 @@ class CDLRegressor(TextFactorization):
     sdae_epochs : int, default=1
         Number of training epochs of the network in each iteration.
 
-    batch_size : int, default=256
+    batch_size : int, default=512
         Number of texts in each training step of the network.
 
     learning_rate_init : float, default=0.001
@@ -151,7 +151,7 @@ class CDLRegressor(TextFactorization):
         Cache for the output of the vectorizer: a folder or a memory object. A search
         over other parameters then vectorizes the texts only once.
 
-    max_iter : int, default=40
+    max_iter : int, default=15
         Maximum number of iterations. Each iteration solves for all users and all items
         and trains the network on the items.
 
@@ -342,11 +342,11 @@ class CDLRegressor(TextFactorization):
         hidden_layer_sizes: Sequence[int] = (200,),
         input_dropout: float = 0.3,
         sdae_epochs: int = 1,
-        batch_size: int = 256,
+        batch_size: int = 512,
         learning_rate_init: float = 0.001,
         vectorizer: Any = None,
         memory: Any = None,
-        max_iter: int = 40,
+        max_iter: int = 15,
         tol: float = 1e-4,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,

@@ -7,11 +7,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from sklearn.decomposition import LatentDirichletAllocation
 from sklearn.feature_extraction.text import CountVectorizer
 
 from .._core.device import as_tensor
-from .._core.sparse import Pattern
 from .._core.topics import improve_proportions, log_likelihood
 from .._data.ids import positions_of
 from .._factorization.alternation import DIVERGENCE_REMEDY
@@ -19,6 +17,7 @@ from .._factorization.priors import Prior
 from .._sklearn_compat import Interval
 from .base import TextFactorization
 from .documents import check_bags, continued
+from .topic_model import fit_lda, to_tensors, transform
 
 
 class TopicPrior(Prior):
@@ -61,10 +60,9 @@ class TopicPrior(Prior):
         self.lda, self.has_biases, self.refine = lda, has_biases, refine
         words = lda.components_ / lda.components_.sum(axis=1, keepdims=True)
         self.topics = tensor(words.T)
-        self.proportions = tensor(lda.transform(documents))
-        crow, col = map(torch.tensor, (documents.indptr, documents.indices))
-        pattern = Pattern(crow, col, documents.shape).to(device)
-        self.words = pattern, tensor(documents.data)
+        self.proportions = transform(lda, documents).to(self.topics)
+        pattern, counts = to_tensors(documents, dtype)
+        self.words = pattern.to(device), counts.to(device)
         self.items = torch.tensor(items, device=device)
         self.is_rated = torch.tensor(is_rated, device=device)
         self.unrefined = self._log_likelihood()
@@ -237,7 +235,7 @@ class CTRRegressor(TextFactorization):
         Corrections added to the predictions of items that have a text but no ratings.
 
     lda_ : LatentDirichletAllocation or None
-        Fitted topic model. None without any texts.
+        Fitted topic model, without `bound_`. None without any texts.
 
     vectorizer_ : transformer
         Fitted vectorizer.
@@ -401,7 +399,11 @@ class CTRRegressor(TextFactorization):
 
     def _make_prior(self, fit, documents):
         previous, ratings, items = continued(fit), fit.training, documents.items
-        lda = self._find_topics(fit, documents) if previous is None else previous.lda_
+        if previous is None:
+            size = self.n_factors, self.lda_max_iter
+            lda = fit_lda(documents.values, *size, fit.draw_seed(), fit.dtype)
+        else:
+            lda = previous.lda_
         is_rated = np.bincount(ratings.indices, minlength=len(ratings.items)) > 0
         prior = TopicPrior(
             lda,
@@ -419,13 +421,6 @@ class CTRRegressor(TextFactorization):
             proportions = previous.text_factors_[old[known]]
             prior.set_proportions(np.flatnonzero(known), proportions)
         return prior
-
-    def _find_topics(self, fit, documents) -> LatentDirichletAllocation:
-        lda = LatentDirichletAllocation(
-            self.n_factors, max_iter=self.lda_max_iter, random_state=fit.draw_seed()
-        )
-        # Return arrays, regardless of the global output configuration of transformers.
-        return lda.set_output(transform="default").fit(documents.values)
 
     def _read(self, documents):
         factors = self.lda_.transform(documents).astype(self.item_factors_.dtype)
