@@ -7,8 +7,8 @@ probabilities topic_w of word w in each topic,
     (2)  objective       = log_likelihood - penalty / 2 * ||v - t||^2
 
 Topics are those of latent Dirichlet allocation by variational Bayes [1]_. Proportions
-and topics have Dirichlet distributions, whose parameters are the prior, one number, plus
-the expected numbers of words.
+and topics have Dirichlet distributions, whose parameters are the prior, one number,
+plus the expected numbers of words.
 
 .. [1] David M. Blei, Andrew Y. Ng and Michael I. Jordan. 2003. "Latent Dirichlet
    Allocation". Journal of Machine Learning Research 3.
@@ -25,8 +25,8 @@ from .sparse import Pattern, sddmm, spmm
 # in units of the last place. Less than 10 steps are usual.
 _MAX_NEWTON_STEPS, _LAST_PLACES = 60, 16
 # Steps for each text, from equal proportions, between two updates of the topics. On
-# validation ratings, CTR had the same errors with 10 and 20, or after scikit-learn's fit;
-# texts of a few words, from their last proportions, had worse topics.
+# validation ratings of MovieLens latest-small, CTR was not more accurate with 10 or 20
+# steps, and less accurate if the steps began at the last proportions.
 _N_STEPS = 5
 # Inference for a text ends after this mean change of its numbers of words, or of steps,
 # as in scikit-learn.
@@ -191,8 +191,8 @@ def maximize_on_simplex(counts: Tensor, vectors: Tensor, penalty: Tensor) -> Ten
     r"""Maximize a penalized multinomial log-likelihood over the simplex.
 
     The objective is (4). With the multiplier m of the constraint that t sums to 1, each
-    t_k is the positive root of (5). It is convex and decreases in m, so that Newton steps
-    from below, by (7), increase m and do not pass the solution.
+    t_k is the positive root of (5). It is convex and decreases in m, so that Newton
+    steps from below, by (7), increase m and do not pass the solution.
 
         (4)  sum_k s_k log t_k - penalty / 2 * ||v - t||^2
         (5)  penalty * t_k^2 + (m - penalty * v_k) * t_k = s_k
