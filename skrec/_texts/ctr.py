@@ -276,11 +276,12 @@ class CTRRegressor(TextFactorization):
     where biases, if fitted, are entries of the vectors whose counterpart is 1, and the
     prior mean of the item biases is the mean bias. The topic proportions theta are
     `text_factors_`. beta and the initial theta are those of latent Dirichlet allocation
-    [2]_ by variational Bayes. Each iteration solves for all users, then for all items. With `refine`, it then takes an expectation
-    maximization step toward the best theta on the simplex, for items with ratings. None
-    of the three steps increases the objective if all rated items have texts; items
-    without text are shrunk toward the mean topic proportions of the others. The last
-    sum is reported relative to its initial value, so that it is 0 without `refine`.
+    [2]_ by variational Bayes. Each iteration solves for all users, then for all items.
+    With `refine`, it then takes an expectation maximization step toward the best theta
+    on the simplex, for items with ratings. None of the three steps increases the
+    objective if all rated items have texts; items without text are shrunk toward the
+    mean topic proportions of the others. The last sum is reported relative to its
+    initial value, so that it is 0 without `refine`.
 
     With `normalize_y`, the ratings r are standardized, mu is 0, and the parameters are
     on this scale: the predicted rating is ``global_mean_ + rating_std_ * z``, where z
