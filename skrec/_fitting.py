@@ -77,6 +77,7 @@ class RatingAttributes:
     item_means_: np.ndarray
     _fitted_on_matrix: bool
     _seen: sp.csr_array
+    _levels: np.ndarray | None
     _is_rated: np.ndarray
     _is_described: np.ndarray
     _is_described_user: np.ndarray
@@ -105,9 +106,7 @@ class RatingAttributes:
         n_users, n_items = ratings.shape
         values, weights = ratings.values, ratings.weights
         mean, std = ratings.moments()
-        narrow = values.astype(np.float32)
-        seen_values = narrow if np.array_equal(narrow, values) else values
-        seen = seen_values, ratings.indices, ratings.indptr
+        seen = ratings.stored.stored, ratings.indices, ratings.indptr
         return cls(
             n_features_in_=n_items if on_matrix else 2,
             users_=ratings.users.copy(),
@@ -118,7 +117,8 @@ class RatingAttributes:
             user_means_=shrunken_means(ratings.rows, n_users, values, mean, weights),
             item_means_=shrunken_means(ratings.indices, n_items, values, mean, weights),
             _fitted_on_matrix=on_matrix,
-            _seen=sp.csr_array(seen, shape=ratings.shape, copy=True),
+            _seen=sp.csr_array(seen, shape=ratings.shape),
+            _levels=ratings.stored.levels,
             _is_rated=np.bincount(ratings.indices, minlength=n_items) > 0,
             _is_described=np.zeros(n_items, bool),
             _is_described_user=np.zeros(n_users, bool),
@@ -301,8 +301,8 @@ class Fit:
         self.known = RatingAttributes.of(ratings, on_matrix, normalize)
         self.mark_described(np.flatnonzero([text is not None for text in texts or []]))
         self.mean = 0.0 if normalize else self.known.global_mean_
-        standardized = self.known._scale.standardize(ratings.values)
-        self.ratings, self.texts = replace(ratings, values=standardized), texts
+        standardized = ratings.stored.map(self.known._scale.standardize)
+        self.ratings, self.texts = replace(ratings, stored=standardized), texts
         n_texts = int(np.count_nonzero(self.known._is_described)) if texts else 0
         set_threads(threads_for(ratings.n_ratings, n_texts))
         self.feature_names = get_feature_names(X)
@@ -324,7 +324,7 @@ class Fit:
     @functools.cached_property
     def training_pattern(self) -> Pattern:
         """Pattern of the training ratings, on the device."""
-        return _pattern(self.training, self.device)
+        return pattern_of(self.training, self.device)
 
     def draw_seed(self) -> int:
         """Draw a seed for a generator."""
@@ -341,22 +341,28 @@ class Fit:
         if ratings is self.training and device == self.device:
             pattern = self.training_pattern
         else:
-            pattern = _pattern(ratings, device)
-        values = torch.tensor(ratings.values - offset, dtype=self.dtype, device=device)
-        weights = None
-        if ratings.weights is not None:
-            weights = torch.tensor(ratings.weights, dtype=self.dtype, device=device)
-        return pattern, values, weights
+            pattern = pattern_of(ratings, device)
+        residuals = ratings.stored.map(lambda values: values - offset)
+        values = torch.from_numpy(residuals.decode(self.estimator.dtype)).to(device)
+        return pattern, values, self.weights(ratings, device)
+
+    def weights(self, ratings: Ratings, device: torch.device) -> Tensor | None:
+        """Weights of ratings on a device; None if all are 1."""
+        if ratings.weights is None:
+            return None
+        return torch.tensor(ratings.weights, dtype=self.dtype, device=device)
 
     def rating_weights(self) -> np.ndarray | None:
-        """Weights of all ratings, 0 for those held out; None if all are 1."""
-        if self.ratings.weights is None and self.is_held_out is None:
-            return None
-        weights = np.ones(self.ratings.n_ratings, self.estimator.dtype)
-        if self.ratings.weights is not None:
-            weights[:] = self.ratings.weights
-        if self.is_held_out is not None:
-            weights[self.is_held_out] = 0
+        """Weights of all ratings, 0 for those held out; None if all are 1.
+
+        They are booleans if all are 0 or 1.
+        """
+        weights, is_held_out = self.ratings.weights, self.is_held_out
+        if weights is None:
+            return None if is_held_out is None else ~is_held_out
+        weights = weights.astype(self.estimator.dtype)
+        if is_held_out is not None:
+            weights[is_held_out] = 0
         return weights
 
     def run(self, trainer: Trainer) -> Any:
@@ -525,7 +531,8 @@ def _refuse_dropped(previous: Any, ratings: Ratings) -> None:
             )
 
 
-def _pattern(ratings: Ratings, device: torch.device) -> Pattern:
+def pattern_of(ratings: Ratings, device: torch.device) -> Pattern:
+    """Pattern of ratings on a device."""
     crow, col = torch.tensor(ratings.indptr), torch.tensor(ratings.indices)
     return Pattern(crow, col, ratings.shape).to(device)
 

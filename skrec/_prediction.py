@@ -17,6 +17,7 @@ from ._core.sparse import Pattern
 from ._data.ids import IdIndex, check_ids, check_matrix_ids, check_pairs
 from ._data.ratings import (
     PRIOR_RATINGS,
+    Values,
     check_rating_matrix,
     row_numbers,
     select_entries,
@@ -250,7 +251,15 @@ class Predictor:
 
     def seen_by(self, positions: np.ndarray) -> sp.csr_array:
         """Ratings in `fit` of users given by their positions; none for -1."""
-        return _select_rows(self.fitted._seen, positions)
+        seen = self.fitted._seen
+        indptr, entries = entries_of_rows(seen, positions)
+        # Models of earlier versions have the ratings themselves.
+        levels = getattr(self.fitted, "_levels", None)
+        values = Values(seen.data[entries], levels).decode()
+        return sp.csr_array(
+            (values, seen.indices[entries], indptr),
+            shape=(len(positions), self.n_items),
+        )
 
     def informative(self, rows: sp.csr_array) -> sp.csr_array:
         """Ratings of modeled items, on the scale of the model."""
@@ -497,13 +506,12 @@ def _zeroed(state: Any, mask: np.ndarray) -> Any:
     return state
 
 
-def _select_rows(matrix: sp.csr_array, positions: np.ndarray) -> sp.csr_array:
-    """Select rows of a matrix; -1 gives an empty row."""
+def entries_of_rows(
+    matrix: sp.csr_array, positions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Entries of some rows of a matrix, and where each row begins; -1 has none."""
     starts = matrix.indptr[positions]
     counts = np.where(positions >= 0, matrix.indptr[positions + 1] - starts, 0)
     indptr = np.concatenate([[0], np.cumsum(counts)])
     entries = np.repeat(starts - indptr[:-1], counts) + np.arange(indptr[-1])
-    shape = len(positions), matrix.shape[1]
-    return sp.csr_array(
-        (matrix.data[entries], matrix.indices[entries], indptr), shape=shape
-    )
+    return indptr, entries

@@ -13,7 +13,7 @@ import torch
 from ._core.chunks import row_chunks
 from ._data.ids import check_ids, positions_of
 from ._data.ratings import check_ratings, is_matrix
-from ._prediction import Predictor, Users
+from ._prediction import Predictor, Users, entries_of_rows
 
 # On a CPU, chunks of users have about 2**18 scores, which stay in its cache.
 _CACHE_FACTOR = 64
@@ -269,8 +269,8 @@ def _seen_by(predictor: Predictor, positions: np.ndarray) -> Lists:
         at = positions[0]
         start, end = seen.indptr[at : at + 2] if at >= 0 else (0, 0)
         return Lists(np.array([0, end - start]), seen.indices[start:end])
-    rows = predictor.seen_by(positions)
-    return Lists(rows.indptr, rows.indices)
+    indptr, entries = entries_of_rows(seen, positions)
+    return Lists(indptr, seen.indices[entries])
 
 
 def _choose(

@@ -305,7 +305,9 @@ def test_texts_shorter_than_a_window_work(data):
     titles = [f"Movie{j} Two{j}" for j in range(N_ITEMS)]
     model = fit_on(data.R, titles, max_iter=2)
     model.extend_items({N_ITEMS: "movie1", N_ITEMS + 1: "movie2 two3"})
-    assert np.isfinite(model.predict(model._seen[:2].astype(float))).all()
+    rows = data.R[:2].copy()
+    rows.resize(2, N_ITEMS + 2)
+    assert np.isfinite(model.predict(rows)).all()
 
 
 def test_a_network_that_diverges_keeps_finite_weights(data, without_limits):

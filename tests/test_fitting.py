@@ -1,6 +1,7 @@
 """The state after a fit that is refused, interrupted, continued or resumed."""
 
 import inspect
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -43,6 +44,16 @@ def test_a_refused_refit_leaves_the_model_unchanged(recommender):
         model.fit(frame("u", "i"), [1.0, 2.0, 3.0, np.inf])
     assert vars(model) == state
     np.testing.assert_array_equal(model.predict(X), before)
+
+
+def test_a_fitted_model_holds_five_bytes_a_rating(rng):
+    cells = rng.permutation(200 * 1000)[:100_000]
+    X, y = np.column_stack(np.divmod(cells, 1000)), 1.0 + cells % 5
+    few = BaselineRegressor().fit(X[:50_000], y[:50_000])
+    many = BaselineRegressor().fit(X, y)
+    assert len(few.users_) == len(many.users_) == 200
+    sizes = [len(pickle.dumps(model)) for model in (few, many)]
+    assert sizes[1] - sizes[0] < 5.01 * 50_000
 
 
 def test_a_refusal_by_the_trainer_leaves_the_column_names():

@@ -1,4 +1,5 @@
 import datetime
+import tracemalloc
 from decimal import Decimal
 
 import numpy as np
@@ -9,6 +10,7 @@ from sklearn.exceptions import DataConversionWarning
 
 from skrec._data.ratings import (
     Ratings,
+    Values,
     check_matrix_weights,
     check_rating_matrix,
     check_ratings,
@@ -42,9 +44,18 @@ def ones_like(matrix):
     return matrix
 
 
+def parts_of(ratings):
+    """The arrays that constitute a record, and None for those that it lacks."""
+    fields = [getattr(ratings, name) for name in Ratings.__dataclass_fields__]
+    return [
+        part
+        for field in fields
+        for part in (field if isinstance(field, tuple) else [field])
+    ]
+
+
 def assert_same_record(found, expected):
-    for name in Ratings.__dataclass_fields__:
-        a, b = getattr(found, name), getattr(expected, name)
+    for a, b in zip(parts_of(found), parts_of(expected), strict=True):
         np.testing.assert_array_equal(a, b, strict=a is not None)
 
 
@@ -118,8 +129,7 @@ def test_the_record_is_read_only_and_shares_nothing_with_the_input(stored, weigh
         check_ratings(stored, None, W),
         check_ratings(pairs, y, w if weighted else None),
     ):
-        for name in Ratings.__dataclass_fields__:
-            array = getattr(ratings, name)
+        for array in parts_of(ratings):
             if array is not None:
                 assert not array.flags.writeable
                 assert not any(np.shares_memory(array, given) for given in inputs)
@@ -140,6 +150,44 @@ def test_selected_entries_of_a_matrix_keep_stored_zeros(stored):
     assert found.indptr.tolist() == [0, 1, 2, 2, 2]
     assert found.indices.tolist() == [3, 1]
     assert found.data.tolist() == [0, 3]
+
+
+@pytest.mark.parametrize(
+    ("ratings", "dtype", "n_levels"),
+    [
+        (np.tile([0.5, 5.0, -0.0, 3.0], 300), np.uint8, 4),
+        # More levels than codes would save
+        (np.arange(3000.0) % 1000 / 10, np.float64, None),
+        (np.arange(9000.0) % 1000 / 10, np.uint16, 1000),
+        (np.arange(9000.0) / 8, np.float32, None),
+        (np.arange(9000.0) / 10, np.float64, None),
+    ],
+)
+def test_ratings_are_stored_in_few_bytes_exactly(monkeypatch, ratings, dtype, n_levels):
+    monkeypatch.setattr("skrec._data.ratings._CHUNK", 700)
+    found = Values.of(ratings)
+    assert found.stored.dtype == dtype
+    assert (None if found.levels is None else len(found.levels)) == n_levels
+    assert not np.shares_memory(found.stored, ratings)
+    np.testing.assert_array_equal(found.decode(), ratings)
+    np.testing.assert_array_equal(found.map(np.square).decode(), np.square(ratings))
+    narrow = found.decode(np.float32)
+    np.testing.assert_array_equal(narrow, ratings.astype(np.float32), strict=True)
+
+
+@pytest.mark.parametrize("form", ["pairs", "matrix"])
+def test_a_record_takes_few_bytes_and_few_more_are_used_to_make_it(rng, form):
+    cells = rng.permutation(3_000_000)[:1_000_000]
+    X, y = np.column_stack(np.divmod(cells, 1000)), 1.0 + cells % 5
+    if form == "matrix":
+        X, y = sp.csr_array((y, X.T), shape=(3000, 1000)), None
+    tracemalloc.start()
+    ratings = check_ratings(X, y)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert ratings.n_ratings == len(cells)
+    assert held < 5.2 * len(cells)
+    assert peak < 36 * len(cells)
 
 
 def test_memory_is_proportional_to_the_number_of_ratings(rng):

@@ -40,6 +40,43 @@ def test_the_transposed_pattern_equals_scipy(matrix, pattern):
     assert pattern.transposed.shape == expected.shape
 
 
+@pytest.mark.parametrize("length", [1, 4, 100])
+def test_entries_are_sorted_in_parts_of_any_length(rng, monkeypatch, length):
+    monkeypatch.setattr("skrec._core.sparse._SORT_LENGTH", length)
+    matrix = random_sparse(rng, (20, 6), 0.5)
+    order, transposed = make_pattern(matrix).transpose()
+    expected = matrix.T.tocsr()
+    np.testing.assert_array_equal(transposed.crow, expected.indptr)
+    np.testing.assert_array_equal(transposed.col, expected.indices)
+    np.testing.assert_array_equal(matrix.data[order], expected.data)
+    assert order.dtype == transposed.col.dtype == torch.int32
+
+
+def test_a_range_of_rows_shares_the_memory_of_the_pattern(matrix, pattern):
+    _, part, entries = pattern.row_range(slice(2, 6))
+    expected = matrix[2:6]
+    np.testing.assert_array_equal(part.crow, expected.indptr)
+    np.testing.assert_array_equal(part.col, expected.indices)
+    np.testing.assert_array_equal(matrix.data[entries], expected.data)
+    assert part.col.data_ptr() == pattern.col[entries].data_ptr()
+
+
+@pytest.mark.parametrize("length", [1, 3, 7, 100])
+def test_a_pattern_is_cut_into_all_its_rows_once(matrix, pattern, length):
+    parts = pattern.cut(length)
+    assert [p.rows.start for p in parts] == list(range(0, 7, length))
+    assert parts[-1].rows.stop == 7
+    assert all(p.pattern.shape[0] == p.rows.stop - p.rows.start for p in parts)
+    found = np.concatenate([p.pattern.col for p in parts])
+    np.testing.assert_array_equal(found, matrix.indices)
+    assert pattern.cut(length) is parts
+
+
+def test_values_of_rows_are_spread_over_their_entries(matrix, pattern):
+    values = torch.arange(7.0)
+    np.testing.assert_array_equal(pattern.spread(values), matrix.tocoo().row)
+
+
 def test_row_contains_the_row_of_each_entry(matrix, pattern):
     np.testing.assert_array_equal(pattern.row, matrix.tocoo().row)
 
@@ -76,6 +113,21 @@ def test_spmm_equals_the_dense_product(matrix, pattern, generator, dtype, tol, d
     B = torch.randn(9, 5, generator=generator, dtype=dtype)
     found = spmm(pattern.to(device), values.to(device), B.to(device)).cpu()
     torch.testing.assert_close(found, dense(matrix, values) @ B, atol=tol, rtol=tol)
+
+
+@pytest.mark.usefixtures("width")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_spmm_without_values_equals_that_with_ones(pattern, generator, dtype):
+    B = torch.randn(9, 5, generator=generator, dtype=dtype)
+    some, same = (B.clone().requires_grad_() for _ in range(2))
+    found, expected = (
+        spmm(pattern, None, some),
+        spmm(pattern, torch.ones(pattern.nnz, dtype=dtype), same),
+    )
+    assert torch.equal(found, expected)
+    for product in found, expected:
+        product.square().sum().backward()
+    assert torch.equal(some.grad, same.grad)
 
 
 @pytest.mark.usefixtures("width")

@@ -143,7 +143,9 @@ def test_prior_means_minimize_their_objective(monkeypatch, rng):
     )
     S = torch.linalg.inv(L + G @ G.mT)
     q[~side.is_rated] = 0
-    coefficients = Coefficients(side.prior, side.pattern, side.features)
+    coefficients = Coefficients(
+        side.prior, side.pattern, side.transposed, side.features
+    )
     solve_means(coefficients, L, Triangle(k, CPU).pack(S), q)
     # The inputs of the rows: constant, links and features
     inputs = np.ones((15, 1 + 20 + 5))

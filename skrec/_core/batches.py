@@ -38,8 +38,8 @@ class InputTransform(NamedTuple):
 
     def __call__(self, pattern: Pattern, ratings: Tensor) -> Tensor:
         """Input for all ratings of some rows, of shape (nnz,)."""
-        counts = pattern.crow.diff().index_select(0, pattern.row)
-        return self.shift(ratings) * self.scale(counts, ratings.dtype)
+        scales = self.scale(pattern.crow.diff(), ratings.dtype)
+        return self.shift(ratings) * pattern.spread(scales)
 
     def shift(self, ratings: Tensor) -> Tensor:
         """Centered ratings in their unit."""
@@ -85,8 +85,13 @@ class Rows(NamedTuple):
 
     def arrange(self, pattern: Pattern, order: Tensor) -> Rows:
         """The entries at `order`, with the positions `pattern`, without row values."""
-        weights = None if self.weights is None else self.weights[order]
-        return Rows(pattern, self.inputs[order], self.targets[order], weights)
+        weights = self.weights
+        return Rows(
+            pattern,
+            self.inputs.index_select(0, order),
+            self.targets.index_select(0, order),
+            None if weights is None else weights.index_select(0, order),
+        )
 
     def select(self, selection: Tensor) -> Rows:
         """The selected rows."""
@@ -143,9 +148,8 @@ def damped_means(pattern: Pattern, ratings: Tensor, penalty: float) -> Tensor:
 
 def damped_means_without(pattern: Pattern, ratings: Tensor, penalty: float) -> Tensor:
     """Damped mean of the other ratings of the row, for each rating, of shape (nnz,)."""
-    means = damped_means(pattern, ratings, penalty).index_select(0, pattern.row)
-    others = pattern.crow.diff().index_select(0, pattern.row) - 1
-    n = others.to(ratings.dtype) + penalty
+    means = pattern.spread(damped_means(pattern, ratings, penalty))
+    n = pattern.spread((pattern.crow.diff() - 1).to(ratings.dtype) + penalty)
     return (means * (n + 1) - ratings) / n
 
 

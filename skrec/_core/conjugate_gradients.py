@@ -83,7 +83,7 @@ def improve_rows(
     # In the eigenvectors of the sum of z z' over all ratings, the system of each row is
     # nearly diagonal, so that its diagonal is a good preconditioner. Sums that overflow
     # have no eigenvectors, and the result will not be finite in any basis.
-    counts = pattern.transposed.crow.diff().to(factors.dtype)
+    counts = pattern.column_counts.to(factors.dtype)
     total = factors.T @ (counts.unsqueeze(1) * factors)
     basis = torch.linalg.eigh(total.nan_to_num(0.0, 0.0, 0.0))[1]
     factors, start = factors @ basis, start @ basis

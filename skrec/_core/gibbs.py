@@ -43,11 +43,12 @@ class Side:
     """
 
     def __init__(self, start: variational.Side, noise: Tensor):
-        self.pattern, self.prior = start.pattern, start.prior
+        self.pattern, self.transposed = start.pattern, start.transposed
+        self.prior = start.prior
         self.features = start.features
         self.ratings, self.weights = start.ratings, start.weights
         self.vectors = start.vectors.mean
-        self.rating_precisions = self.weights / noise
+        self.noise = noise
         dtype = self.vectors.dtype
         # Superfluous factors have tiny variances: inverses need double precision.
         covariance = self.prior.covariance.double()
@@ -63,9 +64,7 @@ class Side:
         self.inverse = torch.linalg.inv(basis).to(dtype)
         # The diagonal of F'F + penalty, for the preconditioner
         self.diagonal = self.penalty + spmm(
-            self.pattern.transposed,
-            self.link_values[self.pattern.order].square(),
-            torch.ones_like(self.vectors[:, :1]),
+            self.transposed, None, self.link_values.square()
         )
 
     def state(self) -> list[Tensor]:
@@ -90,9 +89,14 @@ class Side:
                 others,
                 means[rows],
                 self.precision,
-                self.rating_precisions[entries],
+                self._rating_precisions(entries),
             )
             self.vectors[rows] = posterior.draw(normal[rows])
+
+    def _rating_precisions(self, entries: slice) -> Tensor:
+        if self.weights is None:
+            return (1 / self.noise).expand(entries.stop - entries.start)
+        return self.weights[entries] / self.noise
 
     def draw_links(self, rng: np.random.Generator) -> Tensor:
         """Draw the links, by perturbed regression.
@@ -113,19 +117,18 @@ class Side:
            high-dimensional side information using MCMC". MLSP 2017.
            https://doi.org/10.1109/MLSP.2017.8168143
         """
-        prior, transposed = self.prior, self.pattern.transposed
-        back = self.link_values[self.pattern.order]
+        prior, factor = self.prior, self.link_values
 
         def times(x):
-            image = spmm(self.pattern, self.link_values, x)
-            return spmm(transposed, back, image) + self.penalty * x
+            image = factor.square() * spmm(self.pattern, None, x)
+            return spmm(self.transposed, None, image) + self.penalty * x
 
         deviations = self.vectors - prior.center
         if self.features is not None:
             deviations -= self.features.means(prior.weights)
         targets = deviations @ self.basis
         targets += _normal(self.vectors, rng)
-        right = spmm(transposed, back, targets)
+        right = spmm(self.transposed, None, factor * targets)
         right += self.penalty.sqrt() * _normal(prior.links, rng)
         start = prior.links @ self.basis
         solution = solve_columns(
@@ -166,8 +169,11 @@ class GibbsSampler:
     def error(self) -> float:
         """Weighted mean squared error of the ratings."""
         users, items = self.users, self.items.vectors
-        sums = sddmm(users.pattern, users.vectors, with_ones(items))
-        errors = users.ratings - sums - items[:, -1].index_select(0, users.pattern.col)
+        errors = sddmm(users.pattern, users.vectors, with_ones(items))
+        torch.sub(users.ratings, errors, out=errors)
+        errors -= items[:, -1].index_select(0, users.pattern.col)
+        if users.weights is None:
+            return float(torch.dot(errors, errors) / len(errors))
         return float(torch.dot(errors * users.weights, errors) / users.weights.sum())
 
 

@@ -18,14 +18,13 @@ row has rated,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .chunks import row_chunks
-from .sparse import Pattern, sddmm, spmm
+from .chunks import chunk_length
+from .sparse import Part, Pattern, sddmm, spmm
 from .symmetric import Triangle
 
 
@@ -57,9 +56,7 @@ def with_ones(vectors: Tensor) -> Tensor:
     return torch.cat([vectors[:, :-1], torch.ones_like(vectors[:, -1:])], 1)
 
 
-def parts(
-    pattern: Pattern, width: int
-) -> Iterator[tuple[slice, Pattern, Tensor | slice]]:
+def parts(pattern: Pattern, width: int) -> list[Part]:
     """Cut a pattern into ranges of rows that fit in memory.
 
     Parameters
@@ -70,24 +67,15 @@ def parts(
     width : int
         Numbers that are held in memory for each row.
 
-    Yields
-    ------
-    rows : slice
-        Range of rows.
-
-    pattern : Pattern
-        Pattern of these rows.
-
-    entries : Tensor or slice
-        Indices of their entries in the whole pattern.
+    Returns
+    -------
+    parts : list of Part
+        Ranges of rows with their patterns and entries.
     """
-    chunks = row_chunks(pattern.shape[0], width)
-    if len(chunks) == 1:
-        yield chunks[0], pattern, slice(None)
-        return
-    for rows in chunks:
-        selection = torch.arange(rows.start, rows.stop, device=pattern.col.device)
-        yield rows, *pattern.rows(selection)
+    length = chunk_length(width)
+    if length >= pattern.shape[0]:
+        return [Part(slice(0, pattern.shape[0]), pattern, slice(0, pattern.nnz))]
+    return pattern.cut(length)
 
 
 def condition(
@@ -153,12 +141,13 @@ def implicit_means(pattern: Pattern, links: Tensor) -> Tensor:
     -------
     means : Tensor of shape (n_rows, k)
     """
-    return spmm(pattern, implicit_values(pattern, links.dtype), links)
+    return implicit_values(pattern, links.dtype) * spmm(pattern, None, links)
 
 
 def implicit_values(pattern: Pattern, dtype: torch.dtype) -> Tensor:
-    """For each entry, 1 / sqrt(n) with the number n of entries in its row."""
-    return pattern.crow.diff().to(dtype).rsqrt().index_select(0, pattern.row)
+    """Return 1 / sqrt(n) for rows with n entries, 0 without, of shape (n_rows, 1)."""
+    counts = pattern.crow.diff().to(dtype).unsqueeze(1)
+    return torch.where(counts > 0, counts.rsqrt(), 0)
 
 
 def leave_out(

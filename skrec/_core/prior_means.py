@@ -196,8 +196,7 @@ class NormalPrior(NamedTuple):
         """
         means = self.center.expand(pattern.shape[0], -1)
         if len(self.links):
-            # A row without ratings divides 0 by 0.
-            means = means + implicit_means(pattern, self.links).nan_to_num_(0.0)
+            means = means + implicit_means(pattern, self.links)
         if features is not None:
             means = means + features.means(self.weights)
         return means
@@ -238,18 +237,25 @@ class Coefficients:
     pattern : Pattern of shape (n, n_others)
         Positions of the ratings.
 
+    transposed : Pattern of shape (n_others, n)
+        The transposed pattern.
+
     features : Features of n rows or None
         Features of the rows.
     """
 
-    def __init__(self, prior: NormalPrior, pattern: Pattern, features: Features | None):
+    def __init__(
+        self,
+        prior: NormalPrior,
+        pattern: Pattern,
+        transposed: Pattern,
+        features: Features | None,
+    ):
         self.prior, self.pattern, self.features = prior, pattern, features
+        self.transposed = transposed
         self.sizes = [1, len(prior.links), len(prior.weights)]
-        # Values at the entries of the pattern, and of its transpose
-        self.link_values = self.transposed_values = prior.center.new_zeros(0)
-        if len(prior.links):
-            self.link_values = implicit_values(pattern, prior.center.dtype)
-            self.transposed_values = self.link_values[pattern.order]
+        # Factor of the links of each row
+        self.link_values = implicit_values(pattern, prior.center.dtype)
 
     def stack(self) -> Tensor:
         """Present coefficients."""
@@ -279,7 +285,7 @@ class Coefficients:
         center, links, weights = coefficients.split(self.sizes)
         means = center.expand(self.pattern.shape[0], -1)
         if len(links):
-            means = means + spmm(self.pattern, self.link_values, links)
+            means = means + self.link_values * spmm(self.pattern, None, links)
         if self.features is not None:
             means = means + self.features.means(weights)
         return means
@@ -288,9 +294,8 @@ class Coefficients:
         """Apply the transposed map, or that of the squared inputs."""
         rows = [x.sum(0, keepdim=True)]
         if self.sizes[1]:
-            back = self.transposed_values
-            back = back.square() if squares else back
-            rows.append(spmm(self.pattern.transposed, back, x))
+            factor = self.link_values.square() if squares else self.link_values
+            rows.append(spmm(self.transposed, None, factor * x))
         if self.features is not None:
             gather = self.features.gather_squares if squares else self.features.gather
             rows.append(gather(x))

@@ -13,9 +13,10 @@ A training step therefore costs time and memory proportional to the number of ra
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,8 @@ from torch import Tensor
 # columns are not cut into rows, which would cost more than it saves.
 _SPMM_WIDTH, _SDDMM_WIDTH = 64, 64
 _N_ROWS, _MIN_WIDTH = 8192, 32
+# Entries that are sorted at a time, so that what belongs to them stays in the cache
+_SORT_LENGTH = 2**19
 
 _first_tensor_lock = threading.Lock()
 
@@ -66,6 +69,26 @@ class Blocks(NamedTuple):
     parts: list[Block]
 
 
+class Part(NamedTuple):
+    """Consecutive rows of a sparse matrix.
+
+    Attributes
+    ----------
+    rows : slice
+        The rows.
+
+    pattern : Pattern
+        Their pattern.
+
+    entries : slice
+        Their entries in those of the matrix.
+    """
+
+    rows: slice
+    pattern: Pattern
+    entries: slice
+
+
 class Pattern:
     """Sparsity pattern: the positions of a sparse matrix's entries, without values.
 
@@ -87,6 +110,7 @@ class Pattern:
         self.crow = crow.to(index)
         self.col = col.to(index)
         self.shape = shape
+        self._cuts: dict[int, list[Part]] = {}
 
     @property
     def nnz(self) -> int:
@@ -94,45 +118,93 @@ class Pattern:
 
     @functools.cached_property
     def row(self) -> Tensor:
-        """Row of each entry, of shape (nnz,)."""
-        rows = torch.arange(self.shape[0], dtype=self.col.dtype, device=self.col.device)
-        return torch.repeat_interleave(rows, self.crow.diff(), output_size=self.nnz)
+        """Row of each entry, of shape (nnz,), which stays in memory."""
+        return self._rows()
 
-    @functools.cached_property
+    def spread(self, values: Tensor) -> Tensor:
+        """Value of its row for each entry, of shape (nnz,)."""
+        return values.repeat_interleave(self.crow.diff(), output_size=self.nnz)
+
+    def _rows(self) -> Tensor:
+        n_rows, like = self.shape[0], self.col
+        return self.spread(torch.arange(n_rows, dtype=like.dtype, device=like.device))
+
+    @property
     def order(self) -> Tensor:
         """Indices of the entries in the order of `transposed`, of shape (nnz,)."""
-        return torch.argsort(self.col, stable=True).to(self.col.dtype)
+        return self._transposition[0]
 
-    @functools.cached_property
+    @property
     def transposed(self) -> Pattern:
         """Pattern of the transposed matrix, whose values are ``values[order]``."""
-        counts = torch.bincount(self.col, minlength=self.shape[1])
-        crow = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        return Pattern(crow, self.row.index_select(0, self.order), self.shape[::-1])
+        return self._transposition[1]
+
+    @functools.cached_property
+    def _transposition(self) -> tuple[Tensor, Pattern]:
+        return self.transpose()
+
+    @functools.cached_property
+    def column_counts(self) -> Tensor:
+        """Number of entries of each column."""
+        return torch.bincount(self.col, minlength=self.shape[1])
+
+    def transpose(self) -> tuple[Tensor, Pattern]:
+        """Compute `order` and `transposed`, which then do not stay in memory."""
+        (n_rows, n_columns), col = self.shape, self.col
+        crow, rows = _offsets(self.column_counts, col.dtype), self._rows()
+        order, row = _sort_by_key(
+            lambda part: col[part], lambda part: rows[part], crow, self.nnz
+        )
+        return order, Pattern(crow, row, (n_columns, n_rows))
 
     @functools.cached_property
     def blocks(self) -> Blocks:
         """The matrix in blocks of at most `_N_ROWS` columns."""
-        (n_rows, n_columns), nnz = self.shape, self.nnz
+        (n_rows, n_columns), nnz, col = self.shape, self.nnz, self.col
         if n_columns <= _N_ROWS:
             return Blocks(None, [Block(slice(0, n_columns), slice(0, nnz), self)])
-        block = self.col // _N_ROWS
+        starts = range(0, n_columns, _N_ROWS)
+        counts = [some.sum() for some in self.column_counts.split(_N_ROWS)]
+        begins = _offsets(torch.stack(counts), col.dtype)
         # Entries stay in the order of their rows within a block.
-        order = torch.argsort(block, stable=True).to(self.col.dtype)
-        starts = torch.arange(0, n_columns, _N_ROWS).tolist()
-        cells = block.long() * n_rows + self.row
-        counts = torch.bincount(cells, minlength=len(starts) * n_rows)
-        crow = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        col = (self.col % _N_ROWS).index_select(0, order)
+        order, places = _sort_by_key(
+            lambda part: col[part] // _N_ROWS,
+            lambda part: col[part] % _N_ROWS,
+            begins,
+            nnz,
+        )
         parts = []
-        for i, start in enumerate(starts):
-            bounds = crow[i * n_rows : (i + 1) * n_rows + 1]
-            entries = slice(int(bounds[0]), int(bounds[-1]))
+        for start, (begin, end) in zip(
+            starts, itertools.pairwise(begins.tolist()), strict=True
+        ):
             columns = slice(start, min(start + _N_ROWS, n_columns))
+            entries = slice(begin, end)
+            # Number of the block's entries before each row
+            crow = torch.searchsorted(order[entries], self.crow)
             shape = n_rows, columns.stop - start
-            pattern = Pattern(bounds - bounds[0], col[entries], shape)
-            parts.append(Block(columns, entries, pattern))
+            parts.append(Block(columns, entries, Pattern(crow, places[entries], shape)))
         return Blocks(order, parts)
+
+    def cut(self, length: int) -> list[Part]:
+        """Cut into ranges of at most `length` rows.
+
+        The same length gives the same objects, so that they are cut into blocks once.
+        """
+        if length not in self._cuts:
+            n_rows = self.shape[0]
+            self._cuts[length] = [
+                self.row_range(slice(start, min(start + length, n_rows)))
+                for start in range(0, max(n_rows, 1), length)
+            ]
+        return self._cuts[length]
+
+    def row_range(self, rows: slice) -> Part:
+        """Consecutive rows, which share the memory of the entries."""
+        crow = self.crow[rows.start : rows.stop + 1]
+        start, stop = crow[[0, -1]].tolist()
+        shape = rows.stop - rows.start, self.shape[1]
+        pattern = Pattern(crow - start, self.col[start:stop], shape)
+        return Part(rows, pattern, slice(start, stop))
 
     def rows(self, selection: Tensor) -> tuple[Pattern, Tensor]:
         """Pattern of the selected rows, and the indices of their entries in `self`."""
@@ -156,7 +228,7 @@ class Pattern:
         return _csr_tensor(self.crow, self.col, values.contiguous(), self.shape)
 
 
-def spmm(pattern: Pattern, values: Tensor, dense: Tensor) -> Tensor:
+def spmm(pattern: Pattern, values: Tensor | None, dense: Tensor) -> Tensor:
     """Multiply a sparse matrix by a dense one.
 
     Parameters
@@ -164,8 +236,8 @@ def spmm(pattern: Pattern, values: Tensor, dense: Tensor) -> Tensor:
     pattern : Pattern of shape (n_rows, n_columns)
         Pattern of the sparse matrix.
 
-    values : Tensor of shape (nnz,)
-        Entries of the sparse matrix.
+    values : Tensor of shape (nnz,) or None
+        Entries of the sparse matrix. None means that all are 1.
 
     dense : Tensor of shape (n_columns, k)
         Right factor.
@@ -205,7 +277,10 @@ class _SpMM(torch.autograd.Function):
         ctx.pattern = pattern
         ctx.save_for_backward(values, dense)
         if dense.device.type == "cpu" and dense.dtype == torch.float32:
-            return _weighted_sums(pattern, values.detach(), dense.detach())
+            values = None if values is None else values.detach()
+            return _weighted_sums(pattern, values, dense.detach())
+        if values is None:
+            values = dense.new_ones(pattern.nnz)
         return pattern.with_values(values) @ dense
 
     @staticmethod
@@ -217,8 +292,9 @@ class _SpMM(torch.autograd.Function):
             grad_values = sddmm(pattern, grad, dense)  # dS in (1)
         if ctx.needs_input_grad[2]:
             # dB in (1)
-            transposed_values = values.index_select(0, pattern.order)
-            grad_dense = spmm(pattern.transposed, transposed_values, grad)
+            if values is not None:
+                values = values.index_select(0, pattern.order)
+            grad_dense = spmm(pattern.transposed, values, grad)
         return None, grad_values, grad_dense
 
 
@@ -246,7 +322,7 @@ class _SDDMM(torch.autograd.Function):
 def _weighted_sums(pattern, values, dense):
     """SpMM as weighted sums of rows, for which PyTorch has a kernel twice as fast."""
     order, parts = _blocks(pattern, dense)
-    if order is not None:
+    if order is not None and values is not None:
         values = values.index_select(0, order)
     panels = [
         functools.reduce(
@@ -257,7 +333,9 @@ def _weighted_sums(pattern, values, dense):
                     panel[block.columns],
                     block.pattern.crow,
                     mode="sum",
-                    per_sample_weights=values[block.entries],
+                    per_sample_weights=None
+                    if values is None
+                    else values[block.entries],
                     include_last_offset=True,
                 )
                 for block in parts
@@ -280,7 +358,10 @@ def _sampled_products(pattern, left, right):
             torch.sparse.sampled_addmm(products, a, b[block.columns].T, out=products)
     if order is None:
         return values
-    return torch.empty_like(values).index_copy_(0, order.long(), values)
+    found = torch.empty_like(values)
+    for block in parts:
+        found[order[block.entries]] = values[block.entries]
+    return found
 
 
 def _blocks(pattern: Pattern, dense: Tensor) -> Blocks:
@@ -296,6 +377,40 @@ def _panels(dense: Tensor, width: int) -> Iterator[Tensor]:
     if dense.device.type != "cpu":
         width = dense.shape[1]
     return (panel.contiguous() for panel in dense.split(width, 1))
+
+
+def _sort_by_key(
+    keys: Callable[[slice], Tensor],
+    values: Callable[[slice], Tensor],
+    begins: Tensor,
+    n: int,
+) -> tuple[Tensor, Tensor]:
+    """Sort n values by integer keys, by counting; return the order and the values.
+
+    `keys` and `values` return those of a range of entries. `begins` has the number of
+    entries with smaller keys for each key, and n.
+    """
+    order, sorted_values = begins.new_empty(n), begins.new_empty(n)
+    filled = begins[:-1].clone()  # where the next entry with each key belongs
+    length = _SORT_LENGTH if begins.device.type == "cpu" else max(1, n)
+    for start in range(0, n, length):
+        part = slice(start, start + length)
+        key, entry = torch.sort(keys(part), stable=True)
+        counts = torch.bincount(key, minlength=len(filled))
+        shift = filled - (counts.cumsum(0) - counts)
+        place = torch.arange(len(key), device=begins.device)
+        place += shift.index_select(0, key)
+        order[place] = (entry + start).to(begins.dtype)
+        sorted_values[place] = values(part).index_select(0, entry)
+        filled += counts
+    return order, sorted_values
+
+
+def _offsets(counts: Tensor, dtype: torch.dtype) -> Tensor:
+    """Cumulative sums, beginning with 0."""
+    sums = torch.zeros(len(counts) + 1, dtype=dtype, device=counts.device)
+    torch.cumsum(counts, 0, dtype=dtype, out=sums[1:])
+    return sums
 
 
 def _csr_tensor(crow, col, values, shape):

@@ -52,6 +52,8 @@ _SMALLEST_NOISE = 1e-5
 # Prior of C: one pseudo-observation of this variance for each factor and for the bias.
 # A handful of ratings then still have effects.
 _PRIOR_FACTOR_VARIANCE, _PRIOR_BIAS_VARIANCE = 1e-3, 0.2
+# Ratings are summed up in chunks of 2**20.
+_CHUNK_WIDTH = 16
 
 
 class Vectors(NamedTuple):
@@ -115,9 +117,11 @@ class Moments:
         self.quadratic = torch.cat([self.products, self.z_bias, squares], 1)
 
     def sums(
-        self, pattern: Pattern, ratings: Tensor, weights: Tensor
+        self, pattern: Pattern, ratings: Tensor, weights: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Sums over the ratings of each row of the other side.
+
+        `weights` are None if all are 1.
 
         Returns
         -------
@@ -131,7 +135,8 @@ class Moments:
             Weighted sums of E[(r - c)^2], without the term r^2.
         """
         k = self.triangle.k
-        linear = spmm(pattern, ratings * weights, self.linear)
+        weighted = ratings if weights is None else ratings * weights
+        linear = spmm(pattern, weighted, self.linear)
         quadratic = spmm(pattern, weights, self.quadratic)
         n = self.products.shape[1]
         h = linear[:, :k] - quadratic[:, n : n + k]
@@ -167,7 +172,7 @@ class Conditional(NamedTuple):
         moments: Moments,
         pattern: Pattern,
         ratings: Tensor,
-        weights: Tensor,
+        weights: Tensor | None,
         precision: Tensor,
         noise: Tensor | float,
     ) -> Conditional:
@@ -181,8 +186,11 @@ class Conditional(NamedTuple):
         pattern : Pattern of shape (n, n_others)
             Positions of the ratings.
 
-        ratings, weights : Tensor of shape (n_ratings,)
-            Ratings and their weights.
+        ratings : Tensor of shape (n_ratings,)
+            Ratings.
+
+        weights : Tensor of shape (n_ratings,) or None
+            Weights of the ratings. None means 1 each.
 
         precision : Tensor of shape (k, k)
             Precision L of the prior.
@@ -208,8 +216,14 @@ class Side:
     pattern : Pattern of shape (n, n_others)
         Positions of the ratings.
 
-    ratings, weights : Tensor of shape (n_ratings,)
-        Ratings and their weights.
+    transposed : Pattern of shape (n_others, n)
+        The transposed pattern.
+
+    ratings : Tensor of shape (n_ratings,)
+        Ratings.
+
+    weights : Tensor of shape (n_ratings,) or None
+        Weights of the ratings. None means 1 each.
 
     vectors : Vectors
         Initial distributions, changed in place.
@@ -224,20 +238,22 @@ class Side:
     def __init__(
         self,
         pattern: Pattern,
+        transposed: Pattern,
         ratings: Tensor,
-        weights: Tensor,
+        weights: Tensor | None,
         vectors: Vectors,
         prior: NormalPrior,
         features: Features | None = None,
     ):
-        self.pattern, self.ratings, self.weights = pattern, ratings, weights
+        self.pattern, self.transposed = pattern, transposed
+        self.ratings, self.weights = ratings, weights
         self.vectors, self.prior, self.features = vectors, prior, features
-        self.coefficients = Coefficients(prior, pattern, features)
+        self.coefficients = Coefficients(prior, pattern, transposed, features)
         self.network: PriorNetwork | None = None
         self.is_rated = pattern.crow.diff() > 0
         self.n_rated = int(self.is_rated.sum())
         self.triangle = Triangle(vectors.mean.shape[1], vectors.mean.device)
-        self.total = float((weights * ratings.square()).double().sum())
+        self.total = squares_of(ratings, weights)
         # This side's terms of the evidence bound; see `_evidence`.
         self.evidence = torch.zeros((), dtype=torch.float64)
 
@@ -253,7 +269,7 @@ class Side:
         log_det, residual = torch.zeros(2, dtype=torch.float64, device=h.device)
         moments = Moments(others.vectors)
         for rows, part, entries in parts(self.pattern, 4 * t.k**2):
-            ratings, weights = self.ratings[entries], self.weights[entries]
+            ratings, weights = self.ratings[entries], _at(self.weights, entries)
             found = Conditional.of(moments, part, ratings, weights, L, noise)
             covariance[rows], h[rows] = t.pack(found.covariance), found.h
             log_det += found.log_det[self.is_rated[rows]].double().sum()
@@ -352,23 +368,28 @@ class Factorization:
         user_features: Features | None = None,
         item_features: Features | None = None,
     ):
-        weights = torch.ones_like(ratings) if weights is None else weights
-        order = pattern.order
-        self.users = Side(pattern, ratings, weights, users, user_prior, user_features)
+        order, transposed = pattern.transpose()
+        self.users = Side(
+            pattern, transposed, ratings, weights, users, user_prior, user_features
+        )
         self.items = Side(
-            pattern.transposed,
-            ratings[order],
-            weights[order],
+            transposed,
+            pattern,
+            ratings.index_select(0, order),
+            _at(weights, order),
             items,
             item_prior,
             item_features,
         )
         self.n_ratings = len(ratings)
-        variance = (weights * ratings.square()).mean()
+        squares = ratings.square()
+        variance = (squares if weights is None else weights * squares).mean()
         variance = torch.where(variance > 0, variance, 1.0)  # if all ratings are equal
         self.noise = _NOISE_VARIANCE * variance
         self.smallest_noise = _SMALLEST_NOISE * float(variance)
-        self.log_weights = float(weights.log().double().sum())
+        self.log_weights = 0.0
+        if weights is not None:
+            self.log_weights = float(weights.log().double().sum())
 
     def parameters(self) -> list[Tensor]:
         """All tensors that a sweep changes."""
@@ -401,6 +422,21 @@ class Factorization:
         users, items = self.users.vectors.mean, self.items.vectors.mean
         biases = items[:, -1].index_select(0, pattern.col)
         return sddmm(pattern, users, with_ones(items)) + biases
+
+
+def squares_of(ratings: Tensor, weights: Tensor | None) -> float:
+    """Sum of the weighted squares, in double precision."""
+    total = 0.0
+    for part in row_chunks(len(ratings), _CHUNK_WIDTH):
+        squares = ratings[part].square()
+        if weights is not None:
+            squares = weights[part] * squares
+        total += float(squares.double().sum())
+    return total
+
+
+def _at(weights: Tensor | None, entries: slice | Tensor) -> Tensor | None:
+    return None if weights is None else weights[entries]
 
 
 def fold_in(

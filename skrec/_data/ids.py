@@ -19,6 +19,8 @@ Pairs: TypeAlias = ArrayLike | Sequence[Sequence[Any]] | pd.DataFrame
 
 # A table of integers has at most so many entries, and for each id.
 _TABLE_START, _TABLE_FACTOR = 2**12, 8
+# Ids that are looked up at a time where temporary arrays would take memory
+_CHUNK = 2**18
 
 _ID_REMEDY = (
     "ids may be integers, floats, booleans, strings or other sortable values, with one "
@@ -191,6 +193,46 @@ class IdIndex:
         table = np.full(high - low + 1, -1)
         table[self.known - low] = np.arange(len(self.known))
         return low, table
+
+
+def factorize(ids: NDArray[Any], what: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the distinct ids, ascending, and the position of each id among them.
+
+    Parameters
+    ----------
+    ids : ndarray of shape (n,)
+        Ids as returned by `check_pairs`.
+
+    what : {"user", "item"}
+        Side that the ids belong to.
+
+    Returns
+    -------
+    distinct : ndarray of shape (n_distinct,)
+        Distinct ids.
+
+    positions : ndarray of shape (n,), dtype int32 or int64
+        Positions in `distinct`.
+    """
+    index = IdIndex(np.sort(_distinct(ids)), what)
+    is_small = len(index.known) <= np.iinfo(np.int32).max
+    positions = np.empty(len(ids), np.int32 if is_small else np.int64)
+    for start in range(0, len(ids), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        positions[part] = index.positions(ids[part])
+    return index.known, positions
+
+
+def _distinct(ids: NDArray[Any]) -> NDArray[Any]:
+    """Distinct ids in any order."""
+    if ids.dtype == np.int64:
+        low, high = int(ids.min()), int(ids.max())
+        if high - low < max(_TABLE_START, len(ids)):
+            is_present = np.zeros(high - low + 1, bool)
+            for start in range(0, len(ids), _CHUNK):
+                is_present[ids[start : start + _CHUNK] - low] = True
+            return np.flatnonzero(is_present) + low
+    return pd.unique(ids)
 
 
 def union_of_ids(known: NDArray[Any], new: NDArray[Any]) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from numbers import Number
 from typing import Any, NamedTuple, TypeAlias
@@ -9,11 +10,11 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from sklearn.utils import check_array, column_or_1d
 
 from .._sklearn_compat import check_sample_weight
-from .ids import TABLE_REMEDY, check_pairs, positions_of, refuse_masked
+from .ids import TABLE_REMEDY, check_pairs, factorize, positions_of, refuse_masked
 from .stored import refuse_broken
 
 # Type of public parameters; the values are ratings.
@@ -27,6 +28,8 @@ PRIOR_RATINGS = 5.0
 # Precision of standardized ratings. The ratings in another unit, which differ by
 # rounding errors, then become the same numbers.
 _GRID = 2.0**-30
+# Ratings that are processed at a time where temporary arrays would take memory
+_CHUNK = 2**18
 
 
 class Scale(NamedTuple):
@@ -53,6 +56,55 @@ class Scale(NamedTuple):
         return np.add(values, self.mean, out=values)
 
 
+class Values(NamedTuple):
+    """Ratings in few bytes, exactly: their levels and a code of each, or numbers.
+
+    Attributes
+    ----------
+    stored : ndarray of shape (n_ratings,)
+        Code of each rating, uint8 or uint16. Without levels, the ratings themselves,
+        float32 if that is exact and otherwise float64.
+
+    levels : ndarray of shape (n_levels,), dtype float64, or None
+        Rating of each code. None if there are more than 65,536 different ratings.
+    """
+
+    stored: NDArray[Any]
+    levels: NDArray[np.float64] | None
+
+    @classmethod
+    def of(cls, ratings: NDArray[np.float64]) -> Values:
+        """Store ratings; the arrays are new. Zeros lose their sign."""
+        levels = _levels_of(ratings)
+        if levels is None:
+            stored = ratings.astype(np.float32)
+            is_exact = all(
+                np.array_equal(stored[part], ratings[part])
+                for part in chunks(len(ratings))
+            )
+            return cls(stored if is_exact else ratings.copy(), None)
+        stored = np.empty(len(ratings), np.uint8 if len(levels) <= 2**8 else np.uint16)
+        for part in chunks(len(ratings)):
+            stored[part] = np.searchsorted(levels, ratings[part])
+        return cls(stored, levels)
+
+    def decode(self, dtype: DTypeLike = np.float64) -> NDArray[Any]:
+        """Ratings as an array of floats."""
+        if self.levels is None:
+            return self.stored.astype(dtype)
+        return take_in_chunks(self.levels.astype(dtype), self.stored)
+
+    def map(self, function: Callable[[NDArray[Any]], NDArray[Any]]) -> Values:
+        """Apply a function of each rating."""
+        if self.levels is None:
+            return Values(function(self.stored.astype(np.float64)), None)
+        return Values(self.stored, function(self.levels))
+
+    def take(self, entries: NDArray[Any] | slice) -> Values:
+        """Ratings at indices, in a range, or where a mask is true."""
+        return Values(self.stored[entries], self.levels)
+
+
 @dataclass(frozen=True, eq=False)
 class Ratings:
     """Ratings without repeated pairs, sorted by user and item.
@@ -74,8 +126,8 @@ class Ratings:
     indices : ndarray of shape (n_ratings,)
         Position in `items` of each rated item.
 
-    values : ndarray of shape (n_ratings,), dtype float64
-        Ratings.
+    stored : Values of n_ratings ratings
+        Ratings, stored in few bytes. `values` has them as numbers.
 
     weights : ndarray of shape (n_ratings,), dtype float64, or None
         Positive weight of each rating. None means that all weights are 1.
@@ -85,16 +137,13 @@ class Ratings:
     items: NDArray[Any]
     indptr: NDArray[Any]
     indices: NDArray[Any]
-    values: NDArray[np.float64]
+    stored: Values
     weights: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
-        for name in self.__dataclass_fields__:
-            array = getattr(self, name)
-            if array is not None:
-                view = array.view()
-                view.flags.writeable = False
-                object.__setattr__(self, name, view)
+        for name in ("users", "items", "indptr", "indices", "weights"):
+            object.__setattr__(self, name, _read_only(getattr(self, name)))
+        object.__setattr__(self, "stored", Values(*map(_read_only, self.stored)))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -104,7 +153,12 @@ class Ratings:
     @property
     def n_ratings(self) -> int:
         """Number of ratings."""
-        return len(self.values)
+        return len(self.indices)
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """Ratings as a new array of shape (n_ratings,), dtype float64."""
+        return self.stored.decode()
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -127,14 +181,13 @@ class Ratings:
 
     def select(self, mask: NDArray[np.bool_]) -> Ratings:
         """Return the ratings where `mask` is true, with all users and items."""
-        indptr = np.concatenate([[0], np.cumsum(mask)])[self.indptr]
         weights = None if self.weights is None else self.weights[mask]
         return Ratings(
             self.users,
             self.items,
-            indptr,
+            _selected_indptr(self.indptr, mask),
             self.indices[mask],
-            self.values[mask],
+            self.stored.take(mask),
             weights,
         )
 
@@ -145,15 +198,9 @@ class Ratings:
         """
         if len(items) == len(self.items):
             return self
-        places = positions_of(self.items, items, "item")
-        return Ratings(
-            self.users,
-            items,
-            self.indptr,
-            places[self.indices].astype(self.indices.dtype),
-            self.values,
-            self.weights,
-        )
+        places = positions_of(self.items, items, "item").astype(self.indices.dtype)
+        indices = take_in_chunks(places, self.indices)
+        return replace(self, items=items, indices=indices)
 
     def with_users(self, users: NDArray[Any]) -> Ratings:
         """Return the same ratings with additional users.
@@ -349,10 +396,23 @@ def select_entries(matrix: sp.csr_array, mask: NDArray[np.bool_]) -> sp.csr_arra
     """Return the matrix with only the stored entries where `mask` is true."""
     if mask.all():
         return matrix
-    indptr = np.concatenate([[0], np.cumsum(mask)])[matrix.indptr]
+    indptr = _selected_indptr(matrix.indptr, mask)
     return sp.csr_array(
         (matrix.data[mask], matrix.indices[mask], indptr), shape=matrix.shape
     )
+
+
+def chunks(n: int) -> Iterator[slice]:
+    """Cut n entries into ranges that are processed one after the other."""
+    return (slice(at, min(at + _CHUNK, n)) for at in range(0, n, _CHUNK))
+
+
+def take_in_chunks(table: NDArray[Any], positions: NDArray[Any]) -> NDArray[Any]:
+    """Return ``table[positions]``, for which NumPy would copy positions as int64."""
+    found = np.empty(len(positions), table.dtype)
+    for part in chunks(len(positions)):
+        found[part] = table[positions[part]]
+    return found
 
 
 def _pair_ratings(X: Any, y: Any, sample_weight: Any) -> Ratings:
@@ -372,12 +432,15 @@ def _pair_ratings(X: Any, y: Any, sample_weight: Any) -> Ratings:
     y = _check_target(y, len(users))
     if sample_weight is not None:
         sample_weight = _check_weights(sample_weight, users)
-    rows, user_ids = pd.factorize(users, sort=True)
-    columns, item_ids = pd.factorize(items, sort=True)
-    R, order = _sorted_csr(y, rows, columns, (len(user_ids), len(item_ids)))
-    weights = None if sample_weight is None else sample_weight[order]
-    ratings = _make_record(user_ids, item_ids, R, weights)
-    at = _first_repeated(ratings.matrix)
+    user_ids, rows = factorize(users, "user")
+    item_ids, columns = factorize(items, "item")
+    del users, items  # They are copies if X has another type.
+    cells = _sort_cells(rows, columns, (len(user_ids), len(item_ids)))
+    del rows, columns
+    stored = Values.of(y).take(cells.data)
+    weights = None if sample_weight is None else sample_weight[cells.data]
+    ratings = _make_record(user_ids, item_ids, cells, stored, weights)
+    at = _first_repeated(ratings.indices, ratings.indptr)
     if at is not None:
         raise ValueError(
             f"X has repeated user-item pairs, among them user {user_ids[at[0]]} with "
@@ -410,7 +473,8 @@ def _matrix_ratings(X: Any, y: Any, sample_weight: Any) -> Ratings:
             "entry is required."
         )
     weights = check_matrix_weights(sample_weight, R)
-    return _make_record(np.arange(R.shape[0]), np.arange(R.shape[1]), R, weights)
+    ids = np.arange(R.shape[0]), np.arange(R.shape[1])
+    return _make_record(*ids, R, Values.of(R.data), weights)
 
 
 def _join(R: sp.csr_array, y: Any) -> sp.csr_array:
@@ -426,13 +490,15 @@ def _join(R: sp.csr_array, y: Any) -> sp.csr_array:
             f"y has shape {more.shape}, but X has shape {R.shape}: both must have the "
             "same users and items."
         )
-    joined, _ = _sorted_csr(
-        np.concatenate([R.data, more.data]),
-        np.concatenate([row_numbers(R), row_numbers(more)]),
-        np.concatenate([R.indices, more.indices]),
+    both = R, more
+    cells = _sort_cells(
+        np.concatenate([row_numbers(part) for part in both]),
+        np.concatenate([part.indices for part in both]),
         R.shape,
     )
-    at = _first_repeated(joined)
+    values = np.concatenate([part.data for part in both])[cells.data]
+    joined = sp.csr_array((values, cells.indices, cells.indptr), shape=R.shape)
+    at = _first_repeated(joined.indices, joined.indptr)
     if at is not None:
         raise ValueError(
             f"X and y overlap: both rate row {at[0]}, column {at[1]}. Remove the "
@@ -469,16 +535,45 @@ def _entry_weights(sample_weight: Any, R: sp.csr_array) -> NDArray[np.float64]:
 def _make_record(
     users: NDArray[Any],
     items: NDArray[Any],
-    R: sp.csr_array,
+    cells: sp.csr_array,
+    stored: Values,
     weights: NDArray[np.float64] | None,
 ) -> Ratings:
-    ratings = Ratings(users, items, R.indptr, R.indices, R.data, weights)
-    return ratings if weights is None else ratings.select(weights > 0)
+    ratings = Ratings(users, items, cells.indptr, cells.indices, stored, weights)
+    if weights is None or (weights > 0).all():
+        return ratings
+    ratings = ratings.select(weights > 0)
+    # Levels that only ignored ratings have are no levels.
+    return replace(ratings, stored=Values.of(ratings.values))
 
 
 def _to_csr(R: Any, name: str) -> sp.csr_array:
-    """Convert to CSR with sorted indices; raise an error for duplicate entries."""
-    coo = R.tocoo()
+    """Copy to CSR with sorted indices; raise an error for duplicate entries."""
+    if R.format == "csr":
+        csr = _as_floats(sp.csr_array, R)
+        csr.sort_indices()
+    elif R.format == "csc":
+        csr = _as_floats(sp.csc_array, R).tocsr()
+    else:
+        csr = _coo_to_csr(R, name)
+    at = _first_repeated(csr.indices, csr.indptr)
+    if at is not None:
+        raise ValueError(
+            f"{name} stores row {at[0]}, column {at[1]} more than once: call its "
+            "sum_duplicates() to add the entries, or remove all but one."
+        )
+    return csr
+
+
+def _as_floats(container: Any, R: Any) -> Any:
+    """Copy a compressed matrix, with indices of 32 bits where they suffice."""
+    index = np.int32 if max(R.nnz, *R.shape) <= _MAX_SIZE else np.int64
+    parts = R.data.astype(np.float64), R.indices.astype(index), R.indptr.astype(index)
+    return container(parts, shape=R.shape)
+
+
+def _coo_to_csr(R: Any, name: str) -> sp.csr_array:
+    coo = R.tocoo(copy=False)
     row, col, data = coo.row, coo.col, coo.data.astype(np.float64)
     if R.format in ("bsr", "dia"):
         stored = data != 0
@@ -489,34 +584,62 @@ def _to_csr(R: Any, name: str) -> sp.csr_array:
                 f"{name} stores entries outside its shape {R.shape}: build it with a "
                 "shape that contains all entries."
             )
-    csr, _ = _sorted_csr(data, row, col, R.shape)
-    at = _first_repeated(csr)
-    if at is not None:
-        raise ValueError(
-            f"{name} stores row {at[0]}, column {at[1]} more than once: call its "
-            "sum_duplicates() to add the entries, or remove all but one."
-        )
-    return csr
+    cells = _sort_cells(row, col, R.shape)
+    return sp.csr_array((data[cells.data], cells.indices, cells.indptr), shape=R.shape)
 
 
-def _sorted_csr(
-    data: NDArray[Any],
-    row: NDArray[Any],
-    col: NDArray[Any],
-    shape: tuple[int, int],
-) -> tuple[sp.csr_array, NDArray[np.int64]]:
-    """Build a CSR array with sorted indices; return it and the sorting order."""
-    order = np.argsort(row.astype(np.int64) * shape[1] + col, kind="stable")
-    counts = np.bincount(row, minlength=shape[0])
-    indptr = np.concatenate([[0], np.cumsum(counts)])
-    return sp.csr_array((data[order], col[order], indptr), shape=shape), order
+def _sort_cells(
+    row: NDArray[Any], col: NDArray[Any], shape: tuple[int, int]
+) -> sp.csr_array:
+    """Sort cells by row and column; the entries are the sorting order, a stable one."""
+    index: Any = np.int32 if max(len(row), *shape) <= _MAX_SIZE else np.int64
+    places = row.astype(index, copy=False), col.astype(index, copy=False)
+    cells: Any = sp.coo_array((np.arange(len(row), dtype=index), places), shape=shape)
+    # Otherwise, the entries of repeated cells would be added up.
+    cells.has_canonical_format = True
+    # Each conversion is a counting sort, first by columns and then by rows.
+    cells = cells.tocsc()
+    return cells.tocsr()
 
 
-def _first_repeated(matrix: sp.csr_array) -> tuple[int, int] | None:
+def _first_repeated(
+    indices: NDArray[Any], indptr: NDArray[Any]
+) -> tuple[int, int] | None:
     """Return the first row and column that is stored twice. Needs sorted indices."""
-    rows = row_numbers(matrix)
-    at = np.flatnonzero((np.diff(rows) == 0) & (np.diff(matrix.indices) == 0))
-    return (int(rows[at[0]]), int(matrix.indices[at[0]])) if len(at) else None
+    is_first = np.zeros(len(indices) + 1, bool)
+    is_first[indptr] = True
+    is_repeated = indices[1:] == indices[:-1]
+    is_repeated &= ~is_first[1:-1]
+    if not is_repeated.any():
+        return None
+    at = int(np.argmax(is_repeated))
+    return int(np.searchsorted(indptr, at, side="right")) - 1, int(indices[at])
+
+
+def _selected_indptr(indptr: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
+    """Beginnings of the rows when only the entries of a mask are left."""
+    before = np.zeros(len(mask) + 1, indptr.dtype)
+    np.cumsum(mask, out=before[1:])
+    return before[indptr]
+
+
+def _levels_of(ratings: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Different ratings, ascending; None if codes of them would not save memory."""
+    most = min(2**16, max(2**8, len(ratings) // 4))
+    levels = np.zeros(0)
+    for part in chunks(len(ratings)):
+        levels = np.union1d(levels, pd.unique(ratings[part]))
+        if len(levels) > most:
+            return None
+    return levels + 0.0  # -0.0 becomes 0.0
+
+
+def _read_only(array: Any) -> Any:
+    if array is None:
+        return None
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _check_target(y: Any, n_ratings: int) -> NDArray[np.float64]:

@@ -121,16 +121,16 @@ class Alternation:
     ):
         self.has_biases = has_biases
         self.users = Side(pattern, ratings, weights, users, lambda_u, user_prior)
-        order = pattern.order
+        order, transposed = pattern.transpose()
         self.items = Side(
-            pattern.transposed,
+            transposed,
             ratings[order],
             None if weights is None else weights[order],
             items,
             lambda_v,
             item_prior,
         )
-        self.is_unrated = pattern.transposed.crow.diff() == 0
+        self.is_unrated = transposed.crow.diff() == 0
 
     def parameters(self) -> list[Tensor]:
         """Return all tensors that a sweep changes."""

@@ -10,7 +10,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator, cg
 
 from .._base import BaseRecommender
-from .._data.ratings import Ratings
+from .._data.ratings import Ratings, chunks, take_in_chunks
 from .._fitting import Fit, Trainer, fit_method
 from .._prediction import Contribution
 from .._sklearn_compat import Interval, StrOptions
@@ -238,12 +238,14 @@ class BaselineTrainer(Trainer):
         users, items = solve_effects(self.ratings, self.mean, lambda_u, lambda_v)
         self.users.copy_(torch.from_numpy(users))
         self.items.copy_(torch.from_numpy(items))
-        error = self.ratings.values - self.mean - users[self.ratings.rows]
-        error -= items[self.ratings.indices]
-        weights = self.ratings.weights
-        weights = np.ones(len(error)) if weights is None else weights
+        error, weights = self.ratings.values, self.ratings.weights
+        error -= self.mean
+        error -= np.repeat(users, np.diff(self.ratings.indptr))
+        error -= take_in_chunks(items, self.ratings.indices)
+        error *= error
+        total = (np.ones(len(error)) if weights is None else weights) @ error
         penalty = lambda_u * users @ users + lambda_v * items @ items
-        return float(weights @ error**2 + penalty) / 2
+        return float(total + penalty) / 2
 
     def attributes(self) -> dict[str, Any]:
         lambda_u, lambda_v = self.penalties
@@ -294,10 +296,12 @@ def solve_effects(
     users, items : ndarray of shape (n_users,) and (n_items,)
         Effects.
     """
-    W, R = ratings.matrix, ratings.matrix
-    weights = ratings.weights
-    W.data = np.ones(W.nnz) if weights is None else weights.copy()
-    R.data = (R.data - mean) * W.data
+    W, weights = ratings.matrix, ratings.weights
+    W.data -= mean
+    if weights is not None:
+        W.data *= weights
+    sums = W.sum(axis=1), W.sum(axis=0)  # of the weighted ratings
+    W.data[:] = 1.0 if weights is None else weights
     # Substitute b = (R 1 - W c) / D into W'1 c + W' b + lambda_v c = R'1.
     D = W.sum(axis=1) + lambda_u
     diagonal = W.sum(axis=0) + lambda_v
@@ -309,9 +313,9 @@ def solve_effects(
     inverse = LinearOperator(
         system.shape, matvec=lambda x: x / diagonal, dtype=np.float64
     )
-    target = R.sum(axis=0) - W.T @ (R.sum(axis=1) / D)
+    target = sums[1] - W.T @ (sums[0] / D)
     items, _ = cg(system, target, rtol=_TOLERANCE, M=inverse)
-    return (R.sum(axis=1) - W @ items) / D, items
+    return (sums[0] - W @ items) / D, items
 
 
 def estimate_penalties(ratings: Ratings, mean: float) -> tuple[float, float]:
@@ -334,12 +338,12 @@ def estimate_penalties(ratings: Ratings, mean: float) -> tuple[float, float]:
     lambda_u, lambda_v : float
         Variance of the noise divided by that of the effects of users and of items.
     """
-    residuals = ratings.values - mean
-    weights = np.ones(len(residuals)) if ratings.weights is None else ratings.weights
+    residuals, weights = ratings.values, ratings.weights
+    residuals -= mean
     noise = float(np.average(residuals**2, weights=weights))
     if noise == 0:
         return 1.0, 1.0  # All ratings are equal, and all effects are 0.
-    places = ratings.rows, ratings.indices
+    places, n_ratings = (ratings.rows, ratings.indices), ratings.n_ratings
     counts = [
         np.bincount(p, weights, n) for p, n in zip(places, ratings.shape, strict=True)
     ]
@@ -349,15 +353,24 @@ def estimate_penalties(ratings: Ratings, mean: float) -> tuple[float, float]:
     for _ in range(_MAX_ESTIMATES):
         before = np.log([noise, *variances])
         for side, other in (0, 1), (1, 0):
-            target = weights * (residuals - means[other][places[other]])
+            sums = np.zeros(ratings.shape[side])
+            for part in chunks(n_ratings):
+                target = residuals[part] - means[other][places[other][part]]
+                if weights is not None:
+                    target *= weights[part]
+                sums += np.bincount(places[side][part], target, len(sums))
             spreads[side] = 1 / (counts[side] / noise + 1 / variances[side])
-            sums = np.bincount(places[side], target, ratings.shape[side])
             means[side] = spreads[side] * sums / noise
             squares = means[side] ** 2 + spreads[side]
             variances[side] = float(squares[counts[side] > 0].mean())
-        errors = residuals - means[0][places[0]] - means[1][places[1]]
-        squares = errors**2 + spreads[0][places[0]] + spreads[1][places[1]]
-        noise = float(weights @ squares) / len(squares)
+        total = 0.0
+        for part in chunks(n_ratings):
+            rows, columns = (place[part] for place in places)
+            errors = residuals[part] - means[0][rows] - means[1][columns]
+            squares = errors**2 + spreads[0][rows] + spreads[1][columns]
+            own = np.ones(len(squares)) if weights is None else weights[part]
+            total += float(own @ squares)
+        noise = total / n_ratings
         if np.abs(np.log([noise, *variances]) - before).max() < _SETTLED:
             break
     lambda_u, lambda_v = np.clip(noise / np.array(variances), *_PENALTIES)

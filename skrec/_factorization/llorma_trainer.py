@@ -52,7 +52,8 @@ class LocalModels(NamedTuple):
 
     def weights(self, t: int, pattern: Pattern) -> Tensor:
         """Return the product of the kernels of user and item at each entry."""
-        return self.user_kernels[t][pattern.row] * self.item_kernels[t][pattern.col]
+        weights = pattern.spread(self.user_kernels[t])
+        return weights.mul_(self.item_kernels[t].index_select(0, pattern.col))
 
 
 class LeastSquares:
@@ -333,8 +334,10 @@ class LLORMATrainer(Trainer):
             factors, bandwidth = vectors[:, :-1], self.params.bandwidth
             kernels[t].copy_(kernel(factors, factors[[place]], bandwidth).squeeze(1))
         near = self.local.weights(t, self.data[0])
-        part = self.context.training.select((near > 0).cpu().numpy())
-        near = near[near > 0]
+        is_near = near > 0
+        part = self.context.training.select(is_near.cpu().numpy())
+        near = near[is_near]
+        del is_near
         model = self.solver.start(t, self.local, part, near, self.generator)
         run_sweeps(model, self.stopping)
 

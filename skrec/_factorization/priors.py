@@ -110,19 +110,19 @@ class ImplicitPrior(Prior):
         return [self.links]
 
     def means(self):
-        return spmm(self.pattern, self.values, self.links)
+        return self.values * spmm(self.pattern, None, self.links)
 
     def fit(self, vectors, penalties):
         # Ridge regression of the vectors on the pattern of ratings
-        transposed, values = self.pattern.transposed, self.values[self.pattern.order]
+        transposed, values = self.pattern.transposed, self.values
         penalties = penalties.unsqueeze(1)
 
         def times(x):
-            image = penalties * spmm(self.pattern, self.values, x)
-            return spmm(transposed, values, image) + self._penalty * x
+            image = penalties * values.square() * spmm(self.pattern, None, x)
+            return spmm(transposed, None, image) + self._penalty * x
 
-        diagonal = spmm(transposed, values.square(), penalties) + self._penalty
-        right = spmm(transposed, values, penalties * vectors)
+        diagonal = spmm(transposed, None, values.square() * penalties) + self._penalty
+        right = spmm(transposed, None, values * penalties * vectors)
         self.links.copy_(solve_columns(times, right, diagonal, self.links))
 
     def penalty(self):

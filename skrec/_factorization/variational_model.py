@@ -92,7 +92,8 @@ class VariationalModel(DescribedModel):
         if weights is not None:
             seen = sp.csr_array((weights, seen.indices, seen.indptr), shape=seen.shape)
         rows = seen[users]
-        weights = None if weights is None else self.tensor(rows.data)
+        if weights is not None:
+            weights = self.tensor(rows.data).to(self.item_factors.dtype)
         covariances = self._covariances(self.pattern(rows), weights)
         triangle = self.moments.triangle
         vectors = with_ones(self.users.joined()[self.tensor(users)])

@@ -15,8 +15,8 @@ from .._core.device import as_tensor, make_generator
 from .._core.networks import Autoencoder, AutoencoderWeights, OutputActivation
 from .._core.training import Descent, PenalizedLoss, Stopping, iterate
 from .._data.ids import positions_of
-from .._data.ratings import Ratings
-from .._fitting import Fit, Trainer, r_squared
+from .._data.ratings import Ratings, take_in_chunks
+from .._fitting import Fit, Trainer, pattern_of, r_squared
 from .effects import Effects
 from .side_input import SideInput
 
@@ -54,7 +54,9 @@ class AutoRecTrainer(Trainer):
         self.shift, self.unit = self._output_scale(fit.training)
         self.input = self._input_transform(fit.training)
         self.alpha = self._resolve_alpha(fit.training)
-        rows = self._orient(fit, fit.training, self._residuals(fit.training))
+        residuals = torch.from_numpy(self._residuals(fit.training)).to(fit.dtype)
+        rows = self._orient(fit, fit.training, residuals)
+        del residuals
         inputs = self.input(rows.pattern, rows.inputs)
         self.rows = rows._replace(inputs=inputs)
         self.side = SideInput.of(fit)
@@ -77,7 +79,8 @@ class AutoRecTrainer(Trainer):
         self.stops_early = fit.held_out is not None
         if fit.held_out is not None:
             offsets = (self._offsets(fit.held_out) - self.shift) / self.unit
-            self.held_out = self._orient(fit, fit.held_out, offsets)
+            inputs = torch.from_numpy(offsets).to(fit.dtype)
+            self.held_out = self._orient(fit, fit.held_out, inputs)
 
     def parameters(self):
         return list(self.network.parameters())
@@ -187,7 +190,8 @@ class AutoRecTrainer(Trainer):
             return 0.0, 1.0
         if self.effects is None:
             return -_LEVEL / _SPREAD, 1 / _SPREAD
-        squares = self._residuals(ratings) ** 2
+        squares = self._residuals(ratings)
+        squares *= squares
         std = math.sqrt(np.average(squares, weights=ratings.weights))
         return 0.0, (std or 1.0) / _SPREAD
 
@@ -202,20 +206,25 @@ class AutoRecTrainer(Trainer):
         """Ratings that the network sees: less the mean and both effects, if any."""
         if self.effects is None:
             return ratings.values
-        return ratings.values - self.mean - self.effects.at(ratings)
+        residuals = ratings.values
+        residuals -= self.mean
+        residuals -= self.effects.at(ratings)
+        return residuals
 
     def _offsets(self, ratings: Ratings) -> np.ndarray:
         """Part of each rating that the network does not reconstruct."""
         if self.effects is None:
             return np.full(ratings.n_ratings, self.shift)
         if self.is_item:
-            return self.mean + self.effects.items[ratings.indices]
-        return self.mean + self.effects.users[ratings.rows]
+            return self.mean + take_in_chunks(self.effects.items, ratings.indices)
+        return self.mean + np.repeat(self.effects.users, np.diff(ratings.indptr))
 
     def _input_transform(self, ratings: Ratings) -> InputTransform:
         params = self.params
-        rated = ratings.indices if self.is_item else ratings.rows
-        mean_count = ratings.n_ratings / len(np.unique(rated))
+        counts = np.diff(ratings.indptr)
+        if self.is_item:
+            counts = np.bincount(ratings.indices, minlength=len(ratings.items))
+        mean_count = ratings.n_ratings / np.count_nonzero(counts)
         # Center and level of the ratings in the input, in the unit of the model
         center = self.mean if self.effects is None else 0.0
         level = _LEVEL * self.unit if params.normalize_y else self.mean
@@ -225,15 +234,19 @@ class AutoRecTrainer(Trainer):
             center - level, mean_count, params.input_scaling, self.unit
         )
 
-    def _orient(self, fit: Fit, ratings: Ratings, inputs: np.ndarray) -> Rows:
+    def _orient(self, fit: Fit, ratings: Ratings, inputs: Tensor) -> Rows:
         """Convert ratings to rows of the network, which are users or items."""
-        pattern, _, weights = fit.tensors(ratings, device=torch.device("cpu"))
-        residuals = (ratings.values - self._offsets(ratings)) / self.unit
-        targets = torch.tensor(residuals, dtype=fit.dtype)
-        values = torch.tensor(inputs, dtype=fit.dtype)
-        rows = Rows(pattern, values, targets, weights)
+        residuals = ratings.values
+        residuals -= self._offsets(ratings)
+        residuals /= self.unit
+        targets = torch.from_numpy(residuals).to(fit.dtype)
+        del residuals
+        cpu = torch.device("cpu")
+        pattern, weights = pattern_of(ratings, cpu), fit.weights(ratings, cpu)
+        rows = Rows(pattern, inputs, targets, weights)
         if self.is_item:
-            rows = rows.arrange(pattern.transposed, pattern.order)
+            order, transposed = pattern.transpose()
+            rows = rows.arrange(transposed, order)
         return rows.to(fit.device)
 
     def _make_network(self, fit: Fit, sizes: list[int]) -> Autoencoder:

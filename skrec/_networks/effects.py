@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._data.ratings import Ratings
+from .._data.ratings import Ratings, take_in_chunks
 from .._factorization.baseline import estimate_penalties, solve_effects
 
 
@@ -35,4 +35,6 @@ class Effects(NamedTuple):
 
     def at(self, ratings: Ratings) -> np.ndarray:
         """Sum of both effects for each rating."""
-        return self.users[ratings.rows] + self.items[ratings.indices]
+        effects = np.repeat(self.users, np.diff(ratings.indptr))
+        effects += take_in_chunks(self.items, ratings.indices)
+        return effects
