@@ -37,6 +37,7 @@ autosummary_generate = True
 autodoc_typehints = "none"  # the docstrings say more than the annotations
 numpydoc_show_class_members = False  # _templates/autosummary/class.rst lists them
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 
 
 def split_methods(fullname):
@@ -85,9 +86,12 @@ sphinx_gallery_conf = {
 # Pages
 html_theme = "pydata_sphinx_theme"
 html_title = f"skrec {release}"
+html_favicon = "_static/favicon.svg"
+html_context = {"default_mode": "auto"}
 html_math_renderer = "mathml"
 html_static_path = ["_static"]
 html_css_files = ["skrec.css"]
+html_sidebars = dict.fromkeys(("index", "quickstart", "results", "comparison"), [])
 html_show_sourcelink = False
 html_copy_source = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
