@@ -144,6 +144,10 @@ def check_in_browser(folder, names):
                 and found.append(f"asks for {r.url}")
             ),
         )
+        page.on(
+            "response",
+            lambda r: r.status >= 400 and found.append(f"got {r.status} for {r.url}"),
+        )
         for name in names:
             page.goto(root + name)
             width = page.evaluate("document.documentElement.scrollWidth")
