@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABCMeta, abstractmethod
 from numbers import Integral, Real
-from typing import Any, ClassVar, Literal, overload
+from typing import Any, ClassVar, Literal, Self, overload
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._core.device import own_settings
 from ._data.ratings import check_matrix_weights, is_matrix, row_numbers
 from ._explanation import explain
+from ._limits import refuse_unknown_parameters
 from ._prediction import Model, Predictor, PredictorCache
 from ._serving import recommend, recommend_for, similar
 from ._sklearn_compat import DocumentedMixin, Interval, StrOptions
@@ -84,6 +85,27 @@ class BaseRecommender(
     device_: str
     _fitted_on_matrix: bool
     _predictors: PredictorCache
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters of the estimator, or of an estimator among its parameters.
+
+        Parameters
+        ----------
+        **params : dict
+            Values by name; ``name__inner=value`` sets a parameter of the estimator that
+            is the parameter `name`.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter; the message suggests similar names.
+        """
+        refuse_unknown_parameters(self, params)
+        return super().set_params(**params)
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_skrec_version": __version__}

@@ -42,9 +42,9 @@ from ._limits import (
     refuse_large_sizes,
 )
 from ._prediction import PredictorCache
+from ._reports import EpochReports
 from ._sklearn_compat import (
     N_WRAPPERS,
-    begin_callbacks,
     get_feature_names,
     with_validation_and_callbacks,
 )
@@ -373,6 +373,7 @@ class Fit:
             *self._arguments,
             lambda: self._attributes(trainer),
             trainer.n_epochs,
+            self.held_out and self.held_out.moments()[1] * self.known._scale.std,
         )
         found = getattr(estimator, "_skl_callbacks", [])
         files = [c for c in found if isinstance(c, Checkpoint)]
@@ -460,56 +461,6 @@ class Fit:
             # This method, `run`, `fit`, and its wrappers.
             level = 3 + N_WRAPPERS + 1
             warnings.warn(message, ConvergenceWarning, stacklevel=level)
-
-
-class EpochReports:
-    """Reports of the epochs of a fit, to callbacks and, with `verbose`, to the console.
-
-    Parameters
-    ----------
-    estimator : BaseRecommender
-        Estimator to fit.
-
-    X, y : array-like, sparse or None
-        Arguments of `fit`.
-
-    metadata : dict
-        Other arguments of `fit`; None means not given.
-
-    attributes : callable
-        Function that returns the attributes of the estimator if it stopped now.
-
-    n_epochs : int
-        Maximum number of epochs.
-    """
-
-    def __init__(self, estimator, X, y, metadata, attributes, n_epochs):
-        self.estimator = estimator
-        self.arguments = {"estimator": estimator, "X": X, "y": y}
-        given = {name: value for name, value in metadata.items() if value is not None}
-        if given:
-            self.arguments["metadata"] = given
-        self.arguments["reconstruction_attributes"] = attributes
-        self.fit = begin_callbacks(estimator, n_epochs)
-        self.fit.call_on_fit_task_begin(**self.arguments)
-
-    def begin_epoch(self) -> None:
-        self.epoch = self.fit.subcontext(task_name="epoch")
-        self.epoch.call_on_fit_task_begin(**self.arguments)
-
-    def end_epoch(self, history: History) -> bool:
-        """Report an epoch; return whether a callback requests to stop training."""
-        if self.estimator.verbose:
-            scores = history.validation_scores
-            score = f", validation R2 {scores[-1]:.5f}" if scores else ""
-            print(
-                f"[{type(self.estimator).__name__}] epoch {len(history.loss_curve)}: "
-                f"loss {history.loss_curve[-1]:.6g}{score}"
-            )
-        return self.epoch.call_on_fit_task_end(**self.arguments)
-
-    def end(self) -> None:
-        self.fit.call_on_fit_task_end(**self.arguments)
 
 
 def _refuse_dropped(previous: Any, ratings: Ratings) -> None:

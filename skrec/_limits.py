@@ -1,7 +1,8 @@
-"""Refusal of numbers that memory or the working precision cannot hold."""
+"""Refusal of parameters that do not exist, and of numbers that cannot be held."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from numbers import Integral
 from typing import Any
@@ -32,6 +33,26 @@ def is_count(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, Integral):
         return False
     return 1 <= int(value) <= MAX_COUNT
+
+
+def refuse_unknown_parameters(estimator: Any, names: Iterable[str]) -> None:
+    """Reject names of parameters that an estimator does not have.
+
+    Raises
+    ------
+    ValueError
+        If there is no such parameter; the message has similar names, or all.
+    """
+    valid = list(estimator.get_params(deep=False))
+    for name in names:
+        wanted = name.partition("__")[0]
+        if wanted in valid:
+            continue
+        close = [repr(found) for found in difflib.get_close_matches(wanted, valid)]
+        advice = f"Did you mean {' or '.join(close)}?" if close else f"It has {valid}."
+        raise ValueError(
+            f"{type(estimator).__name__} has no parameter {wanted!r}. {advice}"
+        )
 
 
 def refuse_extreme_parameters(estimator: Any) -> None:

@@ -1,6 +1,7 @@
 """Behavior that all estimators share: fitting, stopping, warm starts, persistence."""
 
 import pickle
+import re
 
 import joblib
 import numpy as np
@@ -28,6 +29,7 @@ from skrec import (
     BayesianMFRegressor,
     CDLRegressor,
     ConvMFRegressor,
+    PMFRegressor,
     RBMRegressor,
     SVDppRegressor,
 )
@@ -348,21 +350,63 @@ def test_the_progress_bar_shows_the_fit(recommender, R, capsys):
     assert f"{type(recommender).__name__} - fit" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("n_factor", "n_factors"),
+        ("lamda_u", "lambda_u"),
+        ("random_sate", "random_state"),
+    ],
+)
+def test_an_unknown_parameter_is_refused_with_the_closest_name(wrong, right):
+    message = f"PMFRegressor has no parameter '{wrong}'. Did you mean '{right}'"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        PMFRegressor().set_params(tol=0.5, **{wrong: 1})
+
+
+def test_an_unknown_parameter_is_refused_with_all_names_if_none_is_close():
+    model = PMFRegressor()
+    with pytest.raises(ValueError, match=r"no parameter 'xyz'.*'clip', 'device'"):
+        model.set_params(tol=0.5, xyz=1)
+    assert model.tol != 0.5
+
+
 @each(MODELS)
-def test_verbose_prints_each_epoch(recommender, R, capsys):
-    model = fit(clone(recommender).set_params(verbose=True), R)
+def test_verbose_2_prints_each_iteration(recommender, R, capsys):
+    model = fit(clone(recommender).set_params(verbose=2), R)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == model.n_iter_
-    assert lines[0].startswith(f"[{type(recommender).__name__}] epoch 1: loss ")
-    assert not any("validation" in line for line in lines)
+    name = re.escape(f"[{type(recommender).__name__}]")
+    for epoch, (line, loss) in enumerate(zip(lines, model.loss_curve_, strict=True)):
+        start = rf"{name} iteration +{epoch + 1} of \d+: objective "
+        assert re.fullmatch(start + re.escape(f"{loss:.6g}") + r", \d+\.\d s", line)
+
+
+@pytest.mark.parametrize("recommender", [PMFRegressor, AutoRecRegressor])
+@pytest.mark.parametrize(
+    ("max_iter", "expected"),
+    [(7, [1, 2, 3, 4, 5, 6, 7]), (25, [1, 3, 6, 9, 12, 15, 18, 21, 24, 25])],
+)
+def test_verbose_prints_about_ten_lines(recommender, max_iter, expected, R, capsys):
+    model = recommender(max_iter=max_iter, tol=0, verbose=True, random_state=0)
+    assert model.fit(R).n_iter_ == max_iter
+    lines = capsys.readouterr().out.splitlines()
+    assert [int(line.split()[2]) for line in lines] == expected
 
 
 @having("early_stopping")
-def test_verbose_prints_the_validation_score(recommender, R, capsys):
-    model = fit(clone(recommender).set_params(verbose=True, early_stopping=True), R)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == model.n_iter_
-    assert all("validation R2" in line for line in lines)
+def test_verbose_prints_the_validation_error_in_the_unit_of_the_ratings(
+    recommender, R, capsys
+):
+    R = R.astype(float) * 20
+    model = clone(recommender).set_params(verbose=2, early_stopping=True)
+    scores = fit(model, R).validation_scores_
+    found = re.findall(r"validation RMSE (\S+),", capsys.readouterr().out)
+    assert len(found) == model.n_iter_
+    # All lines have the same standard deviation of the held-out ratings.
+    stds = [float(rmse) / np.sqrt(1 - s) for rmse, s in zip(found, scores, strict=True)]
+    np.testing.assert_allclose(stds, stds[0], rtol=1e-4)
+    assert 0.3 < stds[0] / R.data.std() < 2
 
 
 @each(MODELS)

@@ -75,8 +75,10 @@ class BayesianMFRegressor(FeatureMixin, ProbabilisticRecommender):
         number of threads.
 
     verbose : bool or int, default=False
-        Whether to print the objective after each iteration. For progress bars set a
-        callback: ``set_callbacks(sklearn.callback.ProgressBar())``.
+        True or 1: print about ten lines with the iteration, the objective, the
+        validation RMSE (with `early_stopping`) and the seconds. 2: print a line for
+        each iteration. For progress bars set a callback:
+        ``set_callbacks(sklearn.callback.ProgressBar())``.
 
     Attributes
     ----------
