@@ -492,6 +492,8 @@ def all_fits(part, kind):
             kind: part["seconds"].map("{:.2f}".format),
             "range": [
                 f"{line['fastest']:.2f} to {line['slowest']:.2f}"
+                if line["n"] > 1
+                else ""
                 for _, line in part.iterrows()
             ],
             "fits": part["n"],
@@ -530,7 +532,10 @@ def by_peer(part, compared, kind):
 
 
 def times_as_long(line):
-    return f"{line['ratio']:.2f} ({line['lowest']:.2f} to {line['highest']:.2f})"
+    text = f"{line['ratio']:.1f}"
+    if line["lowest"] < line["highest"]:
+        text += f" ({line['lowest']:.1f} to {line['highest']:.1f})"
+    return text
 
 
 def searches(table):
@@ -554,6 +559,7 @@ def draw(lines, options):
     import matplotlib as mpl
 
     mpl.use("agg")
+    mpl.rcParams["svg.fonttype"] = "none"
     import matplotlib.pyplot as plt
 
     panels = options.threads
@@ -632,7 +638,7 @@ def parse():
     parser.add_argument("--minutes", type=float, default=20, help="start no fit later")
     parser.add_argument("--again", choices=[SKREC, PEER], help="forget these fits")
     parser.add_argument("--csv", type=Path, default=Path("results/peers.csv"))
-    parser.add_argument("--plot", type=Path, help="PNG file")
+    parser.add_argument("--plot", type=Path, help="PNG or SVG file")
     options = parser.parse_args()
     options.deadline = time.time() + 60 * options.minutes
     return options
