@@ -547,7 +547,7 @@ def searches(table):
                 "model": name,
                 "candidates": f"{len(rows)} of {len(SYSTEMS[name].candidates)}",
                 "CPU seconds": f"{rows['cpu'].sum():.0f}",
-                "chosen": best["parameters"].strip("{}").replace('"', ""),
+                "chosen": f"``{best['parameters'].strip('{}')}``".replace('"', ""),
                 "validation RMSE": f"{best['rmse']:.4f}",
             }
         )
