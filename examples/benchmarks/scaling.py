@@ -107,7 +107,10 @@ def table(options, folder):
         path = Path(folder) / "ratings.pkl"
         run("--make", int(n), path)
         for name in options.only or estimators():
-            found[name, n] = map(float, run("--measure", name, path)[-2:])
+            found[name, n] = tuple(map(float, run("--measure", name, path)[-2:]))
+            print(
+                f"{name}, {n:.0e} ratings: {found[name, n][0]:.2f} s", file=sys.stderr
+            )
     for name in options.only or estimators():
         for i, n in enumerate(options.sizes):
             seconds, size = found[name, n]
