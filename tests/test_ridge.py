@@ -269,14 +269,8 @@ def test_enough_ratings_need_no_penalty(problem):
 
 
 def test_too_few_ratings_without_penalty_are_refused(problem):
-    _, _, ratings, factors = problem
     with pytest.raises(ValueError, match=r"row 0 .* \(1\) than unknowns \(6\)"):
         solve_rows(*problem, 0.0, intercept=False)
-    start = torch.zeros(len(SIZES), K, dtype=torch.float64)
-    with pytest.raises(ValueError, match="Use a positive penalty"):
-        improve_rows(
-            to_pattern(problem), ratings, factors, torch.zeros(len(SIZES)), start
-        )
 
 
 def test_a_converged_row_takes_no_further_steps(rng):

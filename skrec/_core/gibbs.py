@@ -28,6 +28,8 @@ from .sparse import sddmm, spmm
 # Douban (validation ratings) were the same, to 0.00004, as with a tenth of it.
 _LINK_TOLERANCE = 1e-2
 
+Rng = np.random.Generator | torch.Generator
+
 
 class Side:
     """Users or items: their vectors, the prior of these, and their ratings.
@@ -75,7 +77,7 @@ class Side:
         """Prior means of all rows, given the links."""
         return self.prior.means(self.pattern, self.features)
 
-    def draw(self, others: Tensor, rng: np.random.Generator) -> None:
+    def draw(self, others: Tensor, rng: Rng) -> None:
         """Draw links and vectors from their posterior, given the other side."""
         if len(self.prior.links):
             self.prior.links.copy_(self.draw_links(rng))
@@ -98,7 +100,7 @@ class Side:
             return (1 / self.noise).expand(entries.stop - entries.start)
         return self.weights[entries] / self.noise
 
-    def draw_links(self, rng: np.random.Generator) -> Tensor:
+    def draw_links(self, rng: Rng) -> Tensor:
         """Draw the links, by perturbed regression.
 
         With the features F, the deviations D of the vectors from their center and the
@@ -146,11 +148,11 @@ class GibbsSampler:
         Fitted factorization, whose means and links are the initial state. They are
         changed in place.
 
-    rng : numpy.random.Generator
-        Generator of all draws.
+    rng : numpy.random.Generator or torch.Generator
+        Generator of all draws; a generator of PyTorch draws on its own device.
     """
 
-    def __init__(self, start: variational.Factorization, rng: np.random.Generator):
+    def __init__(self, start: variational.Factorization, rng: Rng):
         self.rng = rng
         self.noise_variance = float(start.noise)
         self.users = Side(start.users, start.noise)
@@ -177,6 +179,8 @@ class GibbsSampler:
         return float(torch.dot(errors * users.weights, errors) / users.weights.sum())
 
 
-def _normal(like: Tensor, rng: np.random.Generator) -> Tensor:
+def _normal(like: Tensor, rng: Rng) -> Tensor:
     """Standard normal numbers with the shape, dtype and device of a tensor."""
+    if isinstance(rng, torch.Generator):
+        return torch.empty_like(like).normal_(generator=rng)
     return torch.from_numpy(rng.standard_normal(tuple(like.shape))).to(like)

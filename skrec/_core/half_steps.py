@@ -19,7 +19,6 @@ from torch import Tensor
 
 from .conjugate_gradients import improve_rows
 from .normal_rows import parts
-from .ridge import refuse_singular
 from .sparse import Pattern, spmm
 from .symmetric import Triangle
 
@@ -55,11 +54,6 @@ def solve_half_step(
     Returns
     -------
     coef : Tensor of shape (n_rows, k)
-
-    Raises
-    ------
-    ValueError
-        If the problem of a row has no unique solution.
     """
     if gram_is_faster(pattern, factors.shape[1]):
         coef = solve_by_gram(
@@ -93,14 +87,8 @@ def solve_by_gram(
     -------
     coef : Tensor of shape (n_rows, k)
         Solutions, NaN where A is singular to working precision.
-
-    Raises
-    ------
-    ValueError
-        If the problem of a row has no unique solution.
     """
     k = factors.shape[1]
-    refuse_singular(pattern.crow.diff(), penalty, k)
     weights = torch.ones_like(ratings) if weights is None else weights
     penalty = penalty.unsqueeze(1)
     target = spmm(pattern, weights * ratings, factors)

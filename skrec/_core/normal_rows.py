@@ -25,7 +25,7 @@ from torch import Tensor
 
 from .chunks import chunk_length
 from .sparse import Part, Pattern, sddmm, spmm
-from .symmetric import Triangle
+from .symmetric import Triangle, inverse_of
 
 
 class Posterior(NamedTuple):
@@ -191,7 +191,7 @@ def leave_out(
         pattern, ratings, vectors, prior, prior_precision, rating_precisions
     )
     # (4), as the SDDMM of the flattened A^-1 and z_j z_j'
-    inverse = torch.cholesky_inverse(cholesky)
+    inverse = inverse_of(cholesky)
     hats = rating_precisions * sddmm(
         pattern, inverse.flatten(1), _outer(vectors, vectors)
     )

@@ -222,8 +222,8 @@ class PriorNetwork(Protocol):
             The other part of the prior means.
         """
 
-    def penalty(self) -> float:
-        """Return the penalty on the parameters of the network."""
+    def penalty(self) -> Tensor | float:
+        """Return the penalty on the parameters of the network, a scalar."""
 
 
 class Coefficients:

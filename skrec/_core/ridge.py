@@ -201,13 +201,14 @@ def row_buckets(
         False at the padding.
     """
     counts, order = torch.sort(indptr.diff(), stable=True)
-    start = int(torch.searchsorted(counts, 1))
+    sizes = counts.cpu()  # a GPU is waited for once, not for each bucket
+    start = int(torch.searchsorted(sizes, 1))
     while start < len(order):
-        width = int(counts[start] * 1.25) + 4
+        width = int(sizes[start] * 1.25) + 4
         size = chunk_length(width * per_rating + per_row(width))
-        end = min(int(torch.searchsorted(counts, width, right=True)), start + size)
+        end = min(int(torch.searchsorted(sizes, width, right=True)), start + size)
         rows = order[start:end]
-        position = torch.arange(int(counts[end - 1]), device=indptr.device)
+        position = torch.arange(int(sizes[end - 1]), device=indptr.device)
         mask = position < counts[start:end].unsqueeze(1)
         yield rows, torch.where(mask, indptr[rows].unsqueeze(1) + position, 0), mask
         start = end

@@ -1,4 +1,4 @@
-"""Symmetric matrices, packed as the rows of their upper triangles."""
+"""Symmetric matrices: packed as the rows of their upper triangles, and inverted."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class Triangle:
         self.entries = self.rows * k + self.columns
         place = torch.zeros(k, k, dtype=torch.long, device=device)
         place[self.rows, self.columns] = torch.arange(len(self.rows), device=device)
+        # Positions of the last column of a matrix
+        self.last = place[:, -1].clone()
         self.place = (torch.triu(place) + torch.triu(place, 1).T).flatten()
 
     def pack(self, matrices: Tensor) -> Tensor:
@@ -43,3 +45,15 @@ class Triangle:
     def counts(self, dtype: torch.dtype) -> Tensor:
         """How often an entry of a triangle occurs in the matrix: 1 or 2."""
         return 1 + (self.rows != self.columns).to(dtype)
+
+
+def inverse_of(cholesky: Tensor) -> Tensor:
+    """Inverses of matrices, given their lower Cholesky factors of shape (n, k, k)."""
+    if cholesky.device.type == "cpu":
+        return torch.cholesky_inverse(cholesky)
+    # On a GPU, `cholesky_inverse` may take one matrix after the other.
+    eye = torch.eye(cholesky.shape[-1], dtype=cholesky.dtype, device=cholesky.device)
+    half = torch.linalg.solve_triangular(
+        cholesky, eye.expand_as(cholesky).contiguous(), upper=False
+    )
+    return half.mT @ half

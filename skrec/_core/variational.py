@@ -39,7 +39,7 @@ from .prior_means import (
     solve_means,
 )
 from .sparse import Pattern, sddmm, spmm
-from .symmetric import Triangle
+from .symmetric import Triangle, inverse_of
 
 # Initial standard deviation and variance of the factors
 _INITIAL_STD, _INITIAL_VARIANCE = 0.3, 0.05
@@ -109,7 +109,8 @@ class Moments:
         self.products += covariance.masked_fill(is_constant, 0)
         # E[z c], whose last entry is E[c], and E[c^2]
         self.z_bias = self.z * self.bias.unsqueeze(1)
-        with_bias = covariance[:, is_constant]  # covariances with the bias, in order
+        # Covariances with the bias: the last column of the upper triangle, in order
+        with_bias = covariance.index_select(1, t.last)
         self.z_bias[:, :last] += with_bias[:, :last]
         squares = self.bias.square() + with_bias[:, last]
         self.linear = torch.cat([self.z, self.bias.unsqueeze(1)], 1)
@@ -201,9 +202,10 @@ class Conditional(NamedTuple):
         G, h, residual = moments.sums(pattern, ratings, weights)
         G = moments.triangle.unpack(G).to(precision.dtype)
         cholesky, info = torch.linalg.cholesky_ex(G / noise + precision)
-        cholesky[info > 0] = torch.eye(len(precision)).to(cholesky)
-        covariance = torch.cholesky_inverse(cholesky)
-        covariance[info > 0] = torch.nan
+        is_bad = info > 0
+        cholesky.diagonal(dim1=1, dim2=2).masked_fill_(is_bad.unsqueeze(1), 1)
+        covariance = inverse_of(cholesky)
+        covariance.masked_fill_(is_bad.view(-1, 1, 1), torch.nan)
         log_det = -2 * cholesky.diagonal(dim1=1, dim2=2).log().sum(1)
         return cls(covariance, log_det, h.to(precision.dtype), residual)
 
@@ -251,8 +253,12 @@ class Side:
         self.coefficients = Coefficients(prior, pattern, transposed, features)
         self.network: PriorNetwork | None = None
         self.is_rated = pattern.crow.diff() > 0
-        self.n_rated = int(self.is_rated.sum())
         self.triangle = Triangle(vectors.mean.shape[1], vectors.mean.device)
+        # Positions of the rated rows, in all rows and in each chunk of `improve`: a
+        # mask would be waited for at each use on a GPU.
+        self.rated = self.is_rated.nonzero().squeeze(1)
+        self.rated_in = [self.is_rated[c].nonzero().squeeze(1) for c in self._chunks(4)]
+        self.n_rated = len(self.rated)
         self.total = squares_of(ratings, weights)
         # This side's terms of the evidence bound; see `_evidence`.
         self.evidence = torch.zeros((), dtype=torch.float64)
@@ -263,23 +269,28 @@ class Side:
         The noise variance is the current one. The squared errors are expectations.
         """
         t, prior, n = self.triangle, self.prior, self.n_rated
-        L = torch.linalg.inv(prior.covariance)
+        # Unlike `inv`, `inv_ex` does not wait for a GPU to refuse a singular matrix,
+        # which makes the loss not finite.
+        L = torch.linalg.inv_ex(prior.covariance).inverse
         mean, covariance = self.vectors
         h = torch.empty_like(mean)
         log_det, residual = torch.zeros(2, dtype=torch.float64, device=h.device)
         moments = Moments(others.vectors)
-        for rows, part, entries in parts(self.pattern, 4 * t.k**2):
+        for (rows, part, entries), rated in zip(
+            parts(self.pattern, 4 * t.k**2), self.rated_in, strict=True
+        ):
             ratings, weights = self.ratings[entries], _at(self.weights, entries)
             found = Conditional.of(moments, part, ratings, weights, L, noise)
             covariance[rows], h[rows] = t.pack(found.covariance), found.h
-            log_det += found.log_det[self.is_rated[rows]].double().sum()
+            log_det += found.log_det.index_select(0, rated).double().sum()
             residual += found.residual.double().sum()
         self._fit_means(L, h / noise)
-        deviation = (mean - self.prior_means())[self.is_rated]
-        total = t.unpack(covariance[self.is_rated].sum(0, keepdim=True))[0]
+        deviation = (mean - self.prior_means()).index_select(0, self.rated)
+        total = t.unpack(self._rated_sum(covariance))[0]
         # By (2) and (3), G mean = h + tau L (m - mean) and G S = tau (I - L S).
         errors = residual + self.total - (mean * h).double().sum()
-        inner = (mean[self.is_rated] @ L * deviation).double().sum()
+        inner = mean.index_select(0, self.rated) @ L * deviation
+        inner = inner.double().sum()
         errors -= noise * (inner - n * t.k + (L * total).double().sum())
         scatter = deviation.T @ deviation + total
         scatter.diagonal().add_(_PRIOR_FACTOR_VARIANCE)
@@ -302,7 +313,7 @@ class Side:
         """
         t, prior, mean = self.triangle, self.prior, self.vectors.mean
         S = self.vectors.covariance
-        for rows in self._chunks():
+        for rows in self._chunks(2):
             mean[rows] = (t.unpack(S[rows]) @ h[rows].unsqueeze(-1)).squeeze(-1)
         q = torch.where(self.is_rated.unsqueeze(1), mean, 0) @ L
         if prior.has_inputs or self.network is not None:
@@ -310,12 +321,12 @@ class Side:
             self.variances = solve_means(self.coefficients, L, S, q, network)
         else:
             # The sum of P over all rows, and its product with the common mean
-            total = t.unpack(S[self.is_rated].sum(0, keepdim=True))[0]
+            total = t.unpack(self._rated_sum(S))[0]
             P = self.n_rated * L - L @ total @ L
             P.diagonal().add_(CENTER_PRECISION)
-            prior.center.copy_(torch.linalg.solve(P, q.sum(0)))
+            prior.center.copy_(torch.linalg.solve_ex(P, q.sum(0)).result)
         shift = self.prior_means() @ L
-        for rows in self._chunks():
+        for rows in self._chunks(2):
             mean[rows] += (t.unpack(S[rows]) @ shift[rows].unsqueeze(-1)).squeeze(-1)
 
     def _evidence(self, log_det: Tensor) -> Tensor:
@@ -328,8 +339,13 @@ class Side:
         terms -= 0.5 * penalty.double().sum()
         return terms if self.network is None else terms - self.network.penalty()
 
-    def _chunks(self) -> list[slice]:
-        return row_chunks(len(self.vectors.mean), 2 * self.triangle.k**2)
+    def _rated_sum(self, covariances: Tensor) -> Tensor:
+        """Sum over the rated rows."""
+        return covariances.index_select(0, self.rated).sum(0, keepdim=True)
+
+    def _chunks(self, n_matrices: int) -> list[slice]:
+        """Ranges of rows for which so many matrices each fit in memory."""
+        return row_chunks(len(self.vectors.mean), n_matrices * self.triangle.k**2)
 
 
 class Factorization:

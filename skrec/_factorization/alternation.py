@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._core import ridge
 from .._core.device import as_tensor, make_generator
 from .._core.half_steps import solve_half_step
 from .._core.normal_rows import with_ones
@@ -70,11 +71,11 @@ class Side:
     penalties: Tensor
     prior: Prior
 
-    def penalty(self) -> float:
+    def penalty(self) -> Tensor:
         """Return the penalty on the distances of the vectors from their prior means."""
         means = self.prior.means()
         distance = self.vectors if means is None else self.vectors - means
-        return 0.5 * float(torch.dot(self.penalties, distance.square().sum(1)))
+        return 0.5 * torch.dot(self.penalties, distance.square().sum(1)).double()
 
 
 class Alternation:
@@ -103,6 +104,11 @@ class Alternation:
 
     user_prior, item_prior : Prior
         Priors of the vectors.
+
+    Raises
+    ------
+    ValueError
+        If the problem of a row has no unique solution.
     """
 
     def __init__(
@@ -130,7 +136,11 @@ class Alternation:
             lambda_v,
             item_prior,
         )
-        self.is_unrated = transposed.crow.diff() == 0
+        for side in self.users, self.items:
+            counts, n_unknowns = side.pattern.crow.diff(), side.vectors.shape[1]
+            ridge.refuse_singular(counts, side.penalties, n_unknowns)
+        is_unrated = transposed.crow.diff() == 0
+        self.unrated = is_unrated.nonzero().squeeze(1)
 
     def parameters(self) -> list[Tensor]:
         """Return all tensors that a sweep changes."""
@@ -147,7 +157,7 @@ class Alternation:
         means = self.items.prior.means()
         if means is not None:
             # The next half step would set them so; the last sweep has no next one.
-            self.items.vectors[self.is_unrated] = means[self.is_unrated]
+            self.items.vectors[self.unrated] = means[self.unrated]
         return self.objective()
 
     def improve(self, side: Side, others: Side) -> None:
@@ -172,11 +182,12 @@ class Alternation:
         users = self.users
         error = users.ratings - self.predict(users.pattern)
         weighted = error if users.weights is None else error * users.weights
-        total = 0.5 * float(torch.dot(error, weighted))
+        # Summed up on the device, which is then waited for once
+        total = 0.5 * torch.dot(error, weighted).double()
         for side in users, self.items:
             total += side.penalty()
             total += side.prior.penalty()
-        return total
+        return float(total)
 
     def predict(self, pattern: Pattern) -> Tensor:
         """Predict the entries of a pattern, minus the intercept."""

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .._core.chunks import row_chunks
 from .._core.normal_rows import condition, implicit_means, leave_out, parts, with_ones
+from .._core.symmetric import inverse_of
 from .._data.ratings import row_numbers, select_entries
 from .._explanation import Parts, solve_parts
 from .described import DescribedModel, ones_at
@@ -139,7 +140,7 @@ class BayesianModel(DescribedModel):
                 squares += centers.square()
                 inner += half.square().sum(1).cpu()
                 if self.is_cold.any():
-                    spread = self._spread(mean, torch.cholesky_inverse(cholesky))
+                    spread = self._spread(mean, inverse_of(cholesky))
                     inner += torch.outer(spread, self.is_unrated.double()).cpu()
             # Variance of the conditional means, plus mean of the conditional variances
             between = squares / n_samples - (sums / n_samples).square()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from .._core.device import to_array
-from .._core.gibbs import GibbsSampler, Side
+from .._core.device import make_generator, to_array
+from .._core.gibbs import GibbsSampler, Rng, Side
 from .._core.training import Stopping, run_sweeps
 from .._fitting import Fit, Trainer
 from .described import described_mean_ratings
@@ -24,23 +27,23 @@ class Sample(NamedTuple):
 
     Attributes
     ----------
-    users, items : ndarray of shape (n_users, k + 1) and (n_items, k + 1)
+    users, items : Tensor of shape (n_users, k + 1) and (n_items, k + 1)
         Vectors: factors followed by the bias.
 
-    links : ndarray of shape (n_items, k + 1) or (0, k + 1)
+    links : Tensor of shape (n_items, k + 1) or (0, k + 1)
         Contribution of each rated item to the prior mean of a user.
     """
 
-    users: np.ndarray
-    items: np.ndarray
-    links: np.ndarray
+    users: Tensor
+    items: Tensor
+    links: Tensor
 
     @classmethod
     def take(cls, sampler: GibbsSampler) -> Sample:
-        """Copy the state of a sampler."""
+        """Copy the state of a sampler, on its device."""
         users, items = sampler.users, sampler.items
         tensors = users.vectors, items.vectors, users.prior.links
-        return cls(*map(to_array, tensors))
+        return cls(*(tensor.clone() for tensor in tensors))
 
 
 class GibbsTrainer(Trainer):
@@ -67,7 +70,7 @@ class GibbsTrainer(Trainer):
             item_links=params.implicit,
         )
         run_sweeps(start, _STOPPING)
-        self.sampler = GibbsSampler(start, np.random.default_rng(fit.draw_seed()))
+        self.sampler = GibbsSampler(start, make_rng(fit.draw_seed(), fit.device))
         self.samples: list[Sample] = []
 
     def parameters(self):
@@ -89,7 +92,7 @@ class GibbsTrainer(Trainer):
 
     def attributes(self) -> dict[str, Any]:
         samples = self.samples or [Sample.take(self.sampler)]
-        users, items, links = (np.stack(parts) for parts in zip(*samples, strict=True))
+        users, items, links = (_stack(parts) for parts in zip(*samples, strict=True))
         user_side, item_side = self.sampler.users, self.sampler.items
         _replace_draws_of_unrated(users, user_side)
         _replace_draws_of_unrated(items, item_side)
@@ -114,6 +117,18 @@ class GibbsTrainer(Trainer):
             "_rating_weights": self.rating_weights,
         }
         return attributes | described_mean_ratings(vars(self.known) | attributes)
+
+
+def make_rng(seed: int, device: torch.device) -> Rng:
+    """Make the generator of the sampler, which draws on its device."""
+    if device.type == "cpu":
+        return np.random.default_rng(seed)
+    return make_generator(seed, device)
+
+
+def _stack(tensors: Sequence[Tensor]) -> np.ndarray:
+    """Array of tensors of one shape."""
+    return np.stack([tensor.cpu().numpy() for tensor in tensors])
 
 
 def _replace_draws_of_unrated(vectors: np.ndarray, side: Side) -> None:

@@ -12,6 +12,7 @@ from .._core.normal_rows import condition, parts, with_ones
 from .._core.prior_means import NormalPrior
 from .._core.ridge import positive_penalty, solve_rows
 from .._core.sparse import sddmm
+from .._core.symmetric import inverse_of
 from .._core.variational import Moments, Vectors, fold_in, leave_out
 from .._prediction import Contribution, Model
 from .alternation import products
@@ -200,7 +201,7 @@ class RidgeSolver(RidgeModel):
             rating_precisions=torch.ones_like(targets),
         )
         # Leaving a rating out moves its user's vector by the error times inv(A) z.
-        inverse = torch.cholesky_inverse(cholesky)
+        inverse = inverse_of(cholesky)
         moves = torch.stack(
             [sddmm(pattern, inverse[:, a].contiguous(), design) for a in range(size)], 1
         )

@@ -44,8 +44,11 @@ class Prior:
     def resume(self, vectors: Tensor, penalties: Tensor) -> None:
         """Initialize the prior from the vectors of a previous fit."""
 
-    def penalty(self) -> float:
-        """Return the penalty on the prior's own parameters in the objective."""
+    def penalty(self) -> Tensor | float:
+        """Return the penalty on the prior's own parameters in the objective.
+
+        A tensor is a scalar in double precision, on the device.
+        """
         return 0.0
 
     def attributes(self) -> dict[str, Any]:
@@ -126,7 +129,7 @@ class ImplicitPrior(Prior):
         self.links.copy_(solve_columns(times, right, diagonal, self.links))
 
     def penalty(self):
-        return self._penalty / 2 * float(self.links.square().sum())
+        return self._penalty / 2 * self.links.square().sum().double()
 
     def attributes(self):
         return {"item_links_": self.links.cpu().numpy().copy()}

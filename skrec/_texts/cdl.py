@@ -75,7 +75,7 @@ class BagPrior(NetworkPrior):
     @torch.no_grad()
     def penalty(self):
         error = sum(
-            float(self.network.squared_error(batch, self.network(batch)))
+            self.network.squared_error(batch, self.network(batch)).double()
             for batch in self.whole
         )
         return super().penalty() + self.lambda_n / 2 * error

@@ -64,7 +64,9 @@ class TopicPrior(Prior):
         pattern, counts = to_tensors(documents, dtype)
         self.words = pattern.to(device), counts.to(device)
         self.items = torch.tensor(items, device=device)
-        self.is_rated = torch.tensor(is_rated, device=device)
+        self.rated = torch.tensor(np.flatnonzero(is_rated), device=device)
+        # Whether the item of each text is rated
+        self.has_ratings = torch.tensor(is_rated[items], device=device).unsqueeze(1)
         self.unrefined = self._log_likelihood()
         size = len(is_rated), lda.n_components + has_biases
         self._means = self.proportions.new_zeros(size)
@@ -86,11 +88,11 @@ class TopicPrior(Prior):
                 factors,
                 penalties[self.items],
             )
-            chosen = self.is_rated[self.items]
-            self.proportions[chosen] = improved[chosen]
+            kept = torch.where(self.has_ratings, improved, self.proportions)
+            self.proportions.copy_(kept)
             self._spread()
         if self.has_biases:
-            self._means[:, -1] = vectors[self.is_rated, -1].mean()
+            self._means[:, -1] = vectors[self.rated, -1].mean()
 
     def penalty(self):
         return self.unrefined - self._log_likelihood() if self.refine else 0.0
@@ -103,9 +105,9 @@ class TopicPrior(Prior):
         self.proportions[texts] = as_tensor(proportions).to(self.proportions)
         self._spread()
 
-    def _log_likelihood(self) -> float:
+    def _log_likelihood(self) -> torch.Tensor:
         values = log_likelihood(*self.words, self.proportions, self.topics)
-        return float(values.double().sum())
+        return values.double().sum()
 
     def _spread(self):
         """Set the prior means of all items."""

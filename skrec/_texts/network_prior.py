@@ -123,7 +123,7 @@ class NetworkPrior(Prior):
 
     def penalty(self):
         weights = self.network.penalized()
-        squares = sum(float(w.detach().square().sum()) for w in weights)
+        squares = sum(w.detach().square().sum().double() for w in weights)
         return self.lambda_w / 2 * squares
 
     def attributes(self):
