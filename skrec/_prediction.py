@@ -28,6 +28,8 @@ from ._sklearn_compat import check_feature_names
 
 # Temporary numbers and bytes per entry in the computation of dense predictions.
 _NUMBERS_AT_WORK, _BYTES_AT_WORK = 4, 24
+# Temporary numbers per pair in the computation of single predictions.
+_NUMBERS_PER_PAIR = 8
 # Number of pairs from which mostly unseen users or items cause a warning.
 _MANY_PAIRS = 100
 
@@ -303,15 +305,23 @@ class Predictor:
             keys = row.astype(np.int64) * self.n_items + item
             keys, place = np.unique(keys, return_inverse=True)
             pairs = np.divmod(keys, self.n_items)
-            return self.model.scores_at(users.state, *pairs)[place]
+            return self._sorted_scores_at(users.state, *pairs)[place]
         if (row[1:] >= row[:-1]).all():
-            return self.model.scores_at(users.state, row, item)
+            return self._sorted_scores_at(users.state, row, item)
         # Small integers are sorted by their digits, in linear time.
         is_small = n_users <= np.iinfo(np.uint16).max
         order = np.argsort(row.astype(np.uint16) if is_small else row, kind="stable")
         scores = np.empty(len(row))
-        scores[order] = self.model.scores_at(users.state, row[order], item[order])
+        scores[order] = self._sorted_scores_at(users.state, row[order], item[order])
         return scores
+
+    def _sorted_scores_at(
+        self, state: Any, row: np.ndarray, item: np.ndarray
+    ) -> np.ndarray:
+        """Scores of pairs sorted by row, as many at once as fit in memory."""
+        parts = row_chunks(len(row), _NUMBERS_PER_PAIR)
+        found = [self.model.scores_at(state, row[at], item[at]) for at in parts]
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
     def predict_dense(self, users: Users, *, clip: bool = True) -> np.ndarray:
         """Predict all items for the given users, of shape (n_users, n_items)."""

@@ -123,7 +123,7 @@ class SimulatedGPU(TorchDispatchMode):
         self.stack = contextlib.ExitStack()
         enter = self.stack.enter_context
         enter(mock.patch.object(devices, "_parse_device", torch.device))
-        enter(mock.patch.object(devices, "_is_present", lambda device: True))
+        enter(mock.patch.object(devices, "_is_present", return_value=True))
         enter(mock.patch.object(torch, "Generator", _Generator))
         # The engine has no thread for this device: the caller computes gradients.
         enter(torch.autograd.set_multithreading_enabled(False))
@@ -187,10 +187,11 @@ class SimulatedGPU(TorchDispatchMode):
                     continue
                 if not isinstance(index, DeviceTensor):
                     self._add("index of the CPU")
-                elif index.dtype == torch.bool:
+                elif index.dtype == torch.bool and (
                     # A mask that is filled with one number needs no positions.
-                    if name == "aten::index" or args[2].numel() > 1:
-                        self._add(f"{name} by mask")
+                    name == "aten::index" or args[2].numel() > 1
+                ):
+                    self._add(f"{name} by mask")
             return
         others = [t for t in tensors if not isinstance(t, DeviceTensor)]
         if any(t.dim() > 0 for t in others):
@@ -214,9 +215,7 @@ def _held(value):
     return value.held if isinstance(value, DeviceTensor) else value
 
 
-def waits_of_steps(
-    fit, few: int, many: int
-) -> Iterator[tuple[tuple[str, str], float]]:
+def waits_of_steps(fit, few: int, many: int) -> Iterator[tuple[tuple[str, str], float]]:
     """Waits in a step, from two fits with few and with many steps.
 
     `fit` is a function of the number of steps.

@@ -123,6 +123,7 @@ def solve_rows(
         penalty, dtype=factors.dtype, device=factors.device
     ).expand(n_rows)
     refuse_singular(indptr.diff(), penalties, k + intercept)
+    is_positive = bool((penalties > 0).all())
     coef = factors.new_zeros(n_rows, k) if prior is None else prior.clone()
     found = RowSolutions(
         coef,
@@ -143,13 +144,14 @@ def solve_rows(
                 c * intercept,
                 (r - at_prior) * c,
                 penalties[rows],
+                is_positive,
                 leave_one_out,
             )
             # (3), on the scale of the ratings again
             loo = None if kept is None else r - residual / (kept * c)
         else:
             w, b, loo = _gauss_newton(
-                Z, r, c, penalties[rows], link, start, leave_one_out
+                Z, r, c, penalties[rows], is_positive, link, start, leave_one_out
             )
         coef[rows] += w
         found.intercept[rows] = b
@@ -214,7 +216,7 @@ def row_buckets(
         start = end
 
 
-def _solve(Z, c, t, penalty, hats):
+def _solve(Z, c, t, penalty, is_positive, hats):
     """Solve the standard form of the ridge problem for a batch of rows.
 
     The problem, and the residual of target j in a fit without it, are
@@ -235,6 +237,9 @@ def _solve(Z, c, t, penalty, hats):
     penalty : Tensor of shape (n_rows,)
         Penalty.
 
+    is_positive : bool
+        Whether the penalty of every row is positive.
+
     hats : bool
         Whether to compute `kept`.
 
@@ -250,7 +255,7 @@ def _solve(Z, c, t, penalty, hats):
         ``1 - h``, at least the machine epsilon.
     """
     # The smaller of the two systems; the dual one divides by the penalty.
-    is_dual = Z.shape[1] <= Z.shape[2] and bool((penalty > 0).all())
+    is_dual = Z.shape[1] <= Z.shape[2] and is_positive
     solve = _solve_dual if is_dual else _solve_primal
     w, b, residual, kept = solve(Z, c, t, penalty, hats)
     if kept is not None:
@@ -320,7 +325,7 @@ def _cholesky(A):
     return L
 
 
-def _gauss_newton(Z, r, mask, penalty, link, start, hats):
+def _gauss_newton(Z, r, mask, penalty, is_positive, link, start, hats):
     """Solve the rows of a bucket with a nonlinear link.
 
     A Gauss-Newton step solves (2) for the problem linearized at the current sums,
@@ -345,7 +350,7 @@ def _gauss_newton(Z, r, mask, penalty, link, start, hats):
     for _ in range(_MAX_STEPS):
         slope, target = _linearize(link, sums, r, mask)
         new_w, new_b, _, _ = _solve(
-            Z * slope.unsqueeze(-1), slope, target, penalty, False
+            Z * slope.unsqueeze(-1), slope, target, penalty, is_positive, False
         )
         # Halve the step of each row until its objective does not rise.
         step_w, step_b = new_w - w, new_b - b
@@ -368,7 +373,9 @@ def _gauss_newton(Z, r, mask, penalty, link, start, hats):
     if not hats:
         return w, b, None
     slope, target = _linearize(link, sums, r, mask)
-    *_, residual, kept = _solve(Z * slope.unsqueeze(-1), slope, target, penalty, True)
+    *_, residual, kept = _solve(
+        Z * slope.unsqueeze(-1), slope, target, penalty, is_positive, True
+    )
     # (11); where the link is flat, the rating has no influence on its sum.
     per_slope = torch.where(slope == 0, 0.0, (1 - kept) / slope)
     return w, b, link(sums - per_slope * residual / kept)

@@ -225,7 +225,10 @@ class Pattern:
         """CSR tensor with `values` at the entries of this pattern."""
         _silence_csr_warnings()
         # cuSPARSE reads the memory of the values as if they were contiguous.
-        return _csr_tensor(self.crow, self.col, values.contiguous(), self.shape)
+        col, values = self.col, values.contiguous()
+        if values.device.type != "cpu":
+            col, values = _aligned(col), _aligned(values)
+        return _csr_tensor(self.crow, col, values, self.shape)
 
 
 def spmm(pattern: Pattern, values: Tensor | None, dense: Tensor) -> Tensor:
@@ -350,6 +353,8 @@ def _sampled_products(pattern, left, right):
     """SDDMM, a block of rows of `right` and some of their columns at a time."""
     order, parts = _blocks(pattern, right)
     values = left.new_zeros(pattern.nnz)
+    if not len(values):  # which cuSPARSE may refuse
+        return values
     sums = [block.pattern.with_values(values[block.entries]) for block in parts]
     panels = (_panels(factor, _SDDMM_WIDTH) for factor in (left, right))
     for a, b in zip(*panels, strict=True):
@@ -411,6 +416,16 @@ def _offsets(counts: Tensor, dtype: torch.dtype) -> Tensor:
     sums = torch.zeros(len(counts) + 1, dtype=dtype, device=counts.device)
     torch.cumsum(counts, 0, dtype=dtype, out=sums[1:])
     return sums
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """Copy of a tensor if its memory does not begin at a multiple of 16 bytes.
+
+    Some versions of cuSPARSE read four numbers at a time. Parts of tensors, such as the
+    entries of some rows, may begin anywhere.
+    """
+    is_aligned = tensor.storage_offset() * tensor.element_size() % 16 == 0
+    return tensor if is_aligned else tensor.clone()
 
 
 def _csr_tensor(crow, col, values, shape):

@@ -269,11 +269,11 @@ class TextCNN(torch.nn.Module):
             hidden_dim,
             n_outputs,
             torch.Generator(),
-            device,
+            torch.device("cpu"),
             squashes=squashes,
         )
         network.load_state_dict(state)
-        return network
+        return network.to(device)
 
     def penalized(self) -> list[Tensor]:
         """All parameters except the biases."""

@@ -13,6 +13,7 @@ If the other vector is not a sample, but has the covariance S as well, it also a
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -150,9 +151,8 @@ class BayesianModel(DescribedModel):
 
     def _problem(self, s: int, pattern, ratings) -> dict[str, Any]:
         """Return the arguments of `condition` for users in some rows, sample s."""
-        fitted = self.fitted
-        factors = np.split(fitted.item_factors_, self.n_samples, axis=1)[s]
-        vectors = self._double(np.column_stack([factors, np.ones(len(factors))]))
+        factors = self.item_factors.tensor_split(self.n_samples, 1)[s].double()
+        vectors = torch.cat([factors, torch.ones_like(factors[:, :1])], 1)
         prior = self.prior_mean.expand(pattern.shape[0], -1)
         links = self._links(s)
         if links is not None:
@@ -174,11 +174,20 @@ class BayesianModel(DescribedModel):
         return ((z @ C) * z).sum(1) + inner
 
     def _item_biases(self, s: int) -> Tensor:
-        return self._double(self.fitted.item_bias_samples_[:, s])
+        return self._samples[0][:, s].double()
 
     def _links(self, s: int) -> Tensor | None:
+        links = self._samples[1]
+        return None if links is None else links[s].double()
+
+    @functools.cached_property
+    def _samples(self) -> tuple[Tensor, Tensor | None]:
+        """Samples of the items' biases and of the links, which stay on the device."""
         links = self.fitted.user_links_
-        return None if links is None else self._double(links[s])
+        return (
+            self.tensor(self.fitted.item_bias_samples_),
+            None if links is None else self.tensor(links),
+        )
 
     def _double(self, array: np.ndarray) -> Tensor:
         return self.tensor(np.ascontiguousarray(array, dtype=np.float64))

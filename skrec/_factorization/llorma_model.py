@@ -78,9 +78,12 @@ class LLORMAModel(Model):
         models = self._local_models(state)
         for t in self.fitted_models:
             models.add(t, pattern, total, weight)
-        return self._blend(total, weight, preliminary)
+        return self._blend(total, weight, preliminary).cpu().numpy()
 
     def scores(self, state):
+        return self.rankings(state).cpu().numpy()
+
+    def rankings(self, state):
         preliminary = _all_products(state.vectors, self.item_vectors)
         total, weight = torch.zeros_like(preliminary), torch.zeros_like(preliminary)
         models = self._local_models(state)
@@ -136,11 +139,11 @@ class LLORMAModel(Model):
             near = user_kernel * self.item_kernels[t][self.tensor(rows.indices)]
             total += near * self.solver.left_out_local(t, rows, user_kernel)
             weight += near
-        return self._blend(total, weight, preliminary)
+        return self._blend(total, weight, preliminary).cpu().numpy()
 
-    def _blend(self, total, weight, preliminary) -> np.ndarray:
+    def _blend(self, total: Tensor, weight: Tensor, preliminary: Tensor) -> Tensor:
         sums = average(total, weight, preliminary, self.fitted._preliminary_weight)
-        return (sums.cpu().double() + self.fitted.intercept_).numpy()
+        return sums.double() + self.fitted.intercept_
 
     def _local_models(self, state) -> LocalModels:
         return LocalModels(

@@ -332,7 +332,9 @@ class LLORMATrainer(Trainer):
             self.solver.vectors(), self.anchors[t], self.local[2:], strict=True
         ):
             factors, bandwidth = vectors[:, :-1], self.params.bandwidth
-            kernels[t].copy_(kernel(factors, factors[[place]], bandwidth).squeeze(1))
+            kernels[t].copy_(
+                kernel(factors, factors[place : place + 1], bandwidth).squeeze(1)
+            )
         near = self.local.weights(t, self.data[0])
         is_near = near > 0
         part = self.context.training.select(is_near.cpu().numpy())

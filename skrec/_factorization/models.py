@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -187,16 +188,22 @@ class RidgeModel(FactorModel):
 
     def solve(self, rows, targets, leave_one_out=False) -> RowSolutions:
         """Solve for the vectors of new users by ridge regression on the targets."""
-        design = self.tensor(self.design())
+        design, penalty = self._ridge
         return solve_rows(
             self.tensor(rows.indptr),
             self.tensor(rows.indices),
             self.tensor(targets),
             design,
-            positive_penalty(self.fitted._lambda_u, design),
+            penalty,
             intercept=False,
             leave_one_out=leave_one_out,
         )
+
+    @functools.cached_property
+    def _ridge(self) -> tuple[Tensor, float]:
+        """Design matrix, which stays on the device, and penalty."""
+        design = self.tensor(self.design())
+        return design, positive_penalty(self.fitted._lambda_u, design)
 
     def design(self) -> np.ndarray:
         """Return the design matrix: item factors, and a column of 1 for a bias."""
