@@ -12,7 +12,8 @@ from skrec._core.training import PenalizedLoss
 
 # Most waits in a step: the loss, two looks whether everything is finite, and one for
 # each solution that is checked, or for every fourth step of conjugate gradients. Topic
-# proportions are improved until they settle. A step of LLORMA is a local model, with two sweeps and the transfer of its ratings.
+# proportions are improved until they settle. A step of LLORMA is a local model, with
+# two sweeps and the transfer of its ratings.
 MOST_WAITS = {
     "SVDppRegressor": 9,
     "BayesianMFRegressor": 8,
