@@ -57,6 +57,7 @@ class DeviceTensor(torch.Tensor):
             layout=held.layout,
             device=DEVICE,
             strides=held.stride() if is_strided else None,
+            storage_offset=held.storage_offset() if is_strided else None,
         )
         tensor.held = held
         return tensor
@@ -142,6 +143,8 @@ class SimulatedGPU(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         tensors = [a for a in tree_leaves((args, kwargs)) if torch.is_tensor(a)]
+        if any(t.is_meta and not isinstance(t, DeviceTensor) for t in tensors):
+            raise RuntimeError(f"{func} on a tensor without data, such as a list index")
         own = {id(t.held): t for t in tensors if isinstance(t, DeviceTensor)}
         device = kwargs.get("device")
         is_own = bool(own) if device is None else torch.device(device) == DEVICE

@@ -201,7 +201,7 @@ class Pattern:
     def row_range(self, rows: slice) -> Part:
         """Consecutive rows, which share the memory of the entries."""
         crow = self.crow[rows.start : rows.stop + 1]
-        start, stop = crow[[0, -1]].tolist()
+        start, stop = torch.stack([crow[0], crow[-1]]).tolist()  # a single copy
         shape = rows.stop - rows.start, self.shape[1]
         pattern = Pattern(crow - start, self.col[start:stop], shape)
         return Part(rows, pattern, slice(start, stop))
