@@ -59,6 +59,7 @@ _HOMES = {
 }
 _MODULES = (
     "datasets",
+    "distributed",
     "features",
     "inspection",
     "io",

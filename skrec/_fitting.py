@@ -20,11 +20,13 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from ._checkpoint import Checkpoint, FitCheckpoint
+from ._core.collectives import ALONE, Group, Share
 from ._core.device import own_settings, resolve_device
 from ._core.optimizers import Optimizer
 from ._core.sparse import Pattern
 from ._core.threads import set_threads, threads_for
 from ._core.training import History, Stopping, iterate
+from ._data.dealt import unite_ranks
 from ._data.ids import positions_of
 from ._data.ratings import (
     Ratings,
@@ -89,6 +91,7 @@ class RatingAttributes:
         ratings: Ratings,
         on_matrix: bool,
         normalize: bool,
+        group: Group = ALONE,
     ) -> RatingAttributes:
         """Compute the attributes.
 
@@ -102,24 +105,30 @@ class RatingAttributes:
 
         normalize : bool
             Whether the model sees standardized ratings.
+
+        group : Group
+            Ranks that have the users.
         """
         n_users, n_items = ratings.shape
         values, weights = ratings.values, ratings.weights
-        mean, std = ratings.moments()
+        extremes = group.gather((float(values.min()), float(values.max())))
+        low, high = min(r[0] for r in extremes), max(r[1] for r in extremes)
+        mean, std = ratings.moments(group.total, low == high)
+        indices, total = ratings.indices, group.total
         seen = ratings.stored.stored, ratings.indices, ratings.indptr
         return cls(
             n_features_in_=n_items if on_matrix else 2,
             users_=ratings.users.copy(),
             items_=ratings.items.copy(),
-            rating_range_=(float(values.min()), float(values.max())),
+            rating_range_=(low, high),
             rating_std_=std,
             global_mean_=mean,
             user_means_=shrunken_means(ratings.rows, n_users, values, mean, weights),
-            item_means_=shrunken_means(ratings.indices, n_items, values, mean, weights),
+            item_means_=shrunken_means(indices, n_items, values, mean, weights, total),
             _fitted_on_matrix=on_matrix,
             _seen=sp.csr_array(seen, shape=ratings.shape),
             _levels=ratings.stored.levels,
-            _is_rated=np.bincount(ratings.indices, minlength=n_items) > 0,
+            _is_rated=total(np.bincount(indices, minlength=n_items)) > 0,
             _is_described=np.zeros(n_items, bool),
             _is_described_user=np.zeros(n_users, bool),
             _scale=Scale(mean, std or 1.0) if normalize else Scale(),
@@ -221,6 +230,12 @@ class Fit:
 
     Attributes
     ----------
+    group : Group
+        Processes that fit the model together, each with its own users.
+
+    share : Share
+        Users of this process among those of all.
+
     device : torch.device
         Device to compute on.
 
@@ -270,11 +285,14 @@ class Fit:
         user_features: Any = None,
     ):
         self.estimator = estimator
-        self.device = resolve_device(estimator.device)
+        # `skrec.distributed` gives the estimator a group for the time of the fit.
+        self.group: Group = getattr(estimator, "_group", ALONE)
+        self.device = resolve_device(self.group.local_device(estimator.device))
         self.dtype: torch.dtype = getattr(torch, estimator.dtype)
         refuse_extreme_parameters(estimator)
         on_matrix = is_matrix(X)
         ratings, texts = check_ratings(X, y, sample_weight), None
+        ratings = unite_ranks(ratings, on_matrix, self._agreement(), self.group)
         self.item_features, self.user_features = None, None
         rated = ratings.items
         if item_features is not None:
@@ -298,7 +316,8 @@ class Fit:
         normalize = getattr(estimator, "normalize_y", False)
         refuse_extreme_ratings(ratings, "float64" if normalize else estimator.dtype)
         refuse_extreme_weights(ratings.weights, estimator.dtype)
-        self.known = RatingAttributes.of(ratings, on_matrix, normalize)
+        self.share = self._share(ratings.shape[0])
+        self.known = RatingAttributes.of(ratings, on_matrix, normalize, self.group)
         self.mark_described(np.flatnonzero([text is not None for text in texts or []]))
         self.mean = 0.0 if normalize else self.known.global_mean_
         standardized = ratings.stored.map(self.known._scale.standardize)
@@ -327,8 +346,8 @@ class Fit:
         return pattern_of(self.training, self.device)
 
     def draw_seed(self) -> int:
-        """Draw a seed for a generator."""
-        return int(self.random_state.randint(MAX_SEED))
+        """Draw a seed for a generator, the same on all ranks."""
+        return self.group.first(int(self.random_state.randint(MAX_SEED)))
 
     def tensors(
         self, ratings: Ratings, offset: float = 0.0, device=None
@@ -371,7 +390,8 @@ class Fit:
         reports = EpochReports(
             estimator,
             *self._arguments,
-            lambda: self._attributes(trainer),
+            # The other ranks take no part in a reconstruction.
+            None if self.group.size > 1 else lambda: self._attributes(trainer),
             trainer.n_epochs,
             self.held_out and self.held_out.moments()[1] * self.known._scale.std,
         )
@@ -391,8 +411,10 @@ class Fit:
             end_epoch=reports.end_epoch,
             may_settle=trainer.may_settle,
             checkpoint=checkpoint,
+            group=self.group,
         )
-        if history.interrupt is not None and not history.loss_curve:
+        has_others = self.group.size > 1  # which do not know of an interrupt
+        if history.interrupt is not None and (has_others or not history.loss_curve):
             raise history.interrupt
         self._store(self._attributes(trainer) | _history_attributes(history))
         if history.interrupt is not None:
@@ -415,6 +437,22 @@ class Fit:
         if self.user_features is not None:
             self.known._is_described_user[self.user_features.places] = True
 
+    def _agreement(self) -> dict[str, str]:
+        """Return what must be the same on all ranks."""
+        if self.group.size == 1:
+            return {}
+        params = self.estimator.get_params(deep=False)
+        own = ("device", "random_state", "verbose")
+        found = {name: repr(value) for name, value in params.items() if name not in own}
+        found["class"] = type(self.estimator).__name__
+        found["fitted state"] = str(hasattr(self.estimator, "users_"))
+        return found
+
+    def _share(self, n_users: int) -> Share:
+        """Return the place of this rank's users among those of all ranks."""
+        counts = self.group.gather(n_users)
+        return Share(sum(counts[: self.group.rank]), n_users, sum(counts))
+
     def _hold_out(self) -> tuple[Ratings, Ratings | None]:
         """Split the ratings into training ratings and held-out ratings."""
         if not getattr(self.estimator, "early_stopping", False):
@@ -427,7 +465,10 @@ class Fit:
                 f"early_stopping=True leaves no rating to train on out of "
                 f"{n_ratings}: use early_stopping=False."
             )
-        mask = self.is_held_out = self.random_state.permutation(n_ratings) < n_held_out
+        random_state = self.random_state
+        if self.group.size > 1:
+            random_state = np.random.RandomState([self.draw_seed(), self.group.rank])
+        mask = self.is_held_out = random_state.permutation(n_ratings) < n_held_out
         return self.ratings.select(~mask), self.ratings.select(mask)
 
     def _attributes(self, trainer: Trainer) -> dict[str, Any]:
@@ -457,7 +498,7 @@ class Fit:
                 f"{name} stopped at max_iter={estimator.max_iter} before the loss had "
                 f"settled to tol={estimator.tol}. Raise max_iter or tol."
             )
-        if message is not None:
+        if message is not None and self.group.rank == 0:
             # This method, `run`, `fit`, and its wrappers.
             level = 3 + N_WRAPPERS + 1
             warnings.warn(message, ConvergenceWarning, stacklevel=level)
@@ -488,10 +529,20 @@ def pattern_of(ratings: Ratings, device: torch.device) -> Pattern:
     return Pattern(crow, col, ratings.shape).to(device)
 
 
-def r_squared(ratings: Tensor, predicted: Tensor, weights: Tensor | None) -> float:
-    """R² of predictions of shape (n_ratings,), on any device."""
-    weights = None if weights is None else weights.cpu()
-    return r2_score(ratings.cpu(), predicted.cpu(), sample_weight=weights)
+def r_squared(
+    ratings: Tensor, predicted: Tensor, weights: Tensor | None, group: Group = ALONE
+) -> float:
+    """R² of predictions of shape (n_ratings,), on any device, over all ranks."""
+    if group.size == 1:
+        weights = None if weights is None else weights.cpu()
+        return r2_score(ratings.cpu(), predicted.cpu(), sample_weight=weights)
+    ratings, predicted = ratings.double(), predicted.double()
+    weights = torch.ones_like(ratings) if weights is None else weights.double()
+    sums = torch.stack([weights.sum(), weights @ ratings])
+    n, total = group.sum(sums).tolist()
+    squares = [weights @ (ratings - other) ** 2 for other in (predicted, total / n)]
+    errors, variance = group.sum(torch.stack(squares)).tolist()
+    return 1 - errors / variance if variance else float(errors == 0)
 
 
 def _history_attributes(history: History) -> dict[str, Any]:

@@ -213,14 +213,14 @@ def test_a_warm_start_refuses_ids_of_another_type(cls, kind):
 
 
 def test_ratings_are_counted_only_where_a_penalty_is_zero(R, monkeypatch):
-    def unique(*args, **kwargs):
-        raise AssertionError("sorted all ratings")
+    def bincount(*args, **kwargs):
+        raise AssertionError("counted all ratings")
 
-    monkeypatch.setattr(alternation.np, "unique", unique)
+    monkeypatch.setattr(alternation.np, "bincount", bincount)
     fit_ = Fit(small(PMFRegressor), R, None)
     alternation.refuse_singular(fit_, 2)
     fit_.estimator.set_params(lambda_u=0)
-    with pytest.raises(AssertionError, match="sorted all ratings"):
+    with pytest.raises(AssertionError, match="counted all ratings"):
         alternation.refuse_singular(fit_, 2)
 
 

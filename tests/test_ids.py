@@ -156,6 +156,26 @@ def test_polars_nulls_and_nested_columns_are_refused():
         check_pairs(pl.DataFrame({"user": [{"a": 1}, {"a": 2}], "item": ["x", "y"]}))
 
 
+def lazy(module, name):
+    """An object of a class of a library that need not be installed."""
+    return type(name, (), {"__module__": module})()
+
+
+LAZY = {
+    "polars": (pl.LazyFrame({"user": [1], "item": [2]}), r"X\.collect\(\)"),
+    "Dask": (lazy("dask.dataframe.dask_expr", "DataFrame"), r"X\.compute\(\)"),
+    "Spark": (lazy("pyspark.sql.dataframe", "DataFrame"), r"X\.toPandas\(\)"),
+    "Ray": (lazy("ray.data.dataset", "MaterializedDataset"), r"X\.to_pandas\(\)"),
+}
+
+
+@by_name(LAZY)
+def test_lazy_tables_are_refused_with_the_call_that_computes_them(values):
+    table, call = values
+    with pytest.raises(TypeError, match=f"which has not been computed: give {call}"):
+        check_pairs(table)
+
+
 @pytest.mark.parametrize("row", [list, tuple])
 def test_rows_of_lists_keep_integers_with_strings(row):
     users, items = check_pairs([row((3, "x")), row((1, "y"))])

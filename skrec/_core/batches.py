@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .collectives import ALONE, Group
 from .sparse import Pattern
 
 
@@ -36,9 +37,11 @@ class InputTransform(NamedTuple):
     exponent: float = 0.0
     unit: float = 1.0
 
-    def __call__(self, pattern: Pattern, ratings: Tensor) -> Tensor:
-        """Input for all ratings of some rows, of shape (nnz,)."""
-        scales = self.scale(pattern.crow.diff(), ratings.dtype)
+    def __call__(
+        self, pattern: Pattern, ratings: Tensor, entries: Group = ALONE
+    ) -> Tensor:
+        """Input for all ratings of some rows, of shape (nnz,), which ranks may have."""
+        scales = self.scale(entries.sum(pattern.crow.diff()), ratings.dtype)
         return self.shift(ratings) * pattern.spread(scales)
 
     def shift(self, ratings: Tensor) -> Tensor:

@@ -6,13 +6,18 @@ import torch
 from torch import Tensor
 
 from .chunks import row_chunks
+from .collectives import ALONE, Group
 from .prior_means import NormalPrior
 from .symmetric import Triangle
 from .variational import Vectors
 
 
 def canonical_bases(
-    users: Vectors, items: Vectors, noise: float, negligible: float
+    users: Vectors,
+    items: Vectors,
+    noise: float,
+    negligible: float,
+    group: Group = ALONE,
 ) -> tuple[Tensor, Tensor]:
     """Find bases in which the factors are uncorrelated, in descending order.
 
@@ -33,14 +38,20 @@ def canonical_bases(
         Mean square, relative to the noise variance, below which a factor is dropped. At
         least one factor is kept.
 
+    group : Group
+        Ranks that have the users.
+
     Returns
     -------
     to_users, to_items : Tensor of shape (n_kept + 1, k), in double precision
         Maps of the vectors, which leave the biases as they are.
     """
-    A, B = (_second_moments(side)[:-1, :-1] for side in (users, items))
+    sides = (users, group), (items, ALONE)
+    A, B = (_second_moments(*side)[:-1, :-1] for side in sides)
     root = torch.linalg.cholesky(A)
     squares, basis = torch.linalg.eigh(root.T @ B @ root)
+    # Eigenvectors differ in sign between processors.
+    squares, basis = group.copy_first(squares), group.copy_first(basis)
     squares, basis = squares.flip(0), basis.flip(1)
     n_kept = max(1, int((squares > negligible * noise).sum()))
     scale = squares[:n_kept].clamp(min=torch.finfo(A.dtype).tiny) ** 0.25
@@ -77,12 +88,13 @@ def transform(
     return Vectors(vectors.mean @ basis.T, covariance), moved
 
 
-def _second_moments(vectors: Vectors) -> Tensor:
+def _second_moments(vectors: Vectors, rows: Group) -> Tensor:
     """Mean over all rows of the expected products of the entries of a vector."""
     mean, covariance = (t.double() for t in vectors)
     triangle = Triangle(mean.shape[1], mean.device)
-    average = triangle.unpack(covariance.mean(0, keepdim=True))[0]
-    return mean.T @ mean / len(mean) + average
+    n = rows.total(len(mean))
+    average = triangle.unpack(rows.sum(covariance.sum(0, keepdim=True)) / n)[0]
+    return rows.sum(mean.T @ mean) / n + average
 
 
 def _with_bias(basis: Tensor) -> Tensor:

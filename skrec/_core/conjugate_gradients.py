@@ -16,6 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .collectives import ALONE, WHOLE, Group, Layout
 from .sparse import Pattern, sddmm, spmm
 
 TOLERANCE, COLUMN_TOLERANCE = 2e-4, 1e-3
@@ -36,6 +37,7 @@ def improve_rows(
     weights: Tensor | None = None,
     prior: Tensor | None = None,
     tolerance: float = TOLERANCE,
+    layout: Layout = WHOLE,
 ) -> Tensor:
     """Solve the ridge problems of all rows at once by conjugate gradients.
 
@@ -71,31 +73,37 @@ def improve_rows(
     tolerance : float
         Largest norm of a row's residual, relative to the right-hand side of (4).
 
+    layout : Layout
+        How rows and ratings are dealt out to ranks.
+
     Returns
     -------
     coef : Tensor of shape (n_rows, k)
     """
+    total, group = layout.entries.sum, layout.group
     penalty = penalty.unsqueeze(1)
     # In the eigenvectors of the sum of z z' over all ratings, the system of each row is
     # nearly diagonal, so that its diagonal is a good preconditioner. Sums that overflow
     # have no eigenvectors, and the result will not be finite in any basis.
     counts = pattern.column_counts.to(factors.dtype)
-    total = factors.T @ (counts.unsqueeze(1) * factors)
-    basis = torch.linalg.eigh(total.nan_to_num(0.0, 0.0, 0.0))[1]
+    products = group.sum(factors.T @ (counts.unsqueeze(1) * factors))
+    # All ranks need the same basis: eigenvectors differ in sign between processors.
+    basis = torch.linalg.eigh(products.nan_to_num(0.0, 0.0, 0.0))[1]
+    basis = group.copy_first(basis)
     factors, start = factors @ basis, start @ basis
 
     def times(x):
         # The matrix of (4), applied as Z' (C (Z x)) + penalty x
         sums = sddmm(pattern, x, factors)
         sums = sums if weights is None else sums * weights
-        return torch.addcmul(spmm(pattern, sums, factors), penalty, x)
+        return torch.addcmul(total(spmm(pattern, sums, factors)), penalty, x)
 
     ones = torch.ones_like(ratings) if weights is None else weights
-    target = spmm(pattern, ratings * ones, factors)  # right-hand side of (4)
+    target = total(spmm(pattern, ratings * ones, factors))  # right-hand side of (4)
     if prior is not None:
         target += penalty * (prior @ basis)
     # M^-1; a row with neither ratings nor penalty takes no steps.
-    diagonal = spmm(pattern, ones, factors.square()) + penalty
+    diagonal = total(spmm(pattern, ones, factors.square())) + penalty
     scale = torch.where(diagonal > 0, 1 / diagonal, 0)
     # If the right-hand side is zero, so is the solution.
     x = start * target.any(1, keepdim=True)
@@ -105,7 +113,7 @@ def improve_rows(
     rho = (residual * direction).sum(1)
     for step in range(_MAX_STEPS):
         errors = torch.linalg.vector_norm(residual, dim=1)
-        if _are_small(errors, goal, step):
+        if group.all(_are_small(errors, goal, step)):
             break
         # A row far below its goal takes no further steps: they would consist of
         # rounding errors and could grow without bound.
@@ -128,6 +136,8 @@ def solve_columns(
     start: Tensor,
     *,
     tolerance: float = COLUMN_TOLERANCE,
+    group: Group = ALONE,
+    n_shared: int | None = None,
 ) -> Tensor:
     """Solve a positive definite system for each column.
 
@@ -148,27 +158,46 @@ def solve_columns(
     tolerance : float
         Largest norm of a column's residual, relative to its right-hand side.
 
+    group : Group
+        Ranks that solve the systems together.
+
+    n_shared : int or None
+        Number of the first rows that all ranks have; the others belong to this rank.
+        None means that all ranks have the same rows.
+
     Returns
     -------
     solution : Tensor of shape (n, k)
     """
+
+    def dot(a, b):
+        products = a * b
+        if n_shared is None:
+            return products.sum(0)
+        return products[:n_shared].sum(0) + group.sum(products[n_shared:].sum(0))
+
+    def norm(a):
+        if n_shared is None:
+            return torch.linalg.vector_norm(a, dim=0)
+        return dot(a, a).sqrt()
+
     # x is `start` itself, which belongs to the caller: all updates are out of place.
     x = start
     residual = right - times(x)
-    goal = tolerance * torch.linalg.vector_norm(right, dim=0)
+    goal = tolerance * norm(right)
     direction = residual / diagonal
-    rho = (residual * direction).sum(0)
+    rho = dot(residual, direction)
     for step in range(_MAX_COLUMN_STEPS):
-        errors = torch.linalg.vector_norm(residual, dim=0)
-        if _are_small(errors, goal, step):
+        errors = norm(residual)
+        if group.all(_are_small(errors, goal, step)):
             break
         is_open = errors > _DONE * goal
         image = times(direction)
-        size = _ratio(rho * is_open, (direction * image).sum(0)).T
+        size = _ratio(rho * is_open, dot(direction, image)).T
         x = x + size * direction  # (1)
         residual = residual - size * image  # (2)
         scaled = residual / diagonal
-        new_rho = (residual * scaled).sum(0)
+        new_rho = dot(residual, scaled)
         direction = scaled + _ratio(new_rho, rho).T * direction  # (3)
         rho = new_rho
     return x

@@ -14,9 +14,12 @@ many ratings.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from .collectives import WHOLE, Layout
 from .conjugate_gradients import improve_rows
 from .normal_rows import parts
 from .sparse import Pattern, spmm
@@ -28,9 +31,10 @@ from .symmetric import Triangle
 _LIMIT, _SLOPE, _MOST = 10, 2, 50
 
 
-def gram_is_faster(pattern: Pattern, k: int) -> bool:
+def gram_is_faster(pattern: Pattern, k: int, layout: Layout = WHOLE) -> bool:
     """Whether `solve_by_gram` is faster than conjugate gradients for k factors."""
-    mean_ratings = pattern.nnz / max(1, pattern.shape[0])
+    n_rows = layout.rows.total(pattern.shape[0])
+    mean_ratings = layout.group.total(pattern.nnz) / max(1, n_rows)
     return k <= min(_MOST, _LIMIT + _SLOPE * mean_ratings**0.5)
 
 
@@ -43,28 +47,26 @@ def solve_half_step(
     *,
     weights: Tensor | None = None,
     prior: Tensor | None = None,
+    layout: Layout = WHOLE,
 ) -> Tensor:
     """Solve (1) for all rows by the solver that is faster.
 
     Parameters
     ----------
-    pattern, ratings, factors, penalty, start, weights, prior
+    pattern, ratings, factors, penalty, start, weights, prior, layout
         As for `improve_rows`.
 
     Returns
     -------
     coef : Tensor of shape (n_rows, k)
     """
-    if gram_is_faster(pattern, factors.shape[1]):
-        coef = solve_by_gram(
-            pattern, ratings, factors, penalty, weights=weights, prior=prior
-        )
-        if bool(coef.isfinite().all()):
+    options: Any = {"weights": weights, "prior": prior, "layout": layout}
+    if gram_is_faster(pattern, factors.shape[1], layout):
+        coef = solve_by_gram(pattern, ratings, factors, penalty, **options)
+        if layout.group.all(bool(coef.isfinite().all())):
             return coef
         # Conjugate gradients take any matrix, also one that is singular up to rounding.
-    return improve_rows(
-        pattern, ratings, factors, penalty, start, weights=weights, prior=prior
-    )
+    return improve_rows(pattern, ratings, factors, penalty, start, **options)
 
 
 def solve_by_gram(
@@ -75,12 +77,13 @@ def solve_by_gram(
     *,
     weights: Tensor | None = None,
     prior: Tensor | None = None,
+    layout: Layout = WHOLE,
 ) -> Tensor:
     """Solve (1) for all rows by Cholesky factors of the matrices A.
 
     Parameters
     ----------
-    pattern, ratings, factors, penalty, weights, prior
+    pattern, ratings, factors, penalty, weights, prior, layout
         As for `improve_rows`.
 
     Returns
@@ -88,20 +91,21 @@ def solve_by_gram(
     coef : Tensor of shape (n_rows, k)
         Solutions, NaN where A is singular to working precision.
     """
-    k = factors.shape[1]
+    k, total = factors.shape[1], layout.entries.sum
+    counts = total(pattern.crow.diff())
     weights = torch.ones_like(ratings) if weights is None else weights
     penalty = penalty.unsqueeze(1)
-    target = spmm(pattern, weights * ratings, factors)
+    target = total(spmm(pattern, weights * ratings, factors))
     if prior is not None:
         target += penalty * prior
     # A row with neither ratings nor penalty has the solution 0.
-    is_free = (pattern.crow.diff() == 0).unsqueeze(1) & (penalty == 0)
+    is_free = (counts == 0).unsqueeze(1) & (penalty == 0)
     shift = penalty + is_free.to(penalty.dtype)
     triangle = Triangle(k, factors.device)
     products = triangle.outer(factors)
     coef = torch.empty_like(target)
     for rows, part, entries in parts(pattern, 2 * k**2):
-        A = triangle.unpack(spmm(part, weights[entries], products))
+        A = triangle.unpack(total(spmm(part, weights[entries], products)))
         A.diagonal(dim1=1, dim2=2).add_(shift[rows])
         cholesky, info = torch.linalg.cholesky_ex(A)
         solved = torch.cholesky_solve(target[rows].unsqueeze(-1), cholesky)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .batches import InputTransform, damped_means_without, keep_all
 from .chunks import row_chunks
+from .collectives import ALONE, Group, Share
 from .sparse import Pattern, sddmm, spmm
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -116,17 +117,24 @@ class AutoencoderWeights:
         generator: torch.Generator,
         dtype: torch.dtype,
         n_side: int = 0,
+        share: Share | None = None,
     ) -> AutoencoderWeights:
         """Draw initial weights.
 
         The outer layers are drawn from N(0, 0.01^2) as by the authors of AutoRec. The
         layers between are drawn such that they preserve the variance (Glorot and Bengio
-        2010).
+        2010). The visible units may be a share of those of all ranks.
         """
 
         def normal(n_in, n_out, std):
             weights = torch.empty(n_in, n_out, dtype=dtype)
             return weights.normal_(0.0, std, generator=generator)
+
+        def outer(n_out):
+            def draw(n):
+                return normal(n, n_out, _OUTER_STD)
+
+            return draw(n_visible) if share is None else share.draw(draw)
 
         sizes = list(hidden_layer_sizes)
         # Glorot and Bengio: variance 2 / (n_in + n_out)
@@ -136,9 +144,9 @@ class AutoencoderWeights:
             for a, b in itertools.pairwise(sizes)
         ]
         return cls(
-            [normal(n_visible, sizes[0], _OUTER_STD), *between],
+            [outer(sizes[0]), *between],
             [torch.zeros(size, dtype=dtype) for size in sizes],
-            normal(n_visible, sizes[-1], _OUTER_STD),
+            outer(sizes[-1]),
             torch.full((n_visible,), decoder_bias, dtype=dtype),
             normal(n_side, sizes[0], _OUTER_STD) if n_side else None,
         )
@@ -163,6 +171,9 @@ class Autoencoder(torch.nn.Module):
 
     centered : bool
         Whether codes are less the code of an empty row.
+
+    entries : Group
+        Ranks that have the visible units.
     """
 
     def __init__(
@@ -172,9 +183,10 @@ class Autoencoder(torch.nn.Module):
         out_activation: OutputActivation,
         device: torch.device,
         centered: bool = False,
+        entries: Group = ALONE,
     ):
         super().__init__()
-        self.centered = centered
+        self.centered, self.entries = centered, entries
         self.layers = list(range(len(weights.encoder)))
         self.activation = ACTIVATIONS[activation]
         self.out_activation = out_activation
@@ -256,9 +268,10 @@ class Autoencoder(torch.nn.Module):
         codes : Tensor of shape (n_rows, k_last)
         """
         sums = spmm(pattern, values, self.encoder[0])  # V' r in (1)
+        sums = self.entries.sum_forward(sums)
         if side is not None and self.side is not None:
             sums = torch.addmm(sums, side, self.side)  # S' s
-        return self.finish(sums, drop)
+        return self.entries.sum_backward(self.finish(sums, drop))
 
     def finish(
         self, sums: Tensor, drop: Callable[[Tensor], Tensor] = keep_all

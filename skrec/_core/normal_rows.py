@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from .chunks import chunk_length
+from .collectives import ALONE, Group
 from .sparse import Part, Pattern, sddmm, spmm
 from .symmetric import Triangle, inverse_of
 
@@ -126,7 +127,7 @@ def condition(
     return Posterior(mean, cholesky)
 
 
-def implicit_means(pattern: Pattern, links: Tensor) -> Tensor:
+def implicit_means(pattern: Pattern, links: Tensor, entries: Group = ALONE) -> Tensor:
     """The sums over j in (3), by which each row's items move its prior mean.
 
     Parameters
@@ -137,16 +138,22 @@ def implicit_means(pattern: Pattern, links: Tensor) -> Tensor:
     links : Tensor of shape (n_items, k)
         Vectors y of the items.
 
+    entries : Group
+        Ranks that have the entries of each row.
+
     Returns
     -------
     means : Tensor of shape (n_rows, k)
     """
-    return implicit_values(pattern, links.dtype) * spmm(pattern, None, links)
+    values = implicit_values(pattern, links.dtype, entries)
+    return values * entries.sum(spmm(pattern, None, links))
 
 
-def implicit_values(pattern: Pattern, dtype: torch.dtype) -> Tensor:
+def implicit_values(
+    pattern: Pattern, dtype: torch.dtype, entries: Group = ALONE
+) -> Tensor:
     """Return 1 / sqrt(n) for rows with n entries, 0 without, of shape (n_rows, 1)."""
-    counts = pattern.crow.diff().to(dtype).unsqueeze(1)
+    counts = entries.sum(pattern.crow.diff()).to(dtype).unsqueeze(1)
     return torch.where(counts > 0, counts.rsqrt(), 0)
 
 

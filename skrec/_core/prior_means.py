@@ -25,6 +25,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from .collectives import ALONE, WHOLE, Group, Layout
 from .conjugate_gradients import solve_columns
 from .normal_rows import implicit_means, implicit_values
 from .sparse import Pattern, spmm
@@ -179,7 +180,12 @@ class NormalPrior(NamedTuple):
         """Whether the means of rows differ."""
         return len(self.links) + len(self.weights) > 0
 
-    def means(self, pattern: Pattern, features: Features | None = None) -> Tensor:
+    def means(
+        self,
+        pattern: Pattern,
+        features: Features | None = None,
+        entries: Group = ALONE,
+    ) -> Tensor:
         """Prior means (1) of rows.
 
         Parameters
@@ -190,13 +196,16 @@ class NormalPrior(NamedTuple):
         features : Features of n rows or None
             Features; without them, the rows have those of the center.
 
+        entries : Group
+            Ranks that have the entries of each row.
+
         Returns
         -------
         means : Tensor of shape (n, k)
         """
         means = self.center.expand(pattern.shape[0], -1)
         if len(self.links):
-            means = means + implicit_means(pattern, self.links)
+            means = means + implicit_means(pattern, self.links, entries)
         if features is not None:
             means = means + features.means(self.weights)
         return means
@@ -242,6 +251,10 @@ class Coefficients:
 
     features : Features of n rows or None
         Features of the rows.
+
+    layout : Layout
+        How rows and entries are dealt out to ranks. Links to others that are dealt out
+        are with the others.
     """
 
     def __init__(
@@ -250,12 +263,14 @@ class Coefficients:
         pattern: Pattern,
         transposed: Pattern,
         features: Features | None,
+        layout: Layout = WHOLE,
     ):
         self.prior, self.pattern, self.features = prior, pattern, features
-        self.transposed = transposed
+        self.transposed, self.layout = transposed, layout
         self.sizes = [1, len(prior.links), len(prior.weights)]
         # Factor of the links of each row
-        self.link_values = implicit_values(pattern, prior.center.dtype)
+        dtype = prior.center.dtype
+        self.link_values = implicit_values(pattern, dtype, layout.entries)
 
     def stack(self) -> Tensor:
         """Present coefficients."""
@@ -285,7 +300,8 @@ class Coefficients:
         center, links, weights = coefficients.split(self.sizes)
         means = center.expand(self.pattern.shape[0], -1)
         if len(links):
-            means = means + self.link_values * spmm(self.pattern, None, links)
+            moves = self.layout.entries.sum(spmm(self.pattern, None, links))
+            means = means + self.link_values * moves
         if self.features is not None:
             means = means + self.features.means(weights)
         return means
@@ -299,7 +315,21 @@ class Coefficients:
         if self.features is not None:
             gather = self.features.gather_squares if squares else self.features.gather
             rows.append(gather(x))
-        return torch.cat(rows)
+        return self.layout.rows.sum(torch.cat(rows))
+
+    @property
+    def n_shared(self) -> int | None:
+        """Number of the first coefficients that all ranks have, if not all."""
+        is_whole = self.layout.entries.size == 1 or not self.sizes[1]
+        return None if is_whole else 1
+
+    def total(self, x: Tensor) -> Tensor:
+        """Sum of a value of each coefficient, of shape (n, k)."""
+        if self.n_shared is None:
+            return x.sum()
+        return x[: self.n_shared].sum() + self.layout.entries.sum(
+            x[self.n_shared :].sum()
+        )
 
 
 def solve_means(
@@ -337,7 +367,8 @@ def solve_means(
     S = Triangle(k, L.device).unpack(covariances)
     penalties = coefficients.penalties()
     # P is 0 in rows without ratings.
-    rated = (coefficients.pattern.crow.diff() > 0).unsqueeze(1)
+    counts = coefficients.layout.entries.sum(coefficients.pattern.crow.diff())
+    rated = (counts > 0).unsqueeze(1)
 
     def precision_times(means):
         """Products P m of all rows."""
@@ -360,6 +391,8 @@ def solve_means(
         diagonal.view(-1, 1),
         coefficients.stack().view(-1, 1),
         tolerance=_TOLERANCE,
+        group=coefficients.layout.group,
+        n_shared=None if coefficients.n_shared is None else coefficients.n_shared * k,
     )
     found = found.view(-1, k)
     coefficients.store(found)
@@ -377,7 +410,8 @@ def fit_precisions(coefficients: Coefficients, variances: Tensor) -> None:
     squares = coefficients.stack().square() + variances
     _, links, weights = squares.split(coefficients.sizes)
     if len(links):
-        precision = len(links) / links.sum(0)
+        entries = coefficients.layout.entries
+        precision = entries.total(len(links)) / entries.sum(links.sum(0))
         prior.link_precision.copy_(precision.clamp(*_PRECISIONS))
     if features is not None:
         prior.weight_precision.copy_(features.precisions(weights))

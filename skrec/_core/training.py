@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .collectives import ALONE, Group
 from .optimizers import Adam, Optimizer, RProp
 
 _MAX_LINE_SEARCH = 25
@@ -107,6 +108,14 @@ class PenalizedLoss:
 
     others : sequence of (Tensor, float)
         Further parameters that are penalized, each with its penalty.
+
+    group : Group
+        Ranks that have parts of the batches.
+
+    own : sequence of Tensor or None
+        Parameters that belong to this rank; the loss has complete gradients of the
+        others, which are the same on all ranks. None means that all are the same, and
+        that their gradients are sums over the ranks.
     """
 
     def __init__(
@@ -116,12 +125,17 @@ class PenalizedLoss:
         weights,
         penalty: float,
         others: Sequence[tuple[Tensor, float]] = (),
+        group: Group = ALONE,
+        own: Sequence[Tensor] | None = None,
     ):
         self.loss = loss
         self.parameters, self.weights = list(parameters), list(weights)
         self.penalty = penalty
         self.penalized = [(self.weights, penalty)] if penalty else []
-        self.penalized += [([weight], own) for weight, own in others]
+        self.penalized += [([weight], penalty) for weight, penalty in others]
+        self.group, self.has_parts = group, own is None and group.size > 1
+        # Rank 0 counts the penalties of parameters that all ranks have.
+        self.counted = None if group.rank == 0 else {id(p) for p in own or ()}
 
     def __call__(self, batch, share: float = 1.0) -> float:
         """Return the loss of a batch plus `share` of the penalty; set the gradients."""
@@ -129,6 +143,9 @@ class PenalizedLoss:
             parameter.grad = None
         loss = self.loss(batch)
         loss.backward()
+        if self.has_parts:
+            for parameter in self.parameters:
+                parameter.grad = self.group.sum(parameter.grad)
         norms: list[Tensor] = []
         # The gradients of the penalties are added directly, which needs no graph.
         with torch.no_grad():
@@ -139,8 +156,18 @@ class PenalizedLoss:
         total, *lengths = _to_floats([loss.detach(), *norms])
         rest = iter(lengths)
         for weights, penalty in self.penalized:
-            total += share * penalty / 2 * sum(next(rest) ** 2 for _ in weights)
-        return total
+            squares = ((weight, next(rest) ** 2) for weight in weights)
+            total += (
+                share
+                * penalty
+                / 2
+                * sum(
+                    square
+                    for weight, square in squares
+                    if self.counted is None or id(weight) in self.counted
+                )
+            )
+        return self.group.total(total)
 
 
 class Descent:
@@ -228,6 +255,7 @@ def iterate(
     end_epoch: Callable[[History], bool] = lambda history: False,
     may_settle: bool = True,
     checkpoint: Any = None,
+    group: Group = ALONE,
 ) -> History:
     """Repeat a step that changes parameters in place, and keep their best state.
 
@@ -264,6 +292,9 @@ def iterate(
         Object with `load`, which returns the state that `save` was last given or None,
         and `save`, which takes the number of complete epochs and the state.
 
+    group : Group
+        Ranks that train together. They take all decisions alike.
+
     Returns
     -------
     history : History
@@ -280,25 +311,26 @@ def iterate(
             copy.copy_(best)
 
     def keep():
-        if validate is None and _all_finite(parameters):
+        if validate is None and group.all(_all_finite(parameters)):
             snapshot.save()
 
     try:
         for epoch in range(len(history.loss_curve), stopping.max_iter):
+            group.enter(f"epoch {epoch + 1}")
             begin_epoch()
-            loss = step(epoch, keep)
-            if not math.isfinite(loss) or not _all_finite(parameters):
+            loss = group.first(step(epoch, keep))
+            if not math.isfinite(loss) or not group.all(_all_finite(parameters)):
                 history.reason = "diverged"
                 break
             history.loss_curve.append(loss)
             current = loss
             if validate is not None:
-                current = validate()
+                current = group.first(validate())
                 history.validation_scores.append(current)
             improved = watch.update(current)
             if validate is not None and improved:
                 snapshot.save()
-            if end_epoch(history):
+            if group.first(end_epoch(history)):
                 history.reason = "callback"
                 break
             if watch.is_over and (may_settle or validate is not None):

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from .chunks import row_chunks
+from .collectives import ALONE, WHOLE, Group, Layout, Share
 from .normal_rows import parts, with_ones
 from .prior_means import (
     CENTER_PRECISION,
@@ -79,10 +80,19 @@ class Vectors(NamedTuple):
         dtype: torch.dtype,
         generator: torch.Generator,
         device: torch.device,
+        share: Share | None = None,
     ) -> Vectors:
-        """Draw initial distributions with a generator on the CPU. The biases are 0."""
-        mean = torch.zeros(n, n_factors + 1, dtype=dtype)
-        mean[:, :-1].normal_(0, _INITIAL_STD, generator=generator)
+        """Draw initial distributions with a generator on the CPU. The biases are 0.
+
+        The n vectors may be a share of those of all ranks.
+        """
+
+        def draw(n):
+            mean = torch.zeros(n, n_factors + 1, dtype=dtype)
+            mean[:, :-1].normal_(0, _INITIAL_STD, generator=generator)
+            return mean
+
+        mean = draw(n) if share is None else share.draw(draw)
         eye = torch.eye(n_factors + 1, dtype=dtype).unsqueeze(0)
         packed = Triangle(n_factors + 1, mean.device).pack(_INITIAL_VARIANCE * eye)
         return cls(mean.to(device), packed.repeat(n, 1).to(device))
@@ -118,9 +128,13 @@ class Moments:
         self.quadratic = torch.cat([self.products, self.z_bias, squares], 1)
 
     def sums(
-        self, pattern: Pattern, ratings: Tensor, weights: Tensor | None
+        self,
+        pattern: Pattern,
+        ratings: Tensor,
+        weights: Tensor | None,
+        entries: Group = ALONE,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums over the ratings of each row of the other side.
+        """Sums over the ratings of each row of the other side, which ranks may have.
 
         `weights` are None if all are 1.
 
@@ -137,8 +151,8 @@ class Moments:
         """
         k = self.triangle.k
         weighted = ratings if weights is None else ratings * weights
-        linear = spmm(pattern, weighted, self.linear)
-        quadratic = spmm(pattern, weights, self.quadratic)
+        linear = entries.sum(spmm(pattern, weighted, self.linear))
+        quadratic = entries.sum(spmm(pattern, weights, self.quadratic))
         n = self.products.shape[1]
         h = linear[:, :k] - quadratic[:, n : n + k]
         return quadratic[:, :n], h, quadratic[:, -1] - 2 * linear[:, -1]
@@ -176,6 +190,7 @@ class Conditional(NamedTuple):
         weights: Tensor | None,
         precision: Tensor,
         noise: Tensor | float,
+        entries: Group = ALONE,
     ) -> Conditional:
         """Compute (2) for the rows of a pattern.
 
@@ -198,8 +213,11 @@ class Conditional(NamedTuple):
 
         noise : Tensor or float
             Noise variance tau.
+
+        entries : Group
+            Ranks that have the ratings of each row.
         """
-        G, h, residual = moments.sums(pattern, ratings, weights)
+        G, h, residual = moments.sums(pattern, ratings, weights, entries)
         G = moments.triangle.unpack(G).to(precision.dtype)
         cholesky, info = torch.linalg.cholesky_ex(G / noise + precision)
         is_bad = info > 0
@@ -235,6 +253,9 @@ class Side:
 
     features : Features of n rows or None
         What is known of the rows.
+
+    layout : Layout
+        How rows and ratings are dealt out to ranks.
     """
 
     def __init__(
@@ -246,20 +267,22 @@ class Side:
         vectors: Vectors,
         prior: NormalPrior,
         features: Features | None = None,
+        layout: Layout = WHOLE,
     ):
         self.pattern, self.transposed = pattern, transposed
         self.ratings, self.weights = ratings, weights
         self.vectors, self.prior, self.features = vectors, prior, features
-        self.coefficients = Coefficients(prior, pattern, transposed, features)
+        self.layout = layout
+        self.coefficients = Coefficients(prior, pattern, transposed, features, layout)
         self.network: PriorNetwork | None = None
-        self.is_rated = pattern.crow.diff() > 0
+        self.is_rated = layout.entries.sum(pattern.crow.diff()) > 0
         self.triangle = Triangle(vectors.mean.shape[1], vectors.mean.device)
         # Positions of the rated rows, in all rows and in each chunk of `improve`: a
         # mask would be waited for at each use on a GPU.
         self.rated = self.is_rated.nonzero().squeeze(1)
         self.rated_in = [self.is_rated[c].nonzero().squeeze(1) for c in self._chunks(4)]
-        self.n_rated = len(self.rated)
-        self.total = squares_of(ratings, weights)
+        self.n_rated = layout.rows.total(len(self.rated))
+        self.total = layout.group.total(squares_of(ratings, weights))
         # This side's terms of the evidence bound; see `_evidence`.
         self.evidence = torch.zeros((), dtype=torch.float64)
 
@@ -274,25 +297,30 @@ class Side:
         L = torch.linalg.inv_ex(prior.covariance).inverse
         mean, covariance = self.vectors
         h = torch.empty_like(mean)
-        log_det, residual = torch.zeros(2, dtype=torch.float64, device=h.device)
+        sums = torch.zeros(2, dtype=torch.float64, device=h.device)
+        log_det, residual = sums
         moments = Moments(others.vectors)
         for (rows, part, entries), rated in zip(
             parts(self.pattern, 4 * t.k**2), self.rated_in, strict=True
         ):
             ratings, weights = self.ratings[entries], _at(self.weights, entries)
-            found = Conditional.of(moments, part, ratings, weights, L, noise)
+            found = Conditional.of(
+                moments, part, ratings, weights, L, noise, self.layout.entries
+            )
             covariance[rows], h[rows] = t.pack(found.covariance), found.h
             log_det += found.log_det.index_select(0, rated).double().sum()
             residual += found.residual.double().sum()
+        over_rows = self.layout.rows.sum
+        log_det, residual = over_rows(sums)
         self._fit_means(L, h / noise)
         deviation = (mean - self.prior_means()).index_select(0, self.rated)
         total = t.unpack(self._rated_sum(covariance))[0]
         # By (2) and (3), G mean = h + tau L (m - mean) and G S = tau (I - L S).
-        errors = residual + self.total - (mean * h).double().sum()
+        errors = residual + self.total - over_rows((mean * h).double().sum())
         inner = mean.index_select(0, self.rated) @ L * deviation
-        inner = inner.double().sum()
+        inner = over_rows(inner.double().sum())
         errors -= noise * (inner - n * t.k + (L * total).double().sum())
-        scatter = deviation.T @ deviation + total
+        scatter = over_rows(deviation.T @ deviation) + total
         scatter.diagonal().add_(_PRIOR_FACTOR_VARIANCE)
         scatter[-1, -1] += _PRIOR_BIAS_VARIANCE - _PRIOR_FACTOR_VARIANCE
         prior.covariance.copy_(scatter / (n + 1))
@@ -303,7 +331,7 @@ class Side:
 
     def prior_means(self) -> Tensor:
         """Prior means of all rows."""
-        means = self.prior.means(self.pattern, self.features)
+        means = self.prior.means(self.pattern, self.features, self.layout.entries)
         return means if self.network is None else means + self.network.means()
 
     def _fit_means(self, L: Tensor, h: Tensor) -> None:
@@ -324,7 +352,8 @@ class Side:
             total = t.unpack(self._rated_sum(S))[0]
             P = self.n_rated * L - L @ total @ L
             P.diagonal().add_(CENTER_PRECISION)
-            prior.center.copy_(torch.linalg.solve_ex(P, q.sum(0)).result)
+            target = self.layout.rows.sum(q.sum(0))
+            prior.center.copy_(torch.linalg.solve_ex(P, target).result)
         shift = self.prior_means() @ L
         for rows in self._chunks(2):
             mean[rows] += (t.unpack(S[rows]) @ shift[rows].unsqueeze(-1)).squeeze(-1)
@@ -336,12 +365,13 @@ class Side:
         terms -= 0.5 * (n + 1) * torch.logdet(prior.covariance).double()
         squares = self.coefficients.stack().square()
         penalty = self.coefficients.penalties() * squares
-        terms -= 0.5 * penalty.double().sum()
+        terms -= 0.5 * self.coefficients.total(penalty.double())
         return terms if self.network is None else terms - self.network.penalty()
 
     def _rated_sum(self, covariances: Tensor) -> Tensor:
         """Sum over the rated rows."""
-        return covariances.index_select(0, self.rated).sum(0, keepdim=True)
+        rated = covariances.index_select(0, self.rated)
+        return self.layout.rows.sum(rated.sum(0, keepdim=True))
 
     def _chunks(self, n_matrices: int) -> list[slice]:
         """Ranges of rows for which so many matrices each fit in memory."""
@@ -370,6 +400,9 @@ class Factorization:
 
     user_features, item_features : Features or None
         What is known of users and items.
+
+    group : Group
+        Ranks that have the users.
     """
 
     def __init__(
@@ -383,10 +416,18 @@ class Factorization:
         item_prior: NormalPrior,
         user_features: Features | None = None,
         item_features: Features | None = None,
+        group: Group = ALONE,
     ):
         order, transposed = pattern.transpose()
         self.users = Side(
-            pattern, transposed, ratings, weights, users, user_prior, user_features
+            pattern,
+            transposed,
+            ratings,
+            weights,
+            users,
+            user_prior,
+            user_features,
+            Layout(rows=group),
         )
         self.items = Side(
             transposed,
@@ -396,16 +437,19 @@ class Factorization:
             items,
             item_prior,
             item_features,
+            Layout(entries=group),
         )
-        self.n_ratings = len(ratings)
+        self.n_ratings = group.total(len(ratings))
         squares = ratings.square()
-        variance = (squares if weights is None else weights * squares).mean()
+        squares = squares if weights is None else weights * squares
+        variance = group.sum(squares.sum()) / self.n_ratings
         variance = torch.where(variance > 0, variance, 1.0)  # if all ratings are equal
         self.noise = _NOISE_VARIANCE * variance
         self.smallest_noise = _SMALLEST_NOISE * float(variance)
-        self.log_weights = 0.0
+        log_weights = 0.0
         if weights is not None:
-            self.log_weights = float(weights.log().double().sum())
+            log_weights = float(weights.log().double().sum())
+        self.log_weights = group.total(log_weights)
 
     def parameters(self) -> list[Tensor]:
         """All tensors that a sweep changes."""

@@ -13,6 +13,8 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
+from .lazy import refuse_lazy
+
 # Types of public parameters: ids of shape (n,), and pairs of shape (n_ratings, 2).
 Ids: TypeAlias = ArrayLike | Sequence[Any]
 Pairs: TypeAlias = ArrayLike | Sequence[Sequence[Any]] | pd.DataFrame
@@ -290,6 +292,7 @@ def refuse_masked(values: Any, name: str) -> None:
 
 
 def _split_columns(X: Any) -> list[Any]:
+    refuse_lazy(X, "X")
     if sp.issparse(X):
         raise TypeError("X is sparse, but user-item pairs are expected.")
     if hasattr(X, "shape") and hasattr(X, "columns"):

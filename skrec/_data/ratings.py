@@ -15,6 +15,7 @@ from sklearn.utils import check_array, column_or_1d
 
 from .._sklearn_compat import check_sample_weight
 from .ids import TABLE_REMEDY, check_pairs, factorize, positions_of, refuse_masked
+from .lazy import refuse_lazy
 from .stored import refuse_broken
 
 # Type of public parameters; the values are ratings.
@@ -30,6 +31,23 @@ PRIOR_RATINGS = 5.0
 _GRID = 2.0**-30
 # Ratings that are processed at a time where temporary arrays would take memory
 _CHUNK = 2**18
+
+
+def keep(x: Any) -> Any:
+    """Return the argument: the sum over the only process."""
+    return x
+
+
+def average(
+    x: NDArray[np.float64],
+    weights: NDArray[np.float64] | None,
+    total: Callable[[Any], Any] = keep,
+) -> float:
+    """Return the weighted mean over all processes, whose sums `total` sums up."""
+    sums = (
+        (x.sum(), len(x)) if weights is None else ((x * weights).sum(), weights.sum())
+    )
+    return float(total(sums[0]) / total(sums[1]))
 
 
 class Scale(NamedTuple):
@@ -170,13 +188,27 @@ class Ratings:
         """Ratings as a CSR array of shape (n_users, n_items)."""
         return sp.csr_array((self.values, self.indices, self.indptr), shape=self.shape)
 
-    def moments(self) -> tuple[float, float]:
-        """Return the weighted mean and the weighted standard deviation."""
-        values = self.values
-        if np.all(values == values[0]):
+    def moments(
+        self, total: Callable[[Any], Any] = keep, is_constant: bool | None = None
+    ) -> tuple[float, float]:
+        """Return the weighted mean and the weighted standard deviation.
+
+        Parameters
+        ----------
+        total : callable
+            Function that sums a number over all processes that have ratings.
+
+        is_constant : bool or None
+            Whether all ratings of all processes are equal. None means to look at those
+            of this one.
+        """
+        values, weights = self.values, self.weights
+        if is_constant is None:
+            is_constant = bool(np.all(values == values[0]))
+        if is_constant:
             return float(values[0]), 0.0
-        mean = np.average(values, weights=self.weights)
-        variance = np.average((values - mean) ** 2, weights=self.weights)
+        mean = average(values, weights, total)
+        variance = average((values - mean) ** 2, weights, total)
         return float(mean), float(np.sqrt(variance))
 
     def select(self, mask: NDArray[np.bool_]) -> Ratings:
@@ -361,6 +393,7 @@ def shrunken_means(
     ratings: NDArray[np.float64],
     global_mean: float,
     weights: NDArray[np.float64] | None = None,
+    total: Callable[[Any], Any] = keep,
 ) -> NDArray[np.float64]:
     """Return the mean rating of each user or item, shrunk toward the global mean.
 
@@ -381,14 +414,18 @@ def shrunken_means(
     weights : ndarray of shape (n_ratings,) or None
         Weight of each rating. None means that all weights are 1.
 
+    total : callable
+        Function that sums an array over all processes that have ratings of the users or
+        items.
+
     Returns
     -------
     means : ndarray of shape (size,)
         The shrunk means.
     """
-    counts = np.bincount(positions, weights, minlength=size)
+    counts = total(np.bincount(positions, weights, minlength=size))
     weighted = ratings if weights is None else ratings * weights
-    sums = np.bincount(positions, weighted, minlength=size)
+    sums = total(np.bincount(positions, weighted, minlength=size))
     return (sums + PRIOR_RATINGS * global_mean) / (counts + PRIOR_RATINGS)
 
 
@@ -643,6 +680,7 @@ def _read_only(array: Any) -> Any:
 
 
 def _check_target(y: Any, n_ratings: int) -> NDArray[np.float64]:
+    refuse_lazy(y, "y")
     refuse_masked(y, "y")
     y = column_or_1d(y, warn=True)
     is_object = y.dtype == object

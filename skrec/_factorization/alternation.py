@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .._core import ridge
+from .._core.collectives import ALONE, WHOLE, Group, Layout, Share
 from .._core.device import as_tensor, make_generator
 from .._core.half_steps import solve_half_step
 from .._core.normal_rows import with_ones
@@ -62,6 +63,9 @@ class Side:
 
     prior : Prior
         Prior of the vectors.
+
+    layout : Layout
+        How rows and ratings are dealt out to ranks.
     """
 
     pattern: Pattern
@@ -70,12 +74,14 @@ class Side:
     vectors: Tensor
     penalties: Tensor
     prior: Prior
+    layout: Layout = WHOLE
 
     def penalty(self) -> Tensor:
         """Return the penalty on the distances of the vectors from their prior means."""
         means = self.prior.means()
         distance = self.vectors if means is None else self.vectors - means
-        return 0.5 * torch.dot(self.penalties, distance.square().sum(1)).double()
+        total = torch.dot(self.penalties, distance.square().sum(1)).double()
+        return 0.5 * self.layout.rows.sum(total)
 
 
 class Alternation:
@@ -105,6 +111,9 @@ class Alternation:
     user_prior, item_prior : Prior
         Priors of the vectors.
 
+    group : Group
+        Ranks that have the users.
+
     Raises
     ------
     ValueError
@@ -124,9 +133,18 @@ class Alternation:
         lambda_v: Tensor,
         user_prior: Prior,
         item_prior: Prior,
+        group: Group = ALONE,
     ):
-        self.has_biases = has_biases
-        self.users = Side(pattern, ratings, weights, users, lambda_u, user_prior)
+        self.has_biases, self.group = has_biases, group
+        self.users = Side(
+            pattern,
+            ratings,
+            weights,
+            users,
+            lambda_u,
+            user_prior,
+            Layout(rows=group),
+        )
         order, transposed = pattern.transpose()
         self.items = Side(
             transposed,
@@ -135,11 +153,12 @@ class Alternation:
             items,
             lambda_v,
             item_prior,
+            Layout(entries=group),
         )
         for side in self.users, self.items:
-            counts, n_unknowns = side.pattern.crow.diff(), side.vectors.shape[1]
-            ridge.refuse_singular(counts, side.penalties, n_unknowns)
-        is_unrated = transposed.crow.diff() == 0
+            counts = side.layout.entries.sum(side.pattern.crow.diff())
+            ridge.refuse_singular(counts, side.penalties, side.vectors.shape[1])
+        is_unrated = group.sum(transposed.crow.diff()) == 0
         self.unrated = is_unrated.nonzero().squeeze(1)
 
     def parameters(self) -> list[Tensor]:
@@ -174,6 +193,7 @@ class Alternation:
             side.vectors,
             weights=side.weights,
             prior=side.prior.means(),
+            layout=side.layout,
         )
         side.vectors.copy_(solution)
 
@@ -183,7 +203,7 @@ class Alternation:
         error = users.ratings - self.predict(users.pattern)
         weighted = error if users.weights is None else error * users.weights
         # Summed up on the device, which is then waited for once
-        total = 0.5 * torch.dot(error, weighted).double()
+        total = 0.5 * self.group.sum(torch.dot(error, weighted).double())
         for side in users, self.items:
             total += side.penalty()
             total += side.prior.penalty()
@@ -255,6 +275,7 @@ class AlternationTrainer(Trainer):
             lambda_v=lambda_v,
             user_prior=user_prior,
             item_prior=item_prior,
+            group=fit.group,
         )
         if fit.previous is not None:
             for side in self.alternation.users, self.alternation.items:
@@ -280,7 +301,8 @@ class AlternationTrainer(Trainer):
 
     def validate(self):
         pattern, ratings, weights = self.held_out
-        return r_squared(ratings, self.alternation.predict(pattern), weights)
+        predicted = self.alternation.predict(pattern)
+        return r_squared(ratings, predicted, weights, self.alternation.group)
 
     def attributes(self) -> dict[str, Any]:
         users, items = self.alternation.users, self.alternation.items
@@ -322,8 +344,8 @@ class AlternationTrainer(Trainer):
             )
         generator = make_generator(fit.draw_seed())
         users, items = (
-            draw_vectors(n, k, self.has_biases, fit.dtype, generator)
-            for n in fit.ratings.shape
+            draw_vectors(n, k, self.has_biases, fit.dtype, generator, share)
+            for n, share in zip(fit.ratings.shape, (fit.share, None), strict=True)
         )
         if old is not None:
             to = positions_of(fit.ratings.users, old.users_, "user")
@@ -364,10 +386,15 @@ def draw_vectors(
     has_biases: bool,
     dtype: torch.dtype,
     generator: torch.Generator,
+    share: Share | None = None,
 ) -> Tensor:
-    """Draw random vectors with biases of zero."""
-    vectors = torch.empty(n, n_factors + has_biases, dtype=dtype)
-    vectors.normal_(0, INITIAL_STD, generator=generator)
+    """Draw random vectors with biases of zero, which may be a share of all."""
+
+    def draw(n):
+        vectors = torch.empty(n, n_factors + has_biases, dtype=dtype)
+        return vectors.normal_(0, INITIAL_STD, generator=generator)
+
+    vectors = draw(n) if share is None else share.draw(draw)
     if has_biases:
         vectors[:, -1] = 0
     return vectors
@@ -375,21 +402,23 @@ def draw_vectors(
 
 def mean_item_prior(fit: Fit, ratings: Ratings) -> MeanPrior:
     """Create the prior that shrinks items toward the mean item."""
-    is_rated = torch.zeros(len(ratings.items), dtype=torch.bool, device=fit.device)
-    is_rated[torch.tensor(ratings.indices, device=fit.device)] = True
+    counts = np.bincount(ratings.indices, minlength=len(ratings.items))
+    is_rated = torch.tensor(fit.group.total(counts) > 0, device=fit.device)
     return MeanPrior(is_rated, fit.estimator.n_factors + 1, fit.dtype)
 
 
 def refuse_singular(fit: Fit, n_unknowns: int) -> None:
     """Raise an error if a penalty is 0 and a user or item has too few ratings."""
     params, ratings = fit.estimator, fit.training
-    for name, value, side, positions in [
-        ("lambda_u", params.lambda_u, "user", ratings.rows),
-        ("lambda_v", params.lambda_v, "item", ratings.indices),
+    for name, value, side, positions, group in [
+        ("lambda_u", params.lambda_u, "user", ratings.rows, ALONE),
+        ("lambda_v", params.lambda_v, "item", ratings.indices, fit.group),
     ]:
         if value != 0:
             continue
-        fewest = np.unique(positions, return_counts=True)[1].min()
+        n = ratings.shape[side == "item"]
+        counts = group.total(np.bincount(positions, minlength=n))
+        fewest = counts[counts > 0].min()
         if fewest < n_unknowns:
             raise ValueError(
                 f"{name}=0 needs at least {n_unknowns} ratings of each {side}, as many "

@@ -10,7 +10,8 @@ import torch
 from scipy.sparse.linalg import LinearOperator, cg
 
 from .._base import BaseRecommender
-from .._data.ratings import Ratings, chunks, take_in_chunks
+from .._core.collectives import ALONE, Group, Layout
+from .._data.ratings import Ratings, average, chunks, take_in_chunks
 from .._fitting import Fit, Trainer, fit_method
 from .._prediction import Contribution
 from .._sklearn_compat import Interval, StrOptions
@@ -225,7 +226,7 @@ class BaselineTrainer(Trainer):
     may_settle = must_settle = False
 
     def __init__(self, fit: Fit):
-        self.ratings = fit.ratings
+        self.ratings, self.group = fit.ratings, fit.group
         self.mean, self.dtype = fit.mean, fit.estimator.dtype
         n_users, n_items = fit.ratings.shape
         self.users = torch.zeros(n_users, dtype=torch.float64)
@@ -237,7 +238,9 @@ class BaselineTrainer(Trainer):
 
     def step(self, epoch, keep):
         lambda_u, lambda_v = self.penalties
-        users, items = solve_effects(self.ratings, self.mean, lambda_u, lambda_v)
+        users, items = solve_effects(
+            self.ratings, self.mean, lambda_u, lambda_v, self.group
+        )
         self.users.copy_(torch.from_numpy(users))
         self.items.copy_(torch.from_numpy(items))
         error, weights = self.ratings.values, self.ratings.weights
@@ -245,9 +248,9 @@ class BaselineTrainer(Trainer):
         error -= np.repeat(users, np.diff(self.ratings.indptr))
         error -= take_in_chunks(items, self.ratings.indices)
         error *= error
-        total = (np.ones(len(error)) if weights is None else weights) @ error
-        penalty = lambda_u * users @ users + lambda_v * items @ items
-        return float(total + penalty) / 2
+        squares = (np.ones(len(error)) if weights is None else weights) @ error
+        total = self.group.total(squares + lambda_u * users @ users)
+        return float(total + lambda_v * items @ items) / 2
 
     def attributes(self) -> dict[str, Any]:
         lambda_u, lambda_v = self.penalties
@@ -271,14 +274,18 @@ class BaselineTrainer(Trainer):
         """Return the given or estimated penalties."""
         lambda_u, lambda_v = params.lambda_u, params.lambda_v
         if "auto" in (lambda_u, lambda_v):
-            estimates = estimate_penalties(self.ratings, self.mean)
+            estimates = estimate_penalties(self.ratings, self.mean, self.group)
             lambda_u = estimates[0] if lambda_u == "auto" else lambda_u
             lambda_v = estimates[1] if lambda_v == "auto" else lambda_v
         return lambda_u, lambda_v
 
 
 def solve_effects(
-    ratings: Ratings, mean: float, lambda_u: float, lambda_v: float
+    ratings: Ratings,
+    mean: float,
+    lambda_u: float,
+    lambda_v: float,
+    group: Group = ALONE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Solve for the damped effects of users and items.
 
@@ -293,6 +300,9 @@ def solve_effects(
     lambda_u, lambda_v : float
         Penalties on the squared effects of users and of items.
 
+    group : Group
+        Ranks that have the users.
+
     Returns
     -------
     users, items : ndarray of shape (n_users,) and (n_items,)
@@ -306,21 +316,25 @@ def solve_effects(
     W.data[:] = 1.0 if weights is None else weights
     # Substitute b = (R 1 - W c) / D into W'1 c + W' b + lambda_v c = R'1.
     D = W.sum(axis=1) + lambda_u
-    diagonal = W.sum(axis=0) + lambda_v
-    system = LinearOperator(
-        (len(diagonal), len(diagonal)),
-        matvec=lambda c: diagonal * c - W.T @ (W @ c / D),
-        dtype=np.float64,
-    )
-    inverse = LinearOperator(
-        system.shape, matvec=lambda x: x / diagonal, dtype=np.float64
-    )
-    target = sums[1] - W.T @ (sums[0] / D)
-    items, _ = cg(system, target, rtol=_TOLERANCE, M=inverse)
+    diagonal = group.total(W.sum(axis=0)) + lambda_v
+    n = len(diagonal)
+    inverse = LinearOperator((n, n), matvec=lambda x: x / diagonal, dtype=np.float64)
+    target = group.total(sums[1] - W.T @ (sums[0] / D))
+
+    def times(c):
+        return diagonal * c - group.total(W.T @ (W @ c / D))
+
+    def solve(times):
+        system = LinearOperator((n, n), matvec=times, dtype=np.float64)
+        return cg(system, target, rtol=_TOLERANCE, M=inverse)[0]
+
+    items = group.lead(times, solve, n)
     return (sums[0] - W @ items) / D, items
 
 
-def estimate_penalties(ratings: Ratings, mean: float) -> tuple[float, float]:
+def estimate_penalties(
+    ratings: Ratings, mean: float, group: Group = ALONE
+) -> tuple[float, float]:
     """Estimate the penalties of users and items as ratios of variances.
 
     The ratings are ``mean + b_u + c_i + noise``, where b, c and the noise are normal
@@ -335,6 +349,9 @@ def estimate_penalties(ratings: Ratings, mean: float) -> tuple[float, float]:
     mean : float
         Mean of the ratings.
 
+    group : Group
+        Ranks that have the users.
+
     Returns
     -------
     lambda_u, lambda_v : float
@@ -342,13 +359,16 @@ def estimate_penalties(ratings: Ratings, mean: float) -> tuple[float, float]:
     """
     residuals, weights = ratings.values, ratings.weights
     residuals -= mean
-    noise = float(np.average(residuals**2, weights=weights))
+    layouts = Layout(rows=group), Layout(entries=group)
+    noise = average(residuals**2, weights, group.total)
     if noise == 0:
         return 1.0, 1.0  # All ratings are equal, and all effects are 0.
     places, n_ratings = (ratings.rows, ratings.indices), ratings.n_ratings
     counts = [
-        np.bincount(p, weights, n) for p, n in zip(places, ratings.shape, strict=True)
+        layout.entries.total(np.bincount(p, weights, n))
+        for p, n, layout in zip(places, ratings.shape, layouts, strict=True)
     ]
+    n_all = group.total(n_ratings)
     variances = [0.2 * noise, 0.2 * noise]
     means = [np.zeros(n) for n in ratings.shape]
     spreads = [np.zeros(n) for n in ratings.shape]
@@ -362,9 +382,11 @@ def estimate_penalties(ratings: Ratings, mean: float) -> tuple[float, float]:
                     target *= weights[part]
                 sums += np.bincount(places[side][part], target, len(sums))
             spreads[side] = 1 / (counts[side] / noise + 1 / variances[side])
+            sums = layouts[side].entries.total(sums)
             means[side] = spreads[side] * sums / noise
-            squares = means[side] ** 2 + spreads[side]
-            variances[side] = float(squares[counts[side] > 0].mean())
+            squares = (means[side] ** 2 + spreads[side])[counts[side] > 0]
+            over_rows = layouts[side].rows.total
+            variances[side] = float(over_rows(squares.sum()) / over_rows(len(squares)))
         total = 0.0
         for part in chunks(n_ratings):
             rows, columns = (place[part] for place in places)
@@ -372,8 +394,9 @@ def estimate_penalties(ratings: Ratings, mean: float) -> tuple[float, float]:
             squares = errors**2 + spreads[0][rows] + spreads[1][columns]
             own = np.ones(len(squares)) if weights is None else weights[part]
             total += float(own @ squares)
-        noise = total / n_ratings
-        if np.abs(np.log([noise, *variances]) - before).max() < _SETTLED:
+        noise = group.total(total) / n_all
+        change = np.abs(np.log([noise, *variances]) - before).max()
+        if group.first(bool(change < _SETTLED)):
             break
     lambda_u, lambda_v = np.clip(noise / np.array(variances), *_PENALTIES)
     return float(lambda_u), float(lambda_v)

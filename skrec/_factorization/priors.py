@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._core.collectives import ALONE, Group
 from .._core.conjugate_gradients import solve_columns
 from .._core.normal_rows import implicit_values
 from .._core.optimizers import Optimizer
@@ -103,10 +104,16 @@ class ImplicitPrior(Prior):
 
     penalty : float
         Penalty on the links. Must be positive.
+
+    group : Group
+        Ranks that have the users.
     """
 
-    def __init__(self, pattern: Pattern, links: Tensor, penalty: float):
+    def __init__(
+        self, pattern: Pattern, links: Tensor, penalty: float, group: Group = ALONE
+    ):
         self.pattern, self.links, self._penalty = pattern, links, penalty
+        self.group = group
         self.values = implicit_values(pattern, links.dtype)
 
     def parameters(self):
@@ -118,15 +125,17 @@ class ImplicitPrior(Prior):
     def fit(self, vectors, penalties):
         # Ridge regression of the vectors on the pattern of ratings
         transposed, values = self.pattern.transposed, self.values
-        penalties = penalties.unsqueeze(1)
+        penalties, total = penalties.unsqueeze(1), self.group.sum
 
         def times(x):
             image = penalties * values.square() * spmm(self.pattern, None, x)
-            return spmm(transposed, None, image) + self._penalty * x
+            return total(spmm(transposed, None, image)) + self._penalty * x
 
-        diagonal = spmm(transposed, None, values.square() * penalties) + self._penalty
-        right = spmm(transposed, None, values * penalties * vectors)
-        self.links.copy_(solve_columns(times, right, diagonal, self.links))
+        diagonal = total(spmm(transposed, None, values.square() * penalties))
+        diagonal += self._penalty
+        right = total(spmm(transposed, None, values * penalties * vectors))
+        found = solve_columns(times, right, diagonal, self.links, group=self.group)
+        self.links.copy_(found)
 
     def penalty(self):
         return self._penalty / 2 * self.links.square().sum().double()

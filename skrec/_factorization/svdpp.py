@@ -452,7 +452,9 @@ def _least_squares(fit: Fit) -> AlternationTrainer:
     return AlternationTrainer(
         fit,
         has_biases=True,
-        user_prior=ImplicitPrior(fit.training_pattern, _initial_links(fit), penalty),
+        user_prior=ImplicitPrior(
+            fit.training_pattern, _initial_links(fit), penalty, fit.group
+        ),
         item_prior=mean_item_prior(fit, fit.training),
     )
 

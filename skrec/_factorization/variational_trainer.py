@@ -51,7 +51,7 @@ class VariationalTrainer(Trainer):
         params = fit.estimator
         self.knowledge = Knowledge.of(fit) if knowledge is None else knowledge
         self.known, self.params = fit.known, params
-        self.n_epochs = params.max_iter
+        self.n_epochs, self.group = params.max_iter, fit.group
         self.rating_weights = fit.rating_weights()
         previous, k = fit.previous, params.n_factors
         if previous is not None:
@@ -75,12 +75,13 @@ class VariationalTrainer(Trainer):
 
     def validate(self):
         pattern, ratings, weights = self.held_out
-        return r_squared(ratings, self.model.predict(pattern), weights)
+        return r_squared(ratings, self.model.predict(pattern), weights, self.group)
 
     def bases(self) -> tuple[Tensor, Tensor]:
         """Canonical bases of users and items, without negligible factors."""
         users, items = self.model.users.vectors, self.model.items.vectors
-        return canonical_bases(users, items, float(self.model.noise), _NEGLIGIBLE)
+        noise = float(self.model.noise)
+        return canonical_bases(users, items, noise, _NEGLIGIBLE, self.group)
 
     def canonical(self) -> list[tuple[Vectors, NormalPrior]]:
         """Users and items in the canonical bases."""
@@ -160,7 +161,7 @@ def start_factorization(
     user_features, item_features = knowledge.tensors(dtype, device)
     return Factorization(
         *fit.tensors(fit.training),
-        Vectors.draw(n_users, n_factors, dtype, generator, device),
+        Vectors.draw(n_users, n_factors, dtype, generator, device, fit.share),
         Vectors.draw(n_items, n_factors, dtype, generator, device),
         NormalPrior.start(
             n_factors, n_items * user_links, dtype, device, user_features
@@ -170,6 +171,7 @@ def start_factorization(
         ),
         user_features,
         item_features,
+        fit.group,
     )
 
 

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from .._core.batches import InputTransform, Rows, drop
+from .._core.collectives import WHOLE, Layout
 from .._core.device import as_tensor, make_generator
 from .._core.networks import Autoencoder, AutoencoderWeights, OutputActivation
 from .._core.training import Descent, PenalizedLoss, Stopping, iterate
 from .._data.ids import positions_of
-from .._data.ratings import Ratings, take_in_chunks
+from .._data.ratings import Ratings, average, take_in_chunks
 from .._fitting import Fit, Trainer, pattern_of, r_squared
 from .effects import Effects
 from .side_input import SideInput
@@ -49,15 +50,22 @@ class AutoRecTrainer(Trainer):
         params = self.params = fit.estimator
         self.n_epochs = params.max_iter
         self.is_item = params.kind == "item"
-        self.mean, self.scale = fit.mean, fit.known._scale
-        self.effects = Effects.of(fit.training, fit.mean) if params.baseline else None
+        self.mean, self.scale, self.group = fit.mean, fit.known._scale, fit.group
+        # Of the rows of the network, which are items or users
+        self.layout = WHOLE
+        if fit.group.size > 1:
+            kind = "entries" if self.is_item else "rows"
+            self.layout = Layout(**{kind: fit.group})
+        self.effects = None
+        if params.baseline:
+            self.effects = Effects.of(fit.training, fit.mean, fit.group)
         self.shift, self.unit = self._output_scale(fit.training)
         self.input = self._input_transform(fit.training)
         self.alpha = self._resolve_alpha(fit.training)
         residuals = torch.from_numpy(self._residuals(fit.training)).to(fit.dtype)
         rows = self._orient(fit, fit.training, residuals)
         del residuals
-        inputs = self.input(rows.pattern, rows.inputs)
+        inputs = self.input(rows.pattern, rows.inputs, self.layout.entries)
         self.rows = rows._replace(inputs=inputs)
         self.side = SideInput.of(fit)
         if self.side.values is not None:
@@ -69,7 +77,12 @@ class AutoRecTrainer(Trainer):
                 self.rows = self.rows._replace(effects=effects)
         self.network = self._make_network(fit, sizes)
         order = make_generator(fit.draw_seed())
-        self.dropout_generator = make_generator(fit.draw_seed(), fit.device)
+        seed = fit.draw_seed()
+        self.input_generator = make_generator(seed + fit.group.rank, fit.device)
+        # Items have the same units on all ranks.
+        self.unit_generator = self.input_generator
+        if self.layout.entries.size > 1:
+            self.unit_generator = make_generator(fit.draw_seed(), fit.device)
         self.batches = self.rows.cut(params.batch_size, order)
         self.descent = self._make_descent(order)
         self.may_settle = self.must_settle = self.descent.settles
@@ -89,7 +102,10 @@ class AutoRecTrainer(Trainer):
         return [self.descent.optimizer]
 
     def generators(self):
-        return [self.descent.generator, self.dropout_generator]
+        found = [self.descent.generator, self.input_generator]
+        if self.unit_generator is not self.input_generator:
+            found.append(self.unit_generator)
+        return found
 
     def step(self, epoch, keep):
         if epoch == 0 and self.n_stages:
@@ -102,7 +118,7 @@ class AutoRecTrainer(Trainer):
         predicted = self.network.decode(rows.pattern, self._codes())
         # R² of the ratings, not of what the network reconstructs of them
         ratings, predicted = rows.targets + rows.inputs, predicted + rows.inputs
-        return r_squared(ratings, predicted, rows.weights)
+        return r_squared(ratings, predicted, rows.weights, self.group)
 
     @torch.no_grad()
     def attributes(self) -> dict[str, Any]:
@@ -167,6 +183,9 @@ class AutoRecTrainer(Trainer):
     def _make_descent(self, generator: torch.Generator | None) -> Descent:
         """Descent of the layers in use."""
         params, n_ratings = self.params, self.rows.pattern.nnz
+        network, own = self.network, None
+        if self.layout.entries.size > 1:
+            own = [network.encoder[0], network.decoder, network.decoder_bias]
         return Descent(
             PenalizedLoss(
                 self._loss,
@@ -174,6 +193,8 @@ class AutoRecTrainer(Trainer):
                 self.network.penalized(),
                 self.alpha,
                 self._penalized_biases(),
+                self.group,
+                own,
             ),
             self.batches,
             [batch.pattern.nnz / n_ratings for batch in self.batches],
@@ -192,14 +213,16 @@ class AutoRecTrainer(Trainer):
             return -_LEVEL / _SPREAD, 1 / _SPREAD
         squares = self._residuals(ratings)
         squares *= squares
-        std = math.sqrt(np.average(squares, weights=ratings.weights))
+        std = math.sqrt(average(squares, ratings.weights, self.group.total))
         return 0.0, (std or 1.0) / _SPREAD
 
     def _resolve_alpha(self, ratings: Ratings) -> float:
         if self.params.alpha != "auto":
             return float(self.params.alpha)
         # In the unit of the squared errors, which have weights
-        weight = 1.0 if ratings.weights is None else float(ratings.weights.mean())
+        weights, total = ratings.weights, self.group.total
+        sum_of_weights = ratings.n_ratings if weights is None else weights.sum()
+        weight = float(total(float(sum_of_weights)) / total(ratings.n_ratings))
         return _PENALTY_PER_ROOT * weight * math.sqrt(self.input.mean_count)
 
     def _residuals(self, ratings: Ratings) -> np.ndarray:
@@ -224,7 +247,9 @@ class AutoRecTrainer(Trainer):
         counts = np.diff(ratings.indptr)
         if self.is_item:
             counts = np.bincount(ratings.indices, minlength=len(ratings.items))
-        mean_count = ratings.n_ratings / np.count_nonzero(counts)
+        n_rated = np.count_nonzero(self.layout.entries.total(counts))
+        mean_count = self.group.total(ratings.n_ratings)
+        mean_count /= self.layout.rows.total(n_rated)
         # Center and level of the ratings in the input, in the unit of the model
         center = self.mean if self.effects is None else 0.0
         level = _LEVEL * self.unit if params.normalize_y else self.mean
@@ -252,12 +277,15 @@ class AutoRecTrainer(Trainer):
     def _make_network(self, fit: Fit, sizes: list[int]) -> Autoencoder:
         params, ratings, side = self.params, fit.ratings, self.rows.side
         visible = ratings.users if self.is_item else ratings.items
+        extremes = fit.group.gather((ratings.values.min(), ratings.values.max()))
+        total = fit.group.total
+        mean = total(ratings.values.sum()) / total(ratings.n_ratings)
         low, mean, high = (
             (float(value) - self.shift) / self.unit
             for value in (
-                ratings.values.min(),
-                ratings.values.mean(),
-                ratings.values.max(),
+                min(r[0] for r in extremes),
+                mean,
+                max(r[1] for r in extremes),
             )
         )
         output = OutputActivation(params.out_activation, low, high)
@@ -269,6 +297,7 @@ class AutoRecTrainer(Trainer):
             make_generator(fit.draw_seed()),
             fit.dtype,
             0 if side is None else side.shape[1],
+            fit.share if self.is_item else None,
         )
         if self.effects is not None:
             own = self.effects.users if self.is_item else self.effects.items
@@ -276,7 +305,12 @@ class AutoRecTrainer(Trainer):
         if fit.previous is not None:
             self._continue(weights, sizes, visible, fit.previous)
         return Autoencoder(
-            weights, params.activation, output, fit.device, self.effects is not None
+            weights,
+            params.activation,
+            output,
+            fit.device,
+            self.effects is not None,
+            self.layout.entries,
         )
 
     def _penalized_biases(self) -> list[tuple[Tensor, float]]:
@@ -325,10 +359,12 @@ class AutoRecTrainer(Trainer):
 
     def _loss(self, rows: Rows) -> Tensor:
         """Weighted sum of squared errors of the reconstructed ratings."""
-        params, generator = self.params, self.dropout_generator
+        params, generator = self.params, self.input_generator
         inputs = drop(rows.inputs, params.input_dropout, generator)
         targets = rows.targets
-        drop_units = functools.partial(drop, rate=params.dropout, generator=generator)
+        drop_units = functools.partial(
+            drop, rate=params.dropout, generator=self.unit_generator
+        )
         if rows.side is not None and params.solver != "lbfgs":
             kept = _keep_rows(rows, generator)
             inputs = inputs * kept

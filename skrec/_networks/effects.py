@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .._core.collectives import ALONE, Group
 from .._data.ratings import Ratings, take_in_chunks
 from .._factorization.baseline import estimate_penalties, solve_effects
 
@@ -28,10 +29,10 @@ class Effects(NamedTuple):
     lambda_v: float
 
     @classmethod
-    def of(cls, ratings: Ratings, mean: float) -> Effects:
-        """Estimate the effects in ratings with a known mean."""
-        penalties = estimate_penalties(ratings, mean)
-        return cls(*solve_effects(ratings, mean, *penalties), *penalties)
+    def of(cls, ratings: Ratings, mean: float, group: Group = ALONE) -> Effects:
+        """Estimate the effects in the ratings of all ranks with a known mean."""
+        penalties = estimate_penalties(ratings, mean, group)
+        return cls(*solve_effects(ratings, mean, *penalties, group), *penalties)
 
     def at(self, ratings: Ratings) -> np.ndarray:
         """Sum of both effects for each rating."""
