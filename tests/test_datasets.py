@@ -51,7 +51,11 @@ class Handler(BaseHTTPRequestHandler):
         server.requests.append((name, range_))
         content, start = server.files.get(name), self._start(range_)
         fault = server.faults.pop(0) if server.faults else 200
-        if fault != 200:
+        if isinstance(fault, str):
+            self.send_response(302)
+            self.send_header("Location", fault)
+            self.end_headers()
+        elif fault != 200:
             self.send_error(fault)
         elif content is None:
             self.send_error(404)
@@ -259,6 +263,53 @@ def test_part_that_is_a_link_is_not_written_through(server, tmp_path, kind):
     assert is_whole(fetch(home))
     assert other.read_bytes() == b"a file of the user"
     assert files_in(home) == CACHED
+
+
+@pytest.mark.parametrize(
+    "address", ["ftp://127.0.0.1/x", "file:///etc/passwd", "data:,x"]
+)
+def test_redirects_to_other_protocols_are_refused(server, tmp_path, address):
+    server.faults = [200, address]
+    with pytest.raises(OSError, match=r"redirected|not allowed"):
+        fetch(tmp_path, n_retries=0)
+    assert files_in(tmp_path) == set()
+
+
+def test_redirects_to_the_same_protocol_are_followed(server, tmp_path):
+    server.files["moved"] = server.files[f"{NAME}.zip"]
+    server.faults = [200, f"http://127.0.0.1:{server.server_port}/moved"]
+    assert is_whole(fetch(tmp_path))
+
+
+def test_downloads_without_end_are_refused(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(_base, "_MAX_DOWNLOAD", 1000)
+    with pytest.raises(OSError, match=r"is longer than 1000 bytes"):
+        fetch(tmp_path)
+    assert files_in(tmp_path) == set()
+
+
+@pytest.mark.parametrize("limit", ["ratio", "size"])
+def test_members_that_would_fill_the_disk_are_refused(
+    server, tmp_path, limit, monkeypatch
+):
+    if limit == "size":
+        monkeypatch.setattr(_base, "_MAX_MEMBER", 5000)
+    buffer = io.BytesIO(server.files[f"{NAME}.zip"])
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb", bytes(3 << 20 if limit == "ratio" else 100))
+    (tmp_path / f"{NAME}.zip").write_bytes(buffer.getvalue())
+    with pytest.raises(OSError, match=r"has a member .* more than any file"):
+        fetch(tmp_path)
+
+
+def test_what_killed_downloads_left_is_removed(server, tmp_path):
+    names = [f"{NAME}.zip.{c * 32}.{end}" for c in "ab" for end in ("part", "tmp")]
+    for name in names:
+        (tmp_path / name).write_bytes(b"half")
+        if "a" * 32 in name:
+            os.utime(tmp_path / name, (0, 0))
+    fetch(tmp_path)
+    assert files_in(tmp_path) == CACHED | {n for n in names if "b" * 32 in n}
 
 
 def interrupted_copy(source, target, length):

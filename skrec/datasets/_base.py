@@ -9,12 +9,13 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 from uuid import uuid4
 
 from .._sklearn_compat import validate_params
@@ -26,6 +27,12 @@ CACHE_NAMES = ("ml-100k", "ml-1m", "ml-10m", "ml-latest-small", "ml-25m", "ml-32
 
 _TIMEOUT = 60.0  # seconds without data after which a connection is lost
 _BLOCK = 1 << 20
+# The largest archive has 0.3 GB, its largest file 0.9 GB, and text shrinks to a tenth.
+_MAX_DOWNLOAD = 1 << 30
+_MAX_MEMBER = 2 << 30
+_MAX_RATIO = 100
+_ABANDONED = 3600.0  # seconds after which a temporary file belongs to a killed process
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.(tmp|part)$")
 _TRANSIENT = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 _WORTH_RETRYING = (408, 429)  # the client errors that may be transient
 _T = TypeVar("_T")
@@ -116,14 +123,19 @@ def clear_data_home(data_home: str | os.PathLike[str] | None = None) -> None:
     """
     home = Path(get_data_home(data_home))
     for name in CACHE_NAMES:
-        if (home / name).exists():
+        if (home / name).is_symlink():
+            (home / name).unlink()
+        elif (home / name).exists():
             shutil.rmtree(home / name)
         for path in home.glob(f"{name}.zip*"):
             path.unlink()
 
 
 def make_writable(folder: Path) -> None:
-    """Create `folder`, and check that it is writable before any work is done."""
+    """Create `folder`, and check that it is writable before any work is done.
+
+    Temporary files of processes that were killed are removed from it.
+    """
     probe = _private_name(folder / "probe", "tmp")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -134,6 +146,11 @@ def make_writable(folder: Path) -> None:
             f"The cache folder {str(folder)!r} is not writable ({error}). Pass another "
             f"folder as data_home, or set {_ENVIRONMENT_VARIABLE} to one."
         ) from error
+    for path in folder.iterdir():
+        if _TEMPORARY.search(path.name):
+            with suppress(OSError):  # gone meanwhile, or of another user
+                if time.time() - path.lstat().st_mtime > _ABANDONED:
+                    path.unlink()
 
 
 @contextmanager
@@ -204,7 +221,10 @@ def published_md5(
 
 
 def verify_archive(path: Path, md5: str | None, *, name: str, remedy: str) -> None:
-    """Verify a zip file by its MD5 checksum or, if it is None, by its own CRCs."""
+    """Verify a zip file by its MD5 checksum or, if it is None, by its own CRCs.
+
+    Members that are too large, or compressed too well to be texts, are refused.
+    """
     if md5 is not None:
         with path.open("rb") as file:
             found = hashlib.file_digest(
@@ -215,10 +235,18 @@ def verify_archive(path: Path, md5: str | None, *, name: str, remedy: str) -> No
                 f"{name} is damaged: its MD5 checksum is {found}, but {md5} is "
                 f"published. {remedy}"
             )
-        return
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
+            for member in archive.infolist():
+                packed, size = member.compress_size, member.file_size
+                is_bomb = size > _BLOCK and size > _MAX_RATIO * packed
+                if size > _MAX_MEMBER or is_bomb:
+                    raise OSError(
+                        f"{name} has a member {member.filename} of {size} bytes, which "
+                        f"takes {packed} bytes in the archive: that is more than any "
+                        f"file of the official format. {remedy}"
+                    )
+            damaged = archive.testzip() if md5 is None else None
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise OSError(
             f"{name} is not a complete zip file ({error}). {remedy}"
@@ -274,7 +302,7 @@ def _transfer(url: str, path: Path) -> None:
             raise ConnectionError("the server sent another range than requested")
         with path.open("ab" if resumed else "wb") as file:
             begin = file.tell()
-            shutil.copyfileobj(response, file, _BLOCK)
+            shutil.copyfileobj(_Limited(response, path, begin), file, _BLOCK)
             received = file.tell() - begin
         expected = int(response.headers.get("Content-Length", received))
     # HTTPResponse.read(n) raises no error when the connection is closed too early.
@@ -284,10 +312,44 @@ def _transfer(url: str, path: Path) -> None:
         )
 
 
+class _Limited:
+    """Response of a server, up to the size of the largest data set."""
+
+    def __init__(self, response: Any, path: Path, n_bytes: int):
+        self.response, self.path, self.n_bytes = response, path, n_bytes
+
+    def read(self, length: int) -> bytes:
+        block: bytes = self.response.read(length)
+        self.n_bytes += len(block)
+        if self.n_bytes > _MAX_DOWNLOAD:
+            os.truncate(self.path, 0)  # nothing to resume
+            raise OSError(
+                f"{self.response.url} is longer than {_MAX_DOWNLOAD} bytes, which no "
+                "data set is: another server may have answered. Try another network."
+            )
+        return block
+
+
+class _SafeRedirects(HTTPRedirectHandler):
+    """Redirects to web servers only, and never from a secure to an insecure one."""
+
+    def redirect_request(
+        self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Request | None:
+        old, new = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
+        if new != "https" and not new == old == "http":
+            raise OSError(
+                f"{req.full_url} is redirected to {newurl}, which is not secure: "
+                "another server may have answered. Try another network."
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def _open(url: str, offset: int) -> Any:
     headers = {"Range": f"bytes={offset}-"} if offset else {}
     try:
-        return urlopen(Request(url, headers=headers), timeout=_TIMEOUT)
+        request = Request(url, headers=headers)
+        return build_opener(_SafeRedirects).open(request, timeout=_TIMEOUT)
     except HTTPError as error:
         error.close()
         # The part is at least as long as the file, so the requested range is empty.
