@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from .threads import set_threads
+from .threads import is_forked, set_threads
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -82,8 +82,12 @@ def own_settings() -> Iterator[None]:
 
     Gradients are on, inference mode and autocast are off, and new tensors are float32
     on the CPU unless they say otherwise. The program's settings are restored, and so is
-    the number of threads if it was changed meanwhile.
+    the number of threads if it was changed meanwhile. A process that was forked from
+    one that has computed is left with one thread.
     """
+    if is_forked():
+        # Not restored: another thread may compute at the end of the context.
+        torch.set_num_threads(1)
     dtype, n_threads = torch.get_default_dtype(), torch.get_num_threads()
     with contextlib.ExitStack() as stack:
         stack.callback(set_threads, n_threads)

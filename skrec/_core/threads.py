@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 
 import torch
 from joblib import cpu_count
@@ -36,6 +37,19 @@ def set_threads(n_threads: int) -> None:
     """
     for library in _openmp():
         library.set_num_threads(n_threads)
+
+
+def is_forked() -> bool:
+    """Whether this process was forked from one that had called this function before.
+
+    Its threads do not exist here, and OpenMP and MKL would wait for them forever.
+    """
+    return os.getpid() != _first_process()
+
+
+@functools.cache
+def _first_process() -> int:
+    return os.getpid()
 
 
 @functools.cache
