@@ -15,6 +15,7 @@ from helpers import (
     TEXT_CLASSES,
     TEXTS,
     fit,
+    has_std,
     left_out,
     name_of,
     small,
@@ -40,6 +41,7 @@ from skrec import (
 from skrec.datasets import make_ratings
 from skrec.metrics import r2_scorer
 from skrec.model_selection import ratings_to_samples
+from skrec.text import ItemTexts
 
 pytestmark = [
     # A few iterations are enough to compare models.
@@ -369,29 +371,43 @@ def test_the_predictor_is_not_pickled(R):
     assert copy.deepcopy(model)._predictors is not model._predictors
 
 
-def test_predictions_during_refits_come_from_one_model(R):
+@pytest.mark.parametrize(
+    "estimator",
+    [m for m in RECOMMENDERS if getattr(m, "kind", "item") == "item"],
+    ids=name_of,
+)
+def test_predictions_during_refits_come_from_one_model(estimator, R):
     first, second = ratings_to_samples(R), ratings_to_samples(R[:30, :20])
-    pairs = second[0]
-    model = small(BiasedMFRegressor).fit(*first)
-    allowed = [
-        model.predict(pairs),
-        small(BiasedMFRegressor).fit(*second).predict(pairs),
-    ]
+    pairs, user = second[0], [0]
+    texts = {}
+    if isinstance(estimator, TEXT_CLASSES):
+        texts["item_texts"] = ItemTexts(TEXTS)
+
+    def results():
+        answers = [model.predict(pairs), model.recommend(user, 3)["rating"].to_numpy()]
+        if has_std(model):
+            answers += [np.stack(model.predict(pairs, return_std=True))]
+        return answers
+
+    model, allowed = clone(estimator), []
+    for samples in (second, first):
+        model.fit(*samples, **texts)
+        allowed.append(results())
     wrong, stop = [], threading.Event()
 
     def read():
         while not stop.is_set():
-            found = model.predict(pairs)
-            if not any(np.array_equal(found, a) for a in allowed):
-                wrong.append(found)
+            for found, *known in zip(results(), *allowed, strict=True):
+                if not any(np.array_equal(found, a) for a in known):
+                    wrong.append(found)
 
     threads = [threading.Thread(target=read) for _ in range(2)]
     for thread in threads:
         thread.start()
     try:
-        for _ in range(15):
-            model.fit(*second)
-            model.fit(*first)
+        for _ in range(4):
+            model.fit(*second, **texts)
+            model.fit(*first, **texts)
     finally:
         stop.set()
         for thread in threads:
