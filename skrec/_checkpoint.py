@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import pickle
 import time
+import warnings
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import joblib
 import torch
+from joblib.hashing import NumpyHasher
 
+from ._sklearn_compat import N_WRAPPERS
 from ._version import __version__
-from .io import read_state, write_state
+from .io import check_writable, read_state, remove, write_state
 
 _TENSOR = "tensor"
 
@@ -27,11 +31,19 @@ class Checkpoint:
     Parameters
     ----------
     path : str or path-like
-        File of the checkpoint. One fit at a time may use it.
+        File of the checkpoint. One fit at a time may use it. If it is an existing
+        folder, each fit has a file of its own in it, whose name depends on data and
+        parameters, so that the fits of a search or of cross-validation do not meet.
 
     every : float, default=60.0
-        Seconds between checkpoints, at least; 0 means after each iteration. A
-        checkpoint takes about as long as an iteration of a fast model.
+        Seconds between checkpoints, at least; 0 means after each iteration. On
+        MovieLens 1M, a checkpoint takes 0.1 to 0.6 seconds of a processor.
+
+    Warns
+    -----
+    UserWarning
+        If a checkpoint cannot be written, for example because the disk is full. The
+        fit goes on, and the previous checkpoint remains.
 
     Examples
     --------
@@ -82,12 +94,10 @@ class FitCheckpoint:
 
     def __init__(self, checkpoint: Checkpoint, fit: Any, trainer: Any):
         estimator = fit.estimator
-        is_fixed = isinstance(estimator.random_state, Integral)
-        if not is_fixed or fit.previous is not None:
+        if not isinstance(estimator.random_state, Integral):
             raise ValueError(
                 f"A checkpoint needs an integer random_state, not "
-                f"{estimator.random_state!r}, and no earlier fit to continue from by "
-                "warm_start: otherwise, the fit cannot be repeated."
+                f"{estimator.random_state!r}: otherwise, the fit cannot be repeated."
             )
         self.path, self.every = Path(checkpoint.path), checkpoint.every
         self.written = time.monotonic()
@@ -103,7 +113,13 @@ class FitCheckpoint:
         )
         values |= {"estimator": type(estimator).__name__, "data": data}
         values |= {"skrec": __version__, "torch": torch.__version__}
-        self.digests = {name: joblib.hash(value) for name, value in values.items()}
+        # Of an earlier fit, a warm start takes weights alone.
+        start = None if fit.previous is None else _encode(trainer.state())
+        values["initial weights (from the earlier fit, by warm_start)"] = start
+        self.digests = {name: _digest(name, value) for name, value in values.items()}
+        if self.path.is_dir():
+            self.path /= f"{type(estimator).__name__}-{joblib.hash(self.digests)}"
+        check_writable(self.path)
 
     def load(self) -> dict[str, Any] | None:
         """Restore the trainer; return the state of the loop, or None without a file."""
@@ -115,7 +131,8 @@ class FitCheckpoint:
         if other:
             raise ValueError(
                 f"{self.path} is the checkpoint of another fit: {', '.join(other)} "
-                "differ. Remove the file, or use another one."
+                "differ. Remove the file, or use another one; the fits of a search "
+                "need an existing folder as the path of their checkpoints."
             )
         self.trainer.load_state(_decode(saved["trainer"]))
         return _decode(saved["loop"])
@@ -125,17 +142,51 @@ class FitCheckpoint:
         if time.monotonic() - self.written < self.every:
             return
         state = {"trainer": self.trainer.state(), "loop": loop}
-        write_state(self.path, _encode(state) | {"digests": self.digests})
+        try:
+            write_state(self.path, _encode(state) | {"digests": self.digests})
+        except OSError as error:
+            # This method, `iterate`, `Fit.run`, `fit`, and its wrappers.
+            warnings.warn(
+                f"The checkpoint {self.path} could not be written after iteration "
+                f"{epoch} ({error}). The fit goes on; the next attempt is in "
+                f"{self.every:g} seconds.",
+                UserWarning,
+                stacklevel=4 + N_WRAPPERS + 1,
+            )
         self.written = time.monotonic()
 
     def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
+        remove(self.path)
+
+
+class _Hasher(NumpyHasher):
+    """Hasher of joblib, for which frozen sets have no order.
+
+    Their order differs between processes, as does that of sets, which joblib sorts.
+    """
+
+    def reducer_override(self, value: Any) -> Any:
+        if type(value) is frozenset:
+            return frozenset, (set(value),)
+        return NotImplemented
+
+
+def _digest(name: str, value: Any) -> str:
+    """Return the digest of a value, the same in all processes."""
+    try:
+        return _Hasher("md5").hash(value)
+    except pickle.PicklingError as error:
+        raise ValueError(
+            f"A checkpoint needs a value of {name} that can be compared with that of "
+            f"a later process, but {error.args[0]}: use functions and classes of a "
+            "module."
+        ) from error
 
 
 def _encode(value: Any) -> Any:
     """Replace tensors, which skops does not know, by marked arrays."""
     if isinstance(value, torch.Tensor):
-        return {_TENSOR: value.detach().cpu().numpy()}
+        return {_TENSOR: value.detach().cpu().contiguous().numpy()}
     return _map(_encode, value)
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from ._checkpoint import Checkpoint, FitCheckpoint
 from ._core.collectives import ALONE, Group, Share
 from ._core.device import own_settings, resolve_device
+from ._core.interrupts import Interrupts
 from ._core.optimizers import Optimizer
 from ._core.sparse import Pattern
 from ._core.threads import set_threads, threads_for
@@ -148,11 +149,15 @@ class Trainer(ABC):
 
     must_settle : bool
         Whether to warn if the loss is still decreasing after the last epoch.
+
+    keeps_first : bool
+        Whether each epoch but the first calls `keep` before it changes a parameter.
     """
 
     n_epochs: int
     may_settle: bool = True
     must_settle: bool = True
+    keeps_first: bool = False
 
     @abstractmethod
     def parameters(self) -> list[Tensor]:
@@ -398,29 +403,33 @@ class Fit:
         found = getattr(estimator, "_skl_callbacks", [])
         files = [c for c in found if isinstance(c, Checkpoint)]
         checkpoint = FitCheckpoint(files[0], self, trainer) if files else None
-        history = iterate(
-            trainer.step,
-            trainer.parameters(),
-            Stopping(
-                trainer.n_epochs,
-                getattr(estimator, "tol", 0.0),
-                getattr(estimator, "n_iter_no_change", trainer.n_epochs),
-            ),
-            validate=None if self.held_out is None else trainer.validate,
-            begin_epoch=reports.begin_epoch,
-            end_epoch=reports.end_epoch,
-            may_settle=trainer.may_settle,
-            checkpoint=checkpoint,
-            group=self.group,
+        stopping = Stopping(
+            trainer.n_epochs,
+            getattr(estimator, "tol", 0.0),
+            getattr(estimator, "n_iter_no_change", trainer.n_epochs),
         )
-        has_others = self.group.size > 1  # which do not know of an interrupt
-        if history.interrupt is not None and (has_others or not history.loss_curve):
-            raise history.interrupt
-        self._store(self._attributes(trainer) | _history_attributes(history))
-        if history.interrupt is not None:
-            raise history.interrupt
-        if checkpoint is not None:
-            checkpoint.remove()
+        with Interrupts() as interrupts:
+            history = iterate(
+                trainer.step,
+                trainer.parameters(),
+                stopping,
+                validate=None if self.held_out is None else trainer.validate,
+                begin_epoch=reports.begin_epoch,
+                end_epoch=reports.end_epoch,
+                may_settle=trainer.may_settle,
+                keeps_first=trainer.keeps_first,
+                checkpoint=checkpoint,
+                group=self.group,
+                interrupts=interrupts,
+            )
+            has_others = self.group.size > 1  # which do not know of an interrupt
+            if history.interrupt and (has_others or not history.loss_curve):
+                raise history.interrupt
+            self._store(self._attributes(trainer) | _history_attributes(history))
+            if history.interrupt is not None:
+                raise history.interrupt
+            if checkpoint is not None:
+                checkpoint.remove()
         self._warn(history, trainer)
         reports.end()
         return estimator

@@ -6,8 +6,14 @@ import copy
 import hashlib
 import json
 import os
+import shutil
+import time
+import zipfile
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import sklearn
 import torch
@@ -18,7 +24,12 @@ __all__ = ["load", "save"]
 
 # First line of a file: that of a model, and that of a checkpoint
 _MODEL, _CHECKPOINT = b"skrec model file\n", b"skrec checkpoint\n"
+_REMEDIES = {
+    _MODEL: "Restore the file from a copy, or save the model again",
+    _CHECKPOINT: "Remove it to start the fit from the beginning",
+}
 _FORMAT = 1
+_ABANDONED = 3600.0  # seconds after which a temporary file belongs to a killed process
 _N_DIGEST = hashlib.sha256().digest_size
 _N_LENGTH = 4
 
@@ -78,12 +89,17 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
         callbacks are not saved.
 
     path : str or path-like
-        File to write; an existing file is replaced.
+        File to write; an existing file is replaced. A symbolic link is replaced too,
+        not followed.
 
     Raises
     ------
+    TypeError
+        If `model` is no estimator.
     ValueError
         If the model contains types that `load` would refuse.
+    OSError
+        If the file cannot be written. An existing file is then unchanged.
 
     See Also
     --------
@@ -100,6 +116,13 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     """
     import skops.io
 
+    if isinstance(model, type) or not hasattr(model, "get_params"):
+        raise TypeError(
+            f"model is {model!r}, but only estimators can be saved: pass a fitted "
+            "recommender, or a pipeline or search that contains one."
+        )
+    path = Path(path)
+    check_writable(path)
     if hasattr(model, "_skl_callbacks"):
         model = copy.copy(model).set_callbacks()
     payload = skops.io.dumps(model)
@@ -110,7 +133,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
             f"{', '.join(unknown)}. Replace them by types of scikit-learn, or use "
             "pickle, which runs code of the file when it is loaded."
         )
-    _write(Path(path), _seal(payload, _MODEL))
+    _write(path, _seal(payload, _MODEL))
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -148,16 +171,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     --------
     save : Save a model.
     """
-    import skops.io
-    from skops.io.exceptions import UntrustedTypesFoundException
-
-    payload = _check(Path(path).read_bytes(), path, _MODEL)[1]
-    try:
-        return skops.io.loads(payload, trusted=_TRUSTED)
-    except UntrustedTypesFoundException as error:
-        raise ValueError(
-            f"{path} contains types that are not trusted: {error}"
-        ) from error
+    return _read(Path(path), _MODEL)
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
@@ -169,10 +183,62 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
 
 def read_state(path: Path) -> Any:
     """Read a checkpoint."""
-    import skops.io
+    return _read(path, _CHECKPOINT)
 
-    payload = _check(path.read_bytes(), path, _CHECKPOINT)[1]
-    return skops.io.loads(payload, trusted=_TRUSTED)
+
+def check_writable(path: Path) -> None:
+    """Raise an OSError if a file cannot be written, before the work for it is done."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"{path} cannot be written, because {str(path.parent)!r} is no folder: "
+            "create it, or choose another path."
+        )
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} exists and is no file: choose another path.")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(
+            f"{path} cannot be written, because the folder {str(path.parent)!r} is not "
+            "writable: choose another path."
+        )
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint, and what killed processes have left of it."""
+    path.unlink(missing_ok=True)
+    for temporary in _temporaries(path):
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path, magic: bytes) -> Any:
+    """Read what `_seal` made of a file's content."""
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+    payload = _check(path.read_bytes(), path, magic)[1]
+    try:
+        _check_members(payload)
+        return skops.io.loads(payload, trusted=_TRUSTED)
+    except UntrustedTypesFoundException as error:
+        raise ValueError(
+            f"{path} contains types that are not trusted: {error}"
+        ) from error
+    except (MemoryError, Warning):
+        raise
+    except Exception as error:
+        # The checksum is right, so that someone made the file otherwise.
+        raise ValueError(
+            f"{path} was not written by skrec.save: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _check_members(payload: bytes) -> None:
+    """Refuse members that would take more memory than the file is long."""
+    with zipfile.ZipFile(BytesIO(payload)) as members:
+        for member in members.infolist():
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"its member {member.filename!r} is compressed")
+        if sum(member.file_size for member in members.infolist()) > len(payload):
+            raise ValueError("its members overlap")
 
 
 def _seal(payload: bytes, magic: bytes) -> bytes:
@@ -197,14 +263,20 @@ def _check(content: bytes, path: Any, magic: bytes) -> tuple[dict[str, Any], byt
     digest, body = content[len(magic) : start], content[start:]
     if hashlib.sha256(body).digest() != digest:
         raise ValueError(
-            f"{path} is damaged or truncated: its checksum does not match. Restore the "
-            "file from a copy, or save the model again."
+            f"{path} is damaged or truncated: its checksum does not match. "
+            f"{_REMEDIES[magic]}."
         )
     end = _N_LENGTH + int.from_bytes(body[:_N_LENGTH], "big")
-    versions = json.loads(body[_N_LENGTH:end])
-    if versions["format"] > _FORMAT:
+    try:
+        versions = json.loads(body[_N_LENGTH:end])
+        is_newer = versions["format"] > _FORMAT
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
-            f"{path} was saved by skrec {versions['skrec']}, whose format "
+            f"{path} was not written by skrec.save: it has no versions."
+        ) from error
+    if is_newer:
+        raise ValueError(
+            f"{path} was saved by skrec {versions.get('skrec')}, whose format "
             f"{versions['format']} is newer than format {_FORMAT} of the installed "
             f"skrec {__version__}: update skrec."
         )
@@ -213,10 +285,16 @@ def _check(content: bytes, path: Any, magic: bytes) -> tuple[dict[str, Any], byt
 
 def _write(path: Path, content: bytes) -> None:
     """Replace a file at once: it has the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.unlink(missing_ok=True)  # left by a process that was killed
+    for left in _temporaries(path):
+        # A recent one may be that of another process, which writes the same file now.
+        with suppress(FileNotFoundError):
+            if time.time() - left.lstat().st_mtime > _ABANDONED:
+                left.unlink()
+    temporary = path.with_name(f"{_prefix(path)}{uuid4().hex}.part")
     try:
         with temporary.open("xb") as file:
+            if path.is_file():
+                shutil.copymode(path, temporary)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -229,3 +307,13 @@ def _write(path: Path, content: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _prefix(path: Path) -> str:
+    """Begin of the names of temporary files, short enough for any file's name."""
+    digest = hashlib.sha256(path.name.encode("utf-8", "surrogateescape"))
+    return f".skrec-{digest.hexdigest()[:16]}-"
+
+
+def _temporaries(path: Path) -> list[Path]:
+    return list(path.parent.glob(f"{_prefix(path)}*.part"))

@@ -1,15 +1,24 @@
 """Model files: equal bits, and a refusal of all that is not a model."""
 
+import hashlib
 import os
 import pickle
 import re
+import stat
+import subprocess
+import sys
+import threading
+import time
 import warnings
+import zipfile
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import MODELS, TEXT_CLASSES, TEXTS, name_of, small
+import torch
+from helpers import MODELS, TEXT_CLASSES, TEXTS, fit, name_of, small
 from make_model_file import X as PAIRS
 from make_model_file import y as RATINGS
 from sklearn.base import clone
@@ -186,12 +195,183 @@ def test_a_checkpoint_is_no_model(path):
         skrec.load(path)
 
 
-def test_what_a_killed_save_left_is_replaced(path):
-    left = path.with_name(".model.skrec.part")
-    left.write_bytes(b"half")
+def test_what_a_killed_save_left_is_removed_later(path):
+    old, recent = (path.with_name(f"{io._prefix(path)}{n}.part") for n in (1, 2))
+    for left in (old, recent):
+        left.write_bytes(b"half")
+    os.utime(old, (0, time.time() - 2 * io._ABANDONED))
     skrec.save(BaselineRegressor().fit(PAIRS, RATINGS), path)
     assert skrec.load(path).predict(PAIRS).shape == (len(PAIRS),)
-    assert not left.exists()
+    assert set(path.parent.iterdir()) == {path, recent}
+
+
+def test_savers_of_the_same_file_do_not_meet(path, monkeypatch):
+    """A second process saves while the first one is in the middle of it."""
+    content, replace = [b"first" * 99, b"second"], Path.replace
+
+    def while_another_writes(temporary, target):
+        if content:
+            io._write(path, content.pop())
+        return replace(temporary, target)
+
+    monkeypatch.setattr(Path, "replace", while_another_writes)
+    io._write(path, content.pop(0))
+    assert path.read_bytes() == b"first" * 99
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_places_that_cannot_be_written_are_refused_by_name(path):
+    model = BaselineRegressor().fit(PAIRS, RATINGS)
+    folder = path.parent
+    with pytest.raises(FileNotFoundError, match=r"no/model.* is no folder: create it"):
+        skrec.save(model, folder / "no" / "model")
+    with pytest.raises(OSError, match="exists and is no file"):
+        skrec.save(model, folder)
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions and links")
+def test_permissions_stay_and_links_are_not_followed(path):
+    model = BaselineRegressor().fit(PAIRS, RATINGS)
+    skrec.save(model, path)
+    path.chmod(0o600)
+    skrec.save(model, path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    link = path.with_name("link")
+    link.symlink_to(path)
+    path.write_bytes(b"other")
+    skrec.save(model, link)
+    assert path.read_bytes() == b"other"
+    assert not link.is_symlink()
+
+
+def test_names_of_any_length_are_written(path, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    name = "m" * 255
+    skrec.save(BaselineRegressor().fit(PAIRS, RATINGS), name)
+    assert os.listdir() == [name]
+
+
+FULL = """
+import resource, signal, sys
+from skrec import io
+from pathlib import Path
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    io._write(Path(sys.argv[1]), bytes(2000))
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
+def test_a_full_disk_keeps_the_previous_file(content, path):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "File too large" in done.stdout
+    assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("model", [BaselineRegressor, {"a": 1}, None])
+def test_only_estimators_are_saved(model, path):
+    with pytest.raises(TypeError, match="only estimators can be saved"):
+        skrec.save(model, path)
+
+
+def forge(path, payload, header=b'{"format": 1, "skrec": "0.1.0"}'):
+    """Write a file whose checksum is right."""
+    body = len(header).to_bytes(4, "big") + header + payload
+    path.write_bytes(io._MODEL + hashlib.sha256(body).digest() + body)
+
+
+def zipped(compression, **members):
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as file:
+        for name, content in members.items():
+            file.writestr(name.replace("_", "."), content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        (b"", "BadZipFile"),
+        (zipped(zipfile.ZIP_STORED, schema_json=b"{}"), "TypeError"),
+        (zipped(zipfile.ZIP_STORED, schema_json=b"[" * 10**5), "RecursionError"),
+        (zipped(zipfile.ZIP_STORED, other=b"{}"), "KeyError"),
+        (zipped(zipfile.ZIP_DEFLATED, schema_json=b" " * 10**6), "is compressed"),
+    ],
+)
+def test_forged_files_are_refused(path, payload, message):
+    forge(path, payload)
+    with pytest.raises(ValueError, match=rf"model\.skrec was not written.*{message}"):
+        skrec.load(path)
+
+
+@pytest.mark.parametrize(
+    "header", [b"", b"[]", b"{}", b'{"format": "1"}', b"\xff", b"[" * 10**5]
+)
+def test_forged_headers_are_refused(path, header):
+    forge(path, b"", header)
+    with pytest.raises(ValueError, match=r"model\.skrec was not written .* versions"):
+        skrec.load(path)
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_the_old_or_the_new(path):
+    """Readers never see a part, however often the file is replaced."""
+    models = [BaselineRegressor(lambda_u=u).fit(PAIRS, RATINGS) for u in (1.0, 2.0)]
+    contents = []
+    for model in models:
+        skrec.save(model, path)
+        contents.append(path.read_bytes())
+    found, stop = set(), threading.Event()
+
+    def read():
+        while not stop.is_set():
+            found.add(io._check(path.read_bytes(), path, io._MODEL)[1])
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        for n in range(20):
+            io._write(path, contents[n % 2])
+    finally:
+        stop.set()
+        thread.join()
+    assert found <= {io._check(c, path, io._MODEL)[1] for c in contents}
+
+
+def tensors_in(value, seen=None):
+    """Whether a tensor is among the attributes of an object, at any depth."""
+    seen = set() if seen is None else seen
+    if id(value) in seen:
+        return False
+    seen.add(id(value))
+    if isinstance(value, torch.Tensor):
+        return True
+    if isinstance(value, dict):
+        return any(tensors_in(v, seen) for v in value.values())
+    if isinstance(value, (list, tuple)):
+        return any(tensors_in(v, seen) for v in value)
+    return hasattr(value, "__dict__") and tensors_in(vars(value), seen)
+
+
+@pytest.mark.parametrize("estimator", MODELS, ids=name_of)
+def test_models_from_a_gpu_load_on_other_machines(estimator, R, path):
+    """As a machine with more GPUs leaves them: arrays, and the name of a device."""
+    model = fit(clone(estimator), R)
+    assert not tensors_in({k: v for k, v in vars(model).items() if k != "_predictors"})
+    expected = model.predict(R)
+    model.set_params(device=torch.device("cuda", 3)).device_ = "cuda:3"
+    for loaded in (reload(model, path), pickle.loads(pickle.dumps(model))):
+        assert loaded.device_ == "cuda:3"
+        np.testing.assert_array_equal(loaded.predict(R), expected)
 
 
 class Stranger(BaselineRegressor):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .collectives import ALONE, Group
+from .interrupts import Interrupts
 from .optimizers import Adam, Optimizer, RProp
 
 _MAX_LINE_SEARCH = 25
@@ -254,15 +255,17 @@ def iterate(
     begin_epoch: Callable[[], None] = lambda: None,
     end_epoch: Callable[[History], bool] = lambda history: False,
     may_settle: bool = True,
+    keeps_first: bool = False,
     checkpoint: Any = None,
     group: Group = ALONE,
+    interrupts: Interrupts | None = None,
 ) -> History:
     """Repeat a step that changes parameters in place, and keep their best state.
 
     With validation, the parameters end in the state with the best score, and otherwise
-    in the state after the last epoch. If the loss is not finite, or after an interrupt,
-    they return to the state with the best score or, without validation, to the state
-    that was kept last.
+    in the state after the last epoch. If the loss is not finite, or after an interrupt
+    during a step, they return to the state with the best score or, without validation,
+    to the state that was kept last.
 
     Parameters
     ----------
@@ -288,12 +291,18 @@ def iterate(
         Whether the training may stop when the loss stops decreasing. A validation score
         can always stop it.
 
+    keeps_first : bool, default=False
+        Whether `step` calls `keep` before it changes a parameter.
+
     checkpoint : object or None
         Object with `load`, which returns the state that `save` was last given or None,
         and `save`, which takes the number of complete epochs and the state.
 
     group : Group
         Ranks that train together. They take all decisions alike.
+
+    interrupts : Interrupts or None
+        Context of the training; after the last epoch, interrupts wait for its end.
 
     Returns
     -------
@@ -302,6 +311,8 @@ def iterate(
     snapshot = Snapshot(parameters)
     history = History()
     watch = _Watch(stopping, higher_is_better=validate is not None)
+    interrupts = Interrupts() if interrupts is None else interrupts
+    is_changed = False  # by a step that has not ended
 
     saved = None if checkpoint is None else checkpoint.load()
     if saved is not None:
@@ -311,25 +322,28 @@ def iterate(
             copy.copy_(best)
 
     def keep():
+        nonlocal is_changed
         if validate is None and group.all(_all_finite(parameters)):
             snapshot.save()
+        is_changed = True
 
     try:
         for epoch in range(len(history.loss_curve), stopping.max_iter):
             group.enter(f"epoch {epoch + 1}")
             begin_epoch()
+            is_changed = not keeps_first
             loss = group.first(step(epoch, keep))
             if not math.isfinite(loss) or not group.all(_all_finite(parameters)):
                 history.reason = "diverged"
                 break
-            history.loss_curve.append(loss)
             current = loss
             if validate is not None:
                 current = group.first(validate())
                 history.validation_scores.append(current)
-            improved = watch.update(current)
-            if validate is not None and improved:
+            if watch.update(current) and validate is not None:
                 snapshot.save()
+            history.loss_curve.append(loss)
+            is_changed = False
             if group.first(end_epoch(history)):
                 history.reason = "callback"
                 break
@@ -343,9 +357,18 @@ def iterate(
                     "best": snapshot.copies,
                 }
                 checkpoint.save(epoch + 1, state)
+            interrupts.check()
+        interrupts.may_raise = False
     except KeyboardInterrupt as interrupt:
+        interrupts.settle()
         history.reason, history.interrupt = "interrupted", interrupt
-    if validate is not None or history.reason in ("diverged", "interrupted"):
+        # Of an epoch whose loss is not there
+        del history.validation_scores[len(history.loss_curve) :]
+    if (
+        validate is not None
+        or history.reason == "diverged"
+        or (history.reason == "interrupted" and is_changed)
+    ):
         snapshot.restore()
     return history
 

@@ -46,6 +46,8 @@ class AutoRecTrainer(Trainer):
         Sizes of the hidden layers.
     """
 
+    keeps_first = True  # as `run_epoch` does
+
     def __init__(self, fit: Fit, sizes: list[int]):
         params = self.params = fit.estimator
         self.n_epochs = params.max_iter

@@ -34,6 +34,8 @@ class RBMTrainer(Trainer):
         Fit of an `RBMRegressor`.
     """
 
+    keeps_first = True  # as `run_epoch` does
+
     def __init__(self, fit: Fit):
         params = self.params = fit.estimator
         self.n_epochs = params.max_iter
