@@ -161,8 +161,8 @@ def test_an_interrupt_keeps_the_best_state_and_is_returned(validates):
     )
     assert history.reason == "interrupted"
     assert isinstance(history.interrupt, KeyboardInterrupt)
-    # Without validation: the state of the last evaluation, before the step of epoch 4.
-    torch.testing.assert_close(problem.x.detach(), states[0 if validates else 2])
+    # Without validation: the state after epoch 4, which is complete.
+    torch.testing.assert_close(problem.x.detach(), states[0 if validates else 3])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
