@@ -363,12 +363,12 @@ def test_equal_ratings_are_predicted_exactly(R):
         assert (model.predict(R) == 3).all()
 
 
-def test_an_interrupt_keeps_the_state_before_the_last_step(R):
+def test_an_interrupt_between_epochs_keeps_the_state_of_a_fit_that_ends_there(R):
     model = make().set_callbacks(Interrupt(4))
     with pytest.raises(KeyboardInterrupt):
         model.fit(R)
     assert model.n_iter_ == 5
-    expected = make().set_callbacks(StopAfter(4)).fit(R)
+    expected = make().set_callbacks(StopAfter(5)).fit(R)
     np.testing.assert_array_equal(model.predict(R), expected.predict(R))
 
 
