@@ -318,7 +318,7 @@ class _Limited:
     def __init__(self, response: Any, path: Path, n_bytes: int):
         self.response, self.path, self.n_bytes = response, path, n_bytes
 
-    def read(self, length: int) -> bytes:
+    def read(self, length: int = -1, /) -> bytes:
         block: bytes = self.response.read(length)
         self.n_bytes += len(block)
         if self.n_bytes > _MAX_DOWNLOAD:
