@@ -216,8 +216,8 @@ def test_ratings_are_counted_only_where_a_penalty_is_zero(R, monkeypatch):
     def bincount(*args, **kwargs):
         raise AssertionError("counted all ratings")
 
-    monkeypatch.setattr(alternation.np, "bincount", bincount)
     fit_ = Fit(small(PMFRegressor), R, None)
+    monkeypatch.setattr(alternation.np, "bincount", bincount)
     alternation.refuse_singular(fit_, 2)
     fit_.estimator.set_params(lambda_u=0)
     with pytest.raises(AssertionError, match="counted all ratings"):
