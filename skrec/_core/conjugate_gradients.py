@@ -25,6 +25,8 @@ _MAX_STEPS, _MAX_COLUMN_STEPS = 100, 1000
 _DONE = 0.01
 # Steps between two looks at the errors on a GPU, which has to be waited for
 _STEPS_UNSEEN = 4
+# Iterations of a subspace, and how many more vectors it has than are wanted
+_N_POWERS, _MORE_VECTORS = 3, 8
 
 
 def improve_rows(
@@ -129,6 +131,71 @@ def improve_rows(
     return x @ basis.T
 
 
+class Deflation:
+    """Preconditioner for few large eigenvalues.
+
+    With the leading eigenvectors V of the matrices, their eigenvalues and the diagonal
+    D, the preconditioner solves exactly in the span of V, and is D elsewhere:
+
+        (5)  M^-1 = (I - V V') D^-1 (I - V V') + V diag(1 / eigenvalues) V'
+
+    Parameters
+    ----------
+    vectors : Tensor of shape (n, m)
+        Orthonormal eigenvectors V, which all systems share.
+
+    eigenvalues : Tensor of shape (m, k)
+        Eigenvalues in the system of each column.
+    """
+
+    def __init__(self, vectors: Tensor, eigenvalues: Tensor):
+        self.vectors, self.eigenvalues = vectors, eigenvalues
+
+    def scale(self, residual: Tensor, diagonal: Tensor) -> Tensor:
+        """Multiply by M^-1."""
+        V = self.vectors
+        inside = V.T @ residual
+        scaled = torch.addmm(residual, V, inside, alpha=-1) / diagonal
+        return scaled + V @ (inside / self.eigenvalues - V.T @ scaled)
+
+
+def leading_eigenvectors(
+    times: Callable[[Tensor], Tensor], diagonal: Tensor, m: int
+) -> tuple[Tensor, Tensor]:
+    """Approximate the leading eigenvectors of a positive semidefinite matrix.
+
+    A subspace that begins with the columns of the largest entries of the diagonal is
+    iterated.
+
+    Parameters
+    ----------
+    times : callable
+        Function that multiplies each column of a tensor by the matrix.
+
+    diagonal : Tensor of shape (n,)
+        Diagonal of the matrix.
+
+    m : int
+        Number of eigenvectors, at most n.
+
+    Returns
+    -------
+    vectors : Tensor of shape (n, m)
+        Orthonormal vectors.
+
+    eigenvalues : Tensor of shape (m,)
+        Their Rayleigh quotients, ascending.
+    """
+    size = min(m + _MORE_VECTORS, len(diagonal))
+    subspace = diagonal.new_zeros(len(diagonal), size)
+    chosen = diagonal.topk(size).indices
+    subspace[chosen, torch.arange(size, device=chosen.device)] = 1
+    for _ in range(_N_POWERS):
+        subspace = torch.linalg.qr(times(subspace)).Q
+    eigenvalues, rotation = torch.linalg.eigh(subspace.T @ times(subspace))
+    return subspace @ rotation[:, -m:], eigenvalues[-m:]
+
+
 def solve_columns(
     times: Callable[[Tensor], Tensor],
     right: Tensor,
@@ -138,6 +205,7 @@ def solve_columns(
     tolerance: float = COLUMN_TOLERANCE,
     group: Group = ALONE,
     n_shared: int | None = None,
+    deflation: Deflation | None = None,
 ) -> Tensor:
     """Solve a positive definite system for each column.
 
@@ -165,6 +233,9 @@ def solve_columns(
         Number of the first rows that all ranks have; the others belong to this rank.
         None means that all ranks have the same rows.
 
+    deflation : Deflation or None
+        Leading eigenvectors of the matrices, in which the preconditioner is exact.
+
     Returns
     -------
     solution : Tensor of shape (n, k)
@@ -181,11 +252,16 @@ def solve_columns(
             return torch.linalg.vector_norm(a, dim=0)
         return dot(a, a).sqrt()
 
+    def scale(residual):
+        if deflation is None:
+            return residual / diagonal
+        return deflation.scale(residual, diagonal)
+
     # x is `start` itself, which belongs to the caller: all updates are out of place.
     x = start
     residual = right - times(x)
     goal = tolerance * norm(right)
-    direction = residual / diagonal
+    direction = scale(residual)
     rho = dot(residual, direction)
     for step in range(_MAX_COLUMN_STEPS):
         errors = norm(residual)
@@ -196,7 +272,7 @@ def solve_columns(
         size = _ratio(rho * is_open, dot(direction, image)).T
         x = x + size * direction  # (1)
         residual = residual - size * image  # (2)
-        scaled = residual / diagonal
+        scaled = scale(residual)
         new_rho = dot(residual, scaled)
         direction = scaled + _ratio(new_rho, rho).T * direction  # (3)
         rho = new_rho

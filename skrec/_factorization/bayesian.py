@@ -176,8 +176,8 @@ class BayesianMFRegressor(FeatureMixin, ProbabilisticRecommender):
               y_j \sim N(0, \Lambda_Y^{-1})
 
     The prior mean of an item likewise depends on its raters. The diagonal precision
-    matrices of the y are estimated with the other priors. The y are drawn by a ridge
-    regression with perturbed targets [4]_.
+    matrices of the y are estimated with the other priors. The y are drawn by a
+    ridge regression with perturbed targets [4]_.
 
     With features x of an item, the product :math:`W^T (x - \bar x)` is added to its
     prior mean, and likewise for users. The weights W, and a precision for each block of
