@@ -40,7 +40,7 @@ def small(cls, **params):
         }
     elif issubclass(cls, RBMRegressor):
         sizes = {"n_hidden": 4, "alpha": 1.0, "learning_rate_init": 0.3}
-        sizes |= {"max_iter": 40}
+        sizes |= {"max_iter": 40, "batch_size": None}
     elif issubclass(cls, BaselineRegressor):
         sizes = {"lambda_u": 1.0, "lambda_v": 1.0}
     elif issubclass(cls, BayesianMFRegressor):

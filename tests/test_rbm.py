@@ -413,3 +413,27 @@ def test_levels_are_means_of_the_nearest_values(rng, weighted):
 def test_there_are_at_most_as_many_levels_as_values():
     np.testing.assert_array_equal(quantize(np.array([2.0, 1.0, 2.0]), None, 3), [1, 2])
     np.testing.assert_array_equal(quantize(np.zeros(4), None, 3), [0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_automatic_batch_has_an_eighth_of_the_cases(R, kind):
+    n_cases = R.shape[kind == "item"]
+    own = make(kind, batch_size=-(-n_cases // 8)).fit(R)
+    automatic = make(kind, batch_size="auto").fit(R)
+    np.testing.assert_array_equal(automatic.weights_, own.weights_)
+    other = make(kind, batch_size=n_cases).fit(R)
+    assert not np.array_equal(automatic.weights_, other.weights_)
+
+
+def test_weights_that_are_not_trained_have_no_gradient(generator):
+    crow, col = torch.tensor([0, 2]), torch.tensor([0, 1])
+    cases = Cases(
+        Pattern(crow, col, (1, 2)), torch.tensor([0, 1]), None, 2, torch.float64
+    )
+    machine = Machine.draw(torch.zeros(2, 2, dtype=torch.float64), 3, generator, 0.5)
+    machine.visible_bias.requires_grad_(False)
+    machine.hidden_bias.requires_grad_(False)
+    machine.contrast(cases, 1, False, generator)
+    assert machine.weights.grad is not None
+    assert machine.visible_bias.grad is None
+    assert machine.hidden_bias.grad is None

@@ -45,6 +45,7 @@ ALPHAS = {"alpha": [100, 200, 300]}
 BATCH_ALPHAS = {"alpha": [200, 300, 500]}
 RBM_ALPHAS = {"alpha": [8, 16, 32]}
 RBM = {"baseline": False, "n_hidden": 500, "batch_size": 500}
+RBM |= {"max_iter": 40, "learning_rate_init": 0.003}
 LOCAL_LEAST_SQUARES = LEAST_SQUARES | {"tol": 1e-3}
 MF_PENALTIES = {"lambda_u": [20, 40, 80]}
 LOCAL_PENALTIES = {"local_penalty": [0.1, 0.2, 0.4]}

@@ -25,8 +25,6 @@ from .sparse import Pattern, sddmm, spmm
 
 # The standard deviation of the initial weights, as in the paper.
 _INITIAL_STD = 0.01
-# Hidden units whose gradients are computed together
-_WIDTH = 64
 
 
 def at_levels(pattern: Pattern, levels: Tensor, n_levels: int) -> Pattern:
@@ -158,7 +156,8 @@ class Machine(torch.nn.Module):
         n_levels = self.visible_bias.shape[1]
         unit = every.col[::n_levels] // n_levels
         sums = sddmm(every, h - self.center, self.weights).view(-1, n_levels)
-        return torch.log_softmax(sums + self.visible_bias[unit], 1)
+        # PyTorch's kernel is four times as fast along the first axis.
+        return torch.log_softmax((sums + self.visible_bias[unit]).T, 0).T
 
     def leave_one_out(
         self, pattern: Pattern, levels: Tensor
@@ -191,8 +190,10 @@ class Machine(torch.nn.Module):
     @torch.no_grad()
     def contrast(
         self, cases: Cases, n_gibbs: int, persistent: bool, generator: torch.Generator
-    ) -> float:
+    ) -> Tensor:
         """Set the gradients of contrastive divergence, summed over the rows.
+
+        Parameters that are not trained get no gradient.
 
         Parameters
         ----------
@@ -210,7 +211,7 @@ class Machine(torch.nn.Module):
 
         Returns
         -------
-        loss : float
+        loss : Tensor of shape ()
             Weighted sum of -log p(v|h), for the h that was drawn given v.
         """
         # Positive phase: the hidden units given the data
@@ -219,7 +220,7 @@ class Machine(torch.nn.Module):
         h = _draw(first, generator)
         log_p = self.log_visible(every, h)
         own = log_p.gather(1, cases.levels.unsqueeze(1)).squeeze(1)
-        loss = -float(torch.dot(own, cases.weights))
+        loss = -torch.dot(own, cases.weights)
         # Negative phase: the chain, which starts at the data or at its last state
         if persistent and cases.chain is not None:
             log_p = self.log_visible(every, cases.chain)
@@ -235,30 +236,21 @@ class Machine(torch.nn.Module):
             cases.chain = h
         # (3) for W, then the same differences for b and c
         weighted = p * cases.weights.unsqueeze(1)
-        self._set_gradient(
-            cases.both,
-            torch.cat([weighted.flatten(), -cases.weights]),
-            torch.cat([last, first]) - self.center,
+        values = torch.cat([weighted.flatten(), -cases.weights])
+        h = torch.cat([last, first]) - self.center
+        # The gradient is as large as W: the memory of the last one is used again.
+        self.weights.grad = None
+        self.weights.grad = spmm(
+            cases.both.transposed, values.index_select(0, cases.both.order), h
         )
-        grad = torch.zeros_like(self.visible_bias).view(-1)
-        grad.index_add_(0, every.col, weighted.flatten())
-        grad.index_add_(0, seen.col, cases.weights, alpha=-1)
-        self.visible_bias.grad = grad.view_as(self.visible_bias)
-        self.hidden_bias.grad = cases.row_weights @ (last - first)
+        if self.visible_bias.requires_grad:
+            grad = torch.zeros_like(self.visible_bias).view(-1)
+            grad.index_add_(0, every.col, weighted.flatten())
+            grad.index_add_(0, seen.col, cases.weights, alpha=-1)
+            self.visible_bias.grad = grad.view_as(self.visible_bias)
+        if self.hidden_bias.requires_grad:
+            self.hidden_bias.grad = cases.row_weights @ (last - first)
         return loss
-
-    def _set_gradient(self, pattern: Pattern, values: Tensor, h: Tensor) -> None:
-        """Set the gradient of W to sums of the products of visible and hidden units.
-
-        The gradient is as large as W, whatever the batch, so that its memory is used
-        again.
-        """
-        if self.weights.grad is None:
-            self.weights.grad = torch.empty_like(self.weights)
-        values = values.index_select(0, pattern.order)
-        parts = h.split(_WIDTH, 1), self.weights.grad.split(_WIDTH, 1)
-        for units, grad in zip(*parts, strict=True):
-            grad.copy_(spmm(pattern.transposed, values, units))
 
 
 def _draw(p: Tensor, generator: torch.Generator) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ _MAX_LEVELS = 100
 # With residuals as levels, hidden units are centered at their mean without ratings, so
 # that they add nothing to the effects there.
 _CENTER = 0.5
+# Steps of an epoch with ``batch_size="auto"``. With as many on all data sets, the same
+# number of epochs and step size suit them all.
+_N_BATCHES = 8
 # Iterations of `quantize`
 _MAX_ROUNDS = 1000
 
@@ -52,9 +56,10 @@ class RBMTrainer(Trainer):
         self.machine = self._make_machine(fit)
         order = make_generator(fit.draw_seed())
         self.sampler = make_generator(fit.draw_seed(), fit.device)
-        self.batches = [
-            self._cases(rows) for rows in self.rows.cut(params.batch_size, order)
-        ]
+        batch_size = params.batch_size
+        if batch_size == "auto":
+            batch_size = math.ceil(self.rows.pattern.shape[0] / _N_BATCHES)
+        self.batches = [self._cases(rows) for rows in self.rows.cut(batch_size, order)]
         self.descent = Descent(
             _ContrastiveDivergence(
                 self.machine,
@@ -226,7 +231,7 @@ class _ContrastiveDivergence(PenalizedLoss):
 
     def __call__(self, batch, share: float = 1.0) -> float:
         """Set the gradients, including the fraction `share` of the penalty."""
-        loss = self.loss(batch, *self.options)
+        loss = float(self.loss(batch, *self.options))
         for weights in self.weights:
             weights.grad.add_(weights.detach(), alpha=share * self.penalty)
         return loss
