@@ -76,7 +76,7 @@ def measure_machine(repeats):
 
 
 def sparse_kernels(pattern, k):
-    """Products of a sparse matrix with a dense one of k columns, and of two of these."""
+    """Products of a sparse matrix with dense ones of k columns."""
     n_rows, n_columns = pattern.shape
     values = torch.rand(pattern.nnz)
     A, B = torch.rand(n_rows, k), torch.rand(n_columns, k)
