@@ -290,7 +290,7 @@ def work(job, options):
 def slow_steps(table, job, options):
     """Return the numbers of iterations whose fits are not repeated."""
     first = select(table, **{**job, "repetition": 0})
-    return set(first.loc[first["wall"] > options.slow, "iterations"])
+    return set(first.loc[seconds_of(first) > options.slow, "iterations"])
 
 
 def expected(done, iterations):
@@ -299,7 +299,12 @@ def expected(done, iterations):
     if shorter.empty:
         return 0
     longest = shorter.loc[shorter["iterations"].idxmax()]
-    return longest["wall"] * iterations / longest["iterations"]
+    return seconds_of(longest) * iterations / longest["iterations"]
+
+
+def seconds_of(rows):
+    """Return the seconds of fits if nothing else had run."""
+    return np.minimum(rows["cpu"], rows["wall"])
 
 
 # -- the file ------------------------------------------------------------------------
