@@ -327,6 +327,9 @@ def _weighted_sums(pattern, values, dense):
     order, parts = _blocks(pattern, dense)
     if order is not None and values is not None:
         values = values.index_select(0, order)
+    if values is not None:
+        # Expanded ones take three times as long.
+        values = values.contiguous()
     panels = [
         functools.reduce(
             Tensor.add_,
