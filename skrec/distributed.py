@@ -130,8 +130,8 @@ array} of shape (n_users, n_items)
     >>> R = make_ratings(80, 50, random_state=0).R
     >>> part = skrec.distributed.fit(BiasedMFRegressor(random_state=0), R)
     >>> model = skrec.distributed.gather(part)
-    >>> model.recommend([[0]], n_items=3).shape
-    (1, 3)
+    >>> model.recommend(R[[0]], n_items=3).shape
+    (3, 3)
     >>> dist.destroy_process_group()
     """
     _refuse_unsupported(estimator)

@@ -334,7 +334,7 @@ class CTRRegressor(TextFactorization):
     Cold-start items can be added later, given only their texts:
 
     >>> model.extend_items({100: data.item_texts[0]}).predict([[0, 100]]).round(1)
-    array([3.8])
+    array([3.9])
     """
 
     _divergence_remedy = DIVERGENCE_REMEDY
