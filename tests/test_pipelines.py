@@ -356,7 +356,7 @@ def test_memory_keeps_a_fitted_step(R, tmp_path, capsys):
         {"logisticregression__C": [0.1, 1.0, 10.0]}, cv=2,
     ).fit(R, likes)  # fmt: skip
     # One fit per fold and the refit; the parameters of later steps do not matter.
-    assert capsys.readouterr().out.count("epoch 1:") == 3
+    assert capsys.readouterr().out.count("iteration  1 of") == 3
     X = clone(model).set_params(verbose=False).fit(R[40:]).transform(R)
     expected = LogisticRegression(C=0.1).fit(X[40:], likes[40:])
     found = search.cv_results_["split0_test_score"][0]

@@ -10,7 +10,8 @@ the benchmark starts and ends them. ``passive`` is the environment variable
 OMP_WAIT_POLICY, which OpenMP reads as a process starts: threads then sleep while they
 wait for each other, instead of occupying a processor.
 
-    python examples/benchmarks/threads.py [--ratings 100000 1000000] [--only BiasedMF]
+    python examples/benchmarks/threads.py [--ratings 100000 900000] [--only BiasedMF]
+        [--force]
 """
 
 import argparse
@@ -69,6 +70,10 @@ def measure(options):
     warnings.simplefilter("ignore")
     X, y, texts = load()
     controller = ThreadpoolController()
+    if options.force:
+        from skrec._core import threads
+
+        threads.RATINGS_PER_THREAD = 1
     for name, estimator in estimators().items():
         if options.only and name not in options.only:
             continue
@@ -113,6 +118,7 @@ def run(policy, options):
     command += ["--repeats", str(options.repeats), "--ratings"]
     command += [str(n) for n in options.ratings]
     command += ["--only", *options.only] if options.only else []
+    command += ["--force"] if options.force else []
     environment = os.environ | POLICIES[policy]
     done = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, text=True, check=True
@@ -146,6 +152,9 @@ if __name__ == "__main__":
     parser.add_argument("--only", nargs="+", help="names of estimators")
     parser.add_argument("--policies", nargs="+", default=list(POLICIES))
     parser.add_argument("--machines", nargs="+", default=["idle", "busy"])
+    parser.add_argument(
+        "--force", action="store_true", help="all threads, however small the fit is"
+    )
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     measure(options) if options.measure else main(options)
