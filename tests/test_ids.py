@@ -9,7 +9,13 @@ import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 
-from skrec._data.ids import check_ids, check_matrix_ids, check_pairs, positions_of
+from skrec._data.ids import (
+    check_ids,
+    check_matrix_ids,
+    check_pairs,
+    factorize,
+    positions_of,
+)
 
 TEXT = np.dtypes.StringDType()
 PLAIN = {
@@ -411,3 +417,12 @@ def test_known_ids_need_not_be_sorted():
 def test_ids_of_another_kind_are_refused(ids, known, message):
     with pytest.raises(TypeError, match=f"The user ids in X are {message}"):
         positions(ids, known)
+
+
+def test_ids_with_a_lone_surrogate_are_refused():
+    ids = np.array(["ann", "b\ud800b", "Zoë \U0001f600"], object)
+    with pytest.raises(ValueError, match=r"user id 'b\\ud800b' has a lone surrogate"):
+        factorize(ids, "user")
+    known, positions = factorize(ids[[0, 2, 0]], "user")
+    assert known.tolist() == ["Zoë \U0001f600", "ann"]
+    assert positions.tolist() == [1, 0, 1]

@@ -215,14 +215,39 @@ def factorize(ids: NDArray[Any], what: str) -> tuple[NDArray[Any], NDArray[Any]]
 
     positions : ndarray of shape (n,), dtype int32 or int64
         Positions in `distinct`.
+
+    Raises
+    ------
+    ValueError
+        If an id has a lone surrogate.
     """
     index = IdIndex(np.sort(_distinct(ids)), what)
+    _refuse_surrogates(index.known, what)
     is_small = len(index.known) <= np.iinfo(np.int32).max
     positions = np.empty(len(ids), np.int32 if is_small else np.int64)
     for start in range(0, len(ids), _CHUNK):
         part = slice(start, start + _CHUNK)
         positions[part] = index.positions(ids[part])
     return index.known, positions
+
+
+def _refuse_surrogates(ids: NDArray[Any], what: str) -> None:
+    """Raise an error for strings that no text file and no table can hold."""
+    if ids.dtype != object or not isinstance(ids[0], str):
+        return
+    try:
+        "".join(ids).encode()
+    except UnicodeEncodeError as error:
+        broken = next(i for i in ids if not i.isascii() and _has_surrogate(i))
+        raise ValueError(
+            f"The {what} id {broken!r} has a lone surrogate, which is no character: the "
+            "file was decoded with a wrong encoding. Read it with the right one, or "
+            "replace the character."
+        ) from error
+
+
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _distinct(ids: NDArray[Any]) -> NDArray[Any]:
