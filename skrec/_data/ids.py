@@ -241,7 +241,7 @@ def _refuse_surrogates(ids: NDArray[Any], what: str) -> None:
         broken = next(i for i in ids if not i.isascii() and _has_surrogate(i))
         raise ValueError(
             f"The {what} id {broken!r} has a lone surrogate, which is no character: "
-            "the file was decoded with a wrong encoding. Read it with the right one, or "
+            "the file was decoded with a wrong encoding. Read it with the right one or "
             "replace the character."
         ) from error
 
