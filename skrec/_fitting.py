@@ -327,7 +327,7 @@ class Fit:
         self.mean = 0.0 if normalize else self.known.global_mean_
         standardized = ratings.stored.map(self.known._scale.standardize)
         self.ratings, self.texts = replace(ratings, stored=standardized), texts
-        n_texts = int(np.count_nonzero(self.known._is_described)) if texts else 0
+        n_texts = sum(text is not None for text in texts or [])
         set_threads(threads_for(ratings.n_ratings, n_texts))
         self.feature_names = get_feature_names(X)
         self.random_state = check_random_state(estimator.random_state)

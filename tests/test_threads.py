@@ -9,6 +9,7 @@ from sklearn.base import clone
 
 from skrec import BiasedMFRegressor
 from skrec._core import threads
+from skrec._core.device import own_settings
 from skrec._core.threads import set_threads, threads_for
 
 pytestmark = pytest.mark.filterwarnings(
@@ -55,6 +56,28 @@ def test_threads_are_set_for_the_calling_thread_only(four_threads):
         assert pool.submit(torch.get_num_threads).result() == 4
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(torch.get_num_threads).result() == 4
+
+
+class Library:
+    """OpenMP library."""
+
+    def __init__(self, n_threads):
+        self.n_threads = n_threads
+
+    def get_num_threads(self):
+        return self.n_threads
+
+    def set_num_threads(self, n_threads):
+        self.n_threads = n_threads
+
+
+def test_each_library_gets_its_own_number_of_threads_back(monkeypatch):
+    libraries = [Library(3), Library(1)]
+    monkeypatch.setattr(threads, "_openmp", lambda: libraries)
+    with own_settings():
+        set_threads(2)
+        assert [library.n_threads for library in libraries] == [2, 2]
+    assert [library.n_threads for library in libraries] == [3, 1]
 
 
 class Threads:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from .threads import is_forked, set_threads
+from .threads import is_forked, threads_kept
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -88,9 +88,9 @@ def own_settings() -> Iterator[None]:
     if is_forked():
         # Not restored: another thread may compute at the end of the context.
         torch.set_num_threads(1)
-    dtype, n_threads = torch.get_default_dtype(), torch.get_num_threads()
+    dtype = torch.get_default_dtype()
     with contextlib.ExitStack() as stack:
-        stack.callback(set_threads, n_threads)
+        stack.enter_context(threads_kept())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for kind in ("cpu", "cuda"):

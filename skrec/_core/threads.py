@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+from collections.abc import Iterator
 
 import torch
 from joblib import cpu_count
@@ -37,6 +39,17 @@ def set_threads(n_threads: int) -> None:
     """
     for library in _openmp():
         library.set_num_threads(n_threads)
+
+
+@contextlib.contextmanager
+def threads_kept() -> Iterator[None]:
+    """Restore the number of threads of each library at the end."""
+    before = [(library, library.get_num_threads()) for library in _openmp()]
+    try:
+        yield
+    finally:
+        for library, n_threads in before:
+            library.set_num_threads(n_threads)
 
 
 def is_forked() -> bool:
