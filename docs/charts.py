@@ -61,6 +61,16 @@ def short(name):
     return re.sub(r"``(\w+?)(Regressor)?\(\)``", r"\1", name)
 
 
+def label_colors(axes, place):
+    """Say at the right what the two colors are, from a height downwards."""
+    for label, color in ("skrec", OURS), ("other libraries", OTHERS):
+        axes.text(
+            0.98, place, label, color=color, weight="bold", ha="right",
+            transform=axes.transAxes,
+        )  # fmt: skip
+        place -= 0.07
+
+
 def draw_accuracy_and_seconds(text):
     """Error against the time of the fit, on MovieLens 1M."""
     _, rows = find(text, "model, ML-1M", "``PMFRegressor()``")
@@ -84,14 +94,7 @@ def draw_accuracy_and_seconds(text):
         title="MovieLens 1M, every model with its defaults",
     )
     axes.xaxis.set_major_formatter("{x:g}")
-    for label, color, place in (
-        ("skrec", OURS, 0.95),
-        ("other libraries", OTHERS, 0.88),
-    ):
-        axes.text(
-            0.98, place, label, color=color, weight="bold", ha="right",
-            transform=axes.transAxes,
-        )  # fmt: skip
+    label_colors(axes, 0.95)
     return figure
 
 
@@ -122,14 +125,7 @@ def draw_seven_sets(text):
         xlabel="RMSE, percent below damped effects of users and items (more is better)",
         title="Every model with its defaults; the best of each kind is a diamond",
     )
-    for label, color, place in (
-        ("skrec", OURS, 0.2),
-        ("other libraries", OTHERS, 0.13),
-    ):
-        axes.text(
-            0.98, place, label, color=color, weight="bold", ha="right",
-            transform=axes.transAxes,
-        )  # fmt: skip
+    label_colors(axes, 0.2)
     return figure
 
 

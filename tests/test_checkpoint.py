@@ -40,14 +40,8 @@ class Killed(BaseException):
     """The end of a process."""
 
 
-@pytest.mark.parametrize("n_epochs", [1, 2])
-@pytest.mark.parametrize("estimator", ITERATIVE, ids=name_of)
-def test_an_ended_fit_resumes_to_equal_bits(
-    estimator, n_epochs, R, tmp_path, monkeypatch
-):
-    texts = {"item_texts": TEXTS} if isinstance(estimator, TEXT_CLASSES) else {}
-    path = tmp_path / "fit"
-    whole = clone(estimator).fit(R, **texts)
+def kill_after(monkeypatch, n_epochs, model, *args, **params):
+    """Fit until a checkpoint is written, and no further."""
 
     def save(self, epoch, loop):
         original(self, epoch, loop)
@@ -58,7 +52,19 @@ def test_an_ended_fit_resumes_to_equal_bits(
     with monkeypatch.context() as context:
         context.setattr(module.FitCheckpoint, "save", save)
         with pytest.raises(Killed):
-            clone(estimator).set_callbacks(Checkpoint(path, every=0)).fit(R, **texts)
+            model.fit(*args, **params)
+
+
+@pytest.mark.parametrize("n_epochs", [1, 2])
+@pytest.mark.parametrize("estimator", ITERATIVE, ids=name_of)
+def test_an_ended_fit_resumes_to_equal_bits(
+    estimator, n_epochs, R, tmp_path, monkeypatch
+):
+    texts = {"item_texts": TEXTS} if isinstance(estimator, TEXT_CLASSES) else {}
+    path = tmp_path / "fit"
+    whole = clone(estimator).fit(R, **texts)
+    model = clone(estimator).set_callbacks(Checkpoint(path, every=0))
+    kill_after(monkeypatch, n_epochs, model, R, **texts)
     assert path.exists()
     resumed = clone(estimator).set_callbacks(Checkpoint(path, every=0)).fit(R, **texts)
     assert not path.exists()
@@ -113,21 +119,6 @@ def test_models_are_saved_without_callbacks(R, tmp_path):
     skrec.save(model, tmp_path / "model")
     assert not hasattr(skrec.load(tmp_path / "model"), "_skl_callbacks")
     assert model._skl_callbacks
-
-
-def kill_after(monkeypatch, n_epochs, model, *args, **params):
-    """Fit until a checkpoint is written, and no further."""
-
-    def save(self, epoch, loop):
-        original(self, epoch, loop)
-        if epoch == n_epochs:
-            raise Killed
-
-    original = module.FitCheckpoint.save
-    with monkeypatch.context() as context:
-        context.setattr(module.FitCheckpoint, "save", save)
-        with pytest.raises(Killed):
-            model.fit(*args, **params)
 
 
 WARM = [m for m in MODELS if hasattr(m, "warm_start")]
