@@ -6,8 +6,8 @@ process of its own with one thread, and predicts the test ratings. The table has
 seconds of the fits, their ratio (the median and the range over the repetitions), the
 RMSE and its change, and the peak memory above that before the fit.
 
-    git worktree add --detach /tmp/before REVISION
-    python examples/benchmarks/compare_versions.py /tmp/before . --data ml-1m
+    git worktree add --detach ../before REVISION
+    python examples/benchmarks/compare_versions.py ../before . --data ml-1m
 
 Each result is added to a CSV file as soon as it is known, and a later call continues
 there, so a run can be made in pieces (`--minutes`). Fits that take longer than `--slow`
