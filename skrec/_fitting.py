@@ -15,7 +15,6 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import r2_score
 from sklearn.utils import check_random_state
 from torch import Tensor
 
@@ -398,7 +397,7 @@ class Fit:
             # The other ranks take no part in a reconstruction.
             None if self.group.size > 1 else lambda: self._attributes(trainer),
             trainer.n_epochs,
-            self.held_out and self.held_out.moments()[1] * self.known._scale.std,
+            self._held_out_std(),
         )
         found = getattr(estimator, "_skl_callbacks", [])
         files = [c for c in found if isinstance(c, Checkpoint)]
@@ -480,6 +479,13 @@ class Fit:
         mask = self.is_held_out = random_state.permutation(n_ratings) < n_held_out
         return self.ratings.select(~mask), self.ratings.select(mask)
 
+    def _held_out_std(self) -> float | None:
+        """Standard deviation of all held-out ratings, in their own unit."""
+        if self.held_out is None:
+            return None
+        _, std = self.held_out.moments(self.group.total, is_constant=False)
+        return std * self.known._scale.std
+
     def _attributes(self, trainer: Trainer) -> dict[str, Any]:
         attributes = vars(self.known) | trainer.attributes()
         if self.feature_names is not None:
@@ -542,10 +548,7 @@ def r_squared(
     ratings: Tensor, predicted: Tensor, weights: Tensor | None, group: Group = ALONE
 ) -> float:
     """R² of predictions of shape (n_ratings,), on any device, over all ranks."""
-    if group.size == 1:
-        weights = None if weights is None else weights.cpu()
-        return r2_score(ratings.cpu(), predicted.cpu(), sample_weight=weights)
-    ratings, predicted = ratings.double(), predicted.double()
+    ratings, predicted = ratings.double(), predicted.to(ratings.device).double()
     weights = torch.ones_like(ratings) if weights is None else weights.double()
     sums = torch.stack([weights.sum(), weights @ ratings])
     n, total = group.sum(sums).tolist()

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import scipy.sparse as sp
 import torch.distributed as dist
+from sklearn.utils.validation import check_is_fitted
 
 from ._base import BaseRecommender
 from ._checkpoint import Checkpoint
@@ -98,10 +99,12 @@ array} of shape (n_users, n_items)
     ------
     RankError
         If another rank fails, dies, hangs or is interrupted during the fit. The message
-        names the rank and the step. The estimator keeps its previous state.
+        names the rank and the step, and quotes the error. The estimator keeps its
+        previous state.
     TypeError, ValueError
         If an argument or a parameter is invalid on any rank: on all ranks, with the
-        same message.
+        same message. What is found later, such as too few ratings on this rank for
+        `early_stopping`, is a `RankError` on the others.
     RuntimeError
         If there is no process group.
 
@@ -113,7 +116,8 @@ array} of shape (n_users, n_items)
     -----
     The result is that of ``estimator.fit`` for the ratings of all ranks, up to
     rounding, if the users are in ascending order from rank to rank; otherwise their
-    initial vectors are in another order. With `early_stopping`, each rank holds out a
+    initial vectors are in another order. Dropout of AutoRec draws other numbers on each
+    rank. With `early_stopping`, each rank holds out a
     fraction of its own ratings.
 
     Examples
@@ -134,10 +138,12 @@ array} of shape (n_users, n_items)
     (3, 3)
     >>> dist.destroy_process_group()
     """
-    _refuse_unsupported(estimator)
-    with open_group(timeout) as group, _as_member(estimator, group):
-        fitted: Estimator = estimator.fit(X, y, sample_weight=sample_weight)
-        return fitted
+    _refuse_no_group()
+    with open_group(timeout) as group:
+        _refuse_unsupported(estimator)
+        with _as_member(estimator, group):
+            fitted: Estimator = estimator.fit(X, y, sample_weight=sample_weight)
+            return fitted
 
 
 def gather(model: Estimator, *, timeout: float | None = None) -> Estimator | None:
@@ -161,11 +167,16 @@ def gather(model: Estimator, *, timeout: float | None = None) -> Estimator | Non
     ------
     RankError
         If another rank fails, dies or hangs.
+    NotFittedError
+        If the model of any rank is not fitted.
     RuntimeError
         If there is no process group.
     """
-    _refuse_unsupported(model)
+    _refuse_no_group()
     with open_group(timeout) as group:
+        _refuse_unsupported(model)
+        check_is_fitted(model)
+        group.meet(None)
         parts = group.gather_first(_part_of_users(model))
     return None if parts is None else _join(model, parts)
 
@@ -236,13 +247,17 @@ def _as_member(estimator: Any, group: Ranks) -> Iterator[None]:
         estimator.__dict__ |= silenced
 
 
-def _refuse_unsupported(estimator: Any) -> None:
-    """Raise an error for what cannot be fitted by several processes."""
+def _refuse_no_group() -> None:
+    """Raise an error if there is no process group."""
     if not (dist.is_available() and dist.is_initialized()):
         raise RuntimeError(
             "There is no process group: call torch.distributed.init_process_group "
             "first, on every rank, or use the method fit of the estimator."
         )
+
+
+def _refuse_unsupported(estimator: Any) -> None:
+    """Raise an error for what cannot be fitted by several processes."""
     name = type(estimator).__name__
     if not isinstance(estimator, _SUPPORTED):
         names = ", ".join(sorted(cls.__name__ for cls in _SUPPORTED))

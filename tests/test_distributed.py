@@ -8,6 +8,7 @@ import contextlib
 import io
 import os
 import pickle
+import re
 import signal
 import time
 import traceback
@@ -23,7 +24,8 @@ import scipy.sparse as sp
 import torch
 import torch.distributed as dist
 from helpers import small
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 import skrec
 import skrec.distributed
@@ -215,7 +217,8 @@ def case_unsupported_solver(rank):
 
 
 def case_unsupported_batches(rank):
-    return error_of(fit_own, small(AutoRecRegressor, batch_size=10), rank)
+    model = small(AutoRecRegressor, batch_size=10 if rank else None)
+    return error_of(fit_own, model, rank)
 
 
 def case_dropout(rank):
@@ -224,8 +227,24 @@ def case_dropout(rank):
 
 
 def case_checkpoint(rank):
-    model = small(PMFRegressor).set_callbacks(Checkpoint("never written"))
+    model = small(PMFRegressor)
+    if rank == 0:
+        model.set_callbacks(Checkpoint("never written"))
     return error_of(skrec.distributed.fit, model, PAIRS, RATINGS)
+
+
+def case_unfitted(rank):
+    model = small(PMFRegressor)
+    fitted = clone(model).fit(*own_pairs(rank))
+    return error_of(skrec.distributed.gather, fitted if rank else model)
+
+
+def case_validation_error(rank):
+    model = small(BiasedMFRegressor, early_stopping=True, max_iter=3, verbose=2)
+    X, y = own_pairs(rank)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        skrec.distributed.fit(model, X, y if rank else 3 + y / 100)
+    return printed.getvalue(), model.validation_scores_
 
 
 def case_raising_rank(rank):
@@ -441,6 +460,7 @@ def test_divergence_of_one_rank_ends_the_fit_of_all(found):
         ("unsupported_solver", ValueError, "use solver='adam' or 'rprop'"),
         ("unsupported_batches", ValueError, "batch_size=10 is not for several"),
         ("checkpoint", TypeError, "PMFRegressor has a Checkpoint"),
+        ("unfitted", NotFittedError, "This PMFRegressor instance is not fitted"),
     ],
 )
 def test_all_ranks_refuse_with_the_same_message(found, case, error, text):
@@ -449,6 +469,16 @@ def test_all_ranks_refuse_with_the_same_message(found, case, error, text):
     assert first.text == second.text
     assert issubclass(first.type, error)
     assert first.type is second.type
+
+
+def test_the_printed_validation_error_is_of_all_ranks(found):
+    (text, scores), (silence, _) = found["validation_error"]
+    errors = [float(e) for e in re.findall(r"validation RMSE (\S+),", text)]
+    stds = np.array(errors) / np.sqrt(1 - np.array(scores))
+    # Rank 0 alone has a standard deviation of about 0.01.
+    assert len(stds) == 3
+    assert (stds > 0.2).all()
+    assert silence == ""
 
 
 def test_the_rank_with_the_error_is_noted(found):

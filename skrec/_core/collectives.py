@@ -280,7 +280,7 @@ class Ranks(Group):
             return
         if isinstance(error, Exception) and not self._has_met:
             self.meet(None, error)
-        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+        reason = f"{type(error).__name__}: {error}".rstrip(": .")
         self._leave(f"Rank {self.rank} failed in {self._step} with {reason}")
 
     def close(self) -> None:
