@@ -157,17 +157,10 @@ class PenalizedLoss:
         total, *lengths = _to_floats([loss.detach(), *norms])
         rest = iter(lengths)
         for weights, penalty in self.penalized:
-            squares = ((weight, next(rest) ** 2) for weight in weights)
-            total += (
-                share
-                * penalty
-                / 2
-                * sum(
-                    square
-                    for weight, square in squares
-                    if self.counted is None or id(weight) in self.counted
-                )
-            )
+            for weight in weights:
+                square = next(rest) ** 2
+                if self.counted is None or id(weight) in self.counted:
+                    total += share * penalty / 2 * square
         return self.group.total(total)
 
 

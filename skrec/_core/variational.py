@@ -256,6 +256,9 @@ class Side:
 
     layout : Layout
         How rows and ratings are dealt out to ranks.
+
+    total : float
+        Weighted sum of the squares of all ratings.
     """
 
     def __init__(
@@ -268,6 +271,8 @@ class Side:
         prior: NormalPrior,
         features: Features | None = None,
         layout: Layout = WHOLE,
+        *,
+        total: float,
     ):
         self.pattern, self.transposed = pattern, transposed
         self.ratings, self.weights = ratings, weights
@@ -282,7 +287,7 @@ class Side:
         self.rated = self.is_rated.nonzero().squeeze(1)
         self.rated_in = [self.is_rated[c].nonzero().squeeze(1) for c in self._chunks(4)]
         self.n_rated = layout.rows.total(len(self.rated))
-        self.total = layout.group.total(squares_of(ratings, weights))
+        self.total = total
         # This side's terms of the evidence bound; see `_evidence`.
         self.evidence = torch.zeros((), dtype=torch.float64)
 
@@ -419,6 +424,7 @@ class Factorization:
         group: Group = ALONE,
     ):
         order, transposed = pattern.transpose()
+        total = group.total(squares_of(ratings, weights))
         self.users = Side(
             pattern,
             transposed,
@@ -428,6 +434,7 @@ class Factorization:
             user_prior,
             user_features,
             Layout(rows=group),
+            total=total,
         )
         self.items = Side(
             transposed,
@@ -438,14 +445,12 @@ class Factorization:
             item_prior,
             item_features,
             Layout(entries=group),
+            total=total,
         )
         self.n_ratings = group.total(len(ratings))
-        squares = ratings.square()
-        squares = squares if weights is None else weights * squares
-        variance = group.sum(squares.sum()) / self.n_ratings
-        variance = torch.where(variance > 0, variance, 1.0)  # if all ratings are equal
-        self.noise = _NOISE_VARIANCE * variance
-        self.smallest_noise = _SMALLEST_NOISE * float(variance)
+        variance = total / self.n_ratings or 1.0  # if all ratings are equal
+        self.noise = ratings.new_tensor(_NOISE_VARIANCE * variance)
+        self.smallest_noise = _SMALLEST_NOISE * variance
         log_weights = 0.0
         if weights is not None:
             log_weights = float(weights.log().double().sum())

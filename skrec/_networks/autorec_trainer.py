@@ -279,16 +279,11 @@ class AutoRecTrainer(Trainer):
     def _make_network(self, fit: Fit, sizes: list[int]) -> Autoencoder:
         params, ratings, side = self.params, fit.ratings, self.rows.side
         visible = ratings.users if self.is_item else ratings.items
-        extremes = fit.group.gather((ratings.values.min(), ratings.values.max()))
         total = fit.group.total
         mean = total(ratings.values.sum()) / total(ratings.n_ratings)
+        low, high = fit.known._scale.standardize(np.array(fit.known.rating_range_))
         low, mean, high = (
-            (float(value) - self.shift) / self.unit
-            for value in (
-                min(r[0] for r in extremes),
-                mean,
-                max(r[1] for r in extremes),
-            )
+            (float(value) - self.shift) / self.unit for value in (low, mean, high)
         )
         output = OutputActivation(params.out_activation, low, high)
         weights = AutoencoderWeights.draw(
