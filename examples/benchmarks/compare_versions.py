@@ -63,6 +63,8 @@ def measure(dataset, name):
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     data, system = load(dataset), systems()[name]
+    if data is None:
+        raise OSError(f"SKREC_DATA names no folder with {dataset}.")
     train, test = data.split(0, validation=False)
     X, y = data.X[train], data.y[train]
     given = {}

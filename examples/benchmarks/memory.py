@@ -165,7 +165,8 @@ def main(options):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", help="estimators")
+    names = sorted({name.split(",")[0] for name in estimators()})
+    parser.add_argument("--only", nargs="+", choices=names)
     parser.add_argument("--forms", nargs="+", default=["pairs", "matrix"])
     parser.add_argument("--ratings", type=int, default=2_000_000)
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)

@@ -32,7 +32,7 @@ ITEMS_OF_A_MILLION, ITEM_EXPONENT = 4_000, 0.5
 
 
 def estimators():
-    """Estimators with default numbers of factors, by name."""
+    """Estimators with default widths by name; ConvMF has a small network."""
     import skrec
 
     few = {"max_iter": N_SWEEPS, "tol": 0.0, "random_state": 0}
@@ -96,7 +96,7 @@ def measure(name, path):
 def run(*arguments):
     """Run a part of this script in another process; return what it prints."""
     command = [sys.executable, __file__, *map(str, arguments)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout.split()
 
 
@@ -130,7 +130,7 @@ def table(options, folder):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", help="estimators")
+    parser.add_argument("--only", nargs="+", choices=list(estimators()))
     parser.add_argument("--sizes", nargs="+", type=float, default=[1e6, 3e6, 1e7])
     parser.add_argument("--make", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)

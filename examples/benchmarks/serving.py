@@ -146,7 +146,7 @@ def main(options):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", help="rows of the table")
+    parser.add_argument("--only", nargs="+", choices=[*ESTIMATORS, "implicit"])
     torch.set_num_threads(1)
     with threadpool_limits(1):
         main(parser.parse_args())
