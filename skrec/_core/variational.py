@@ -449,7 +449,7 @@ class Factorization:
         )
         self.n_ratings = group.total(len(ratings))
         variance = total / self.n_ratings or 1.0  # if all ratings are equal
-        self.noise = ratings.new_tensor(_NOISE_VARIANCE * variance)
+        self.noise = ratings.new_full((), _NOISE_VARIANCE * variance)
         self.smallest_noise = _SMALLEST_NOISE * variance
         log_weights = 0.0
         if weights is not None:
