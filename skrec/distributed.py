@@ -17,6 +17,7 @@ from ._checkpoint import Checkpoint
 from ._core.collectives import RankError, Ranks, open_group
 from ._data.ratings import Values
 from ._factorization.baseline import BaselineRegressor
+from ._factorization.bayesian import BayesianMFRegressor
 from ._factorization.mf import BiasedMFRegressor, PMFRegressor
 from ._factorization.svdpp import SVDppRegressor
 from ._networks.autorec import AutoRecRegressor
@@ -29,6 +30,7 @@ Estimator = TypeVar("Estimator", bound=BaseRecommender)
 _SUPPORTED = (
     AutoRecRegressor,
     BaselineRegressor,
+    BayesianMFRegressor,
     BiasedMFRegressor,
     PMFRegressor,
     SVDppRegressor,
@@ -41,6 +43,7 @@ _OF_USERS = (
     "user_means_",
     "user_factors_",
     "user_biases_",
+    "user_bias_samples_",
     "user_effects_",
     "user_links_",
     "_is_described_user",
@@ -64,8 +67,8 @@ def fit(
 
     Parameters
     ----------
-    estimator : AutoRecRegressor, BaselineRegressor, BiasedMFRegressor, PMFRegressor \
-or SVDppRegressor
+    estimator : AutoRecRegressor, BaselineRegressor, BayesianMFRegressor, \
+BiasedMFRegressor, PMFRegressor or SVDppRegressor
         Estimator with the same parameters on all ranks; for AutoRec with
         ``batch_size=None``, ``pretraining=False`` and another solver than "lbfgs".
         ``device="auto"`` is the GPU
@@ -117,7 +120,9 @@ array} of shape (n_users, n_items)
     The result is that of ``estimator.fit`` for the ratings of all ranks, up to
     rounding, if the users are in ascending order from rank to rank; otherwise their
     initial vectors are in another order. Dropout of AutoRec draws other numbers on each
-    rank. With `early_stopping`, each rank holds out a
+    rank. So does the sampler of BayesianMFRegressor for the users of each rank: its
+    priors and noise variance are those of one process, and its samples have the same
+    distribution. With `early_stopping`, each rank holds out a
     fraction of its own ratings.
 
     Examples
@@ -185,6 +190,8 @@ def _part_of_users(model: Any) -> dict[str, Any]:
     """Return what a model has of each user."""
     names = (*_OF_USERS, "_seen", "_levels", "_rating_weights")
     part = {name: getattr(model, name, None) for name in names}
+    if isinstance(model, BayesianMFRegressor):
+        part["user_links_"] = None  # samples of the items' links
     if getattr(model, "_kind", None) == "item":
         part["encoder"] = model.encoder_coefs_[0]
     return part

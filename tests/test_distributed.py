@@ -36,9 +36,10 @@ from skrec import (
     BiasedMFRegressor,
     Checkpoint,
     PMFRegressor,
+    RBMRegressor,
     SVDppRegressor,
 )
-from skrec._core import collectives
+from skrec._core import collectives, gibbs
 from skrec._core.collectives import Share
 from skrec._factorization.variational_trainer import VariationalTrainer
 from skrec.datasets import make_ratings
@@ -72,6 +73,10 @@ MODELS = {
     "SVD++ by variational Bayes": small(SVDppRegressor),
     "SVD++ with links of users": small(SVDppRegressor, implicit="items"),
     "SVD++ by least squares": small(SVDppRegressor, **PENALTIES),
+}
+BAYESIAN = {
+    "BayesianMF": small(BayesianMFRegressor, dtype="float64"),
+    "BayesianMF with links": small(BayesianMFRegressor, implicit=True, dtype="float64"),
 }
 
 
@@ -137,6 +142,23 @@ def case_models(rank):
     for name, model in MODELS.items():
         part = fit_own(model, rank)
         found[name] = part, skrec.distributed.gather(part)
+    return found
+
+
+def without_draws():
+    """Patch the sampler such that it moves to the means of what it would draw."""
+    return mock.patch.multiple(
+        gibbs, _normal=lambda like, rng: torch.zeros_like(like), _LINK_TOLERANCE=1e-9
+    )
+
+
+def case_samples(rank):
+    found = {}
+    for name, model in BAYESIAN.items():
+        with without_draws():
+            means = skrec.distributed.gather(fit_own(model, rank))
+        part = fit_own(model.set_params(max_iter=100), rank)
+        found[name] = means, part, skrec.distributed.gather(part)
     return found
 
 
@@ -208,7 +230,7 @@ def case_different_ids(rank):
 
 
 def case_unsupported(rank):
-    return error_of(fit_own, small(BayesianMFRegressor), rank)
+    return error_of(fit_own, small(RBMRegressor), rank)
 
 
 def case_unsupported_solver(rank):
@@ -361,6 +383,33 @@ def test_a_joined_model_has_all_attributes(found, name):
     np.testing.assert_array_equal(whole._seen.toarray(), one._seen.toarray())
 
 
+@pytest.mark.parametrize("name", BAYESIAN)
+def test_two_processes_sample_from_the_posterior_of_one(found, name):
+    model = clone(BAYESIAN[name])
+    with without_draws():
+        one = clone(model).fit(PAIRS, RATINGS)
+    means, part, whole = found["samples"][0][name]
+    np.testing.assert_allclose(means.predict(PAIRS), one.predict(PAIRS), rtol=1e-5)
+    np.testing.assert_allclose(means.loss_curve_, one.loss_curve_, rtol=1e-5)
+    model.set_params(max_iter=100)
+    one, other = model.fit(PAIRS, RATINGS), clone(model).set_params(random_state=1)
+    other.fit(PAIRS, RATINGS)
+    assert vars(whole).keys() == vars(one).keys()
+    for attribute, value in vars(one).items():
+        assert np.shape(getattr(whole, attribute)) == np.shape(value), attribute
+    for prior in "user_prior_covariance_", "item_prior_mean_", "noise_variance_":
+        np.testing.assert_allclose(getattr(whole, prior), getattr(one, prior), 1e-5)
+    # Items are drawn once, and users on each rank.
+    second = found["samples"][1][name][1]
+    np.testing.assert_array_equal(part.item_factors_, second.item_factors_)
+    (mean, std), (own_mean, own_std), (other_mean, _) = (
+        m.predict(PAIRS, return_std=True) for m in (one, whole, other)
+    )
+    # No farther from one process than another seed is
+    assert np.std(own_mean - mean) < 1.2 * np.std(other_mean - mean)
+    np.testing.assert_allclose(own_std.mean(), std.mean(), rtol=0.01)
+
+
 def test_a_joined_model_serves_and_is_saved(found, tmp_path):
     one = MODELS["BiasedMF by variational Bayes"].fit(PAIRS, RATINGS)
     _, whole = found["models"][0]["BiasedMF by variational Bayes"]
@@ -455,7 +504,7 @@ def test_divergence_of_one_rank_ends_the_fit_of_all(found):
         (
             "unsupported",
             TypeError,
-            "BayesianMFRegressor cannot be fitted by several processes",
+            "RBMRegressor cannot be fitted by several processes",
         ),
         ("unsupported_solver", ValueError, "use solver='adam' or 'rprop'"),
         ("unsupported_batches", ValueError, "batch_size=10 is not for several"),

@@ -15,13 +15,15 @@ A sweep draws the links and the vectors of each side, given everything else.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from . import variational
 from .conjugate_gradients import Deflation, leading_eigenvectors, solve_columns
-from .normal_rows import condition, implicit_values, parts, with_ones
+from .normal_rows import condition, parts, with_ones
 from .sparse import sddmm, spmm
 
 # Tolerance of the draws of links. RMSEs of FilmTrust, MovieLens latest-small, 100K and
@@ -32,6 +34,23 @@ _LINK_TOLERANCE = 1e-2
 _N_DEFLATED, _LEAST_RATINGS = 16, 2
 
 Rng = np.random.Generator | torch.Generator
+
+
+class Rngs(NamedTuple):
+    """Generators of draws; generators of PyTorch draws on their own device.
+
+    Attributes
+    ----------
+    users : numpy.random.Generator or torch.Generator
+        Generator for what belongs to the users of this rank.
+
+    items : numpy.random.Generator or torch.Generator
+        Generator for what all ranks have, in the same state on all of them. A single
+        process has one generator for both.
+    """
+
+    users: Rng
+    items: Rng
 
 
 class Side:
@@ -45,12 +64,17 @@ class Side:
 
     noise : Tensor
         Noise variance.
+
+    own, other : Generator
+        Generators for what belongs to the rows of this side, and to those of the other
+        side.
     """
 
-    def __init__(self, start: variational.Side, noise: Tensor):
+    def __init__(self, start: variational.Side, noise: Tensor, own: Rng, other: Rng):
         self.pattern, self.transposed = start.pattern, start.transposed
-        self.prior = start.prior
-        self.features = start.features
+        self.prior, self.coefficients = start.prior, start.coefficients
+        self.features, self.layout = start.features, start.layout
+        self.own, self.other = own, other
         self.ratings, self.weights = start.ratings, start.weights
         self.vectors = start.vectors.mean
         self.noise = noise
@@ -60,21 +84,20 @@ class Side:
         self.precision = torch.linalg.inv(covariance).to(dtype)
         if not len(self.prior.links):
             return
-        self.link_values = implicit_values(self.pattern, dtype)
+        self.link_values = self.coefficients.link_values
         # B and the penalty in (5)
         root = self.prior.link_precision.double().sqrt().unsqueeze(1)
         penalty, rotation = torch.linalg.eigh(root * covariance * root.T)
         basis = root * rotation * penalty.rsqrt()
+        # Eigenvectors differ in sign between processors.
+        penalty, basis = map(self.layout.group.copy_first, (penalty, basis))
         self.penalty, self.basis = penalty.to(dtype), basis.to(dtype)
         self.inverse = torch.linalg.inv(basis).to(dtype)
         # The diagonal of F'F + penalty, for the preconditioner
         square = spmm(self.transposed, None, self.link_values.square())
+        square = self.layout.rows.sum(square)
         self.diagonal = self.penalty + square
-        m = min(_N_DEFLATED, *self.pattern.shape)
-        self.deflation: Deflation | None = None
-        if self.pattern.nnz > _LEAST_RATINGS * m * len(square):
-            found = leading_eigenvectors(self.times_square, square[:, 0], m)
-            self.deflation = Deflation(found[0], found[1].unsqueeze(1) + self.penalty)
+        self.deflation = self._deflate(square[:, 0])
 
     def state(self) -> list[Tensor]:
         """All tensors that a sweep changes."""
@@ -82,14 +105,14 @@ class Side:
 
     def prior_means(self) -> Tensor:
         """Prior means of all rows, given the links."""
-        return self.prior.means(self.pattern, self.features)
+        return self.coefficients.means()
 
-    def draw(self, others: Tensor, rng: Rng) -> None:
+    def draw(self, others: Tensor) -> None:
         """Draw links and vectors from their posterior, given the other side."""
         if len(self.prior.links):
-            self.prior.links.copy_(self.draw_links(rng))
+            self.prior.links.copy_(self.draw_links())
         means = self.prior_means()
-        normal = _normal(self.vectors, rng)
+        normal = _normal(self.vectors, self.own)
         biases, others = others[:, -1], with_ones(others)
         for rows, pattern, entries in parts(self.pattern, self.vectors.shape[1] ** 2):
             posterior = condition(
@@ -99,8 +122,24 @@ class Side:
                 means[rows],
                 self.precision,
                 self._rating_precisions(entries),
+                self.layout.entries,
             )
             self.vectors[rows] = posterior.draw(normal[rows])
+        # Rounding differs between processors.
+        self.vectors.copy_(self.layout.entries.copy_first(self.vectors))
+
+    def _deflate(self, diagonal: Tensor) -> Deflation | None:
+        """Deflation of F'F in (4), which has this diagonal, if it pays."""
+        group, (n, n_others) = self.layout.group, self.pattern.shape
+        m = min(_N_DEFLATED, self.layout.rows.total(n), n_others)
+        n_ratings = group.total(self.pattern.nnz)
+        # Vectors that are dealt out are not orthonormalized.
+        is_dealt = self.layout.entries.size > 1
+        if is_dealt or n_ratings <= _LEAST_RATINGS * m * n_others:
+            return None
+        found = leading_eigenvectors(self.times_square, diagonal, m)
+        vectors, eigenvalues = map(group.copy_first, found)
+        return Deflation(vectors, eigenvalues.unsqueeze(1) + self.penalty)
 
     def _rating_precisions(self, entries: slice) -> Tensor:
         if self.weights is None:
@@ -109,10 +148,11 @@ class Side:
 
     def times_square(self, x: Tensor) -> Tensor:
         """Product of F'F in (4) with x."""
-        image = self.link_values.square() * spmm(self.pattern, None, x)
-        return spmm(self.transposed, None, image)
+        moves = self.layout.entries.sum(spmm(self.pattern, None, x))
+        image = self.link_values.square() * moves
+        return self.layout.rows.sum(spmm(self.transposed, None, image))
 
-    def draw_links(self, rng: Rng) -> Tensor:
+    def draw_links(self) -> Tensor:
         """Draw the links, by perturbed regression.
 
         With the features F, the deviations D of the vectors from their center and the
@@ -140,9 +180,10 @@ class Side:
         if self.features is not None:
             deviations -= self.features.means(prior.weights)
         targets = deviations @ self.basis
-        targets += _normal(self.vectors, rng)
+        targets += _normal(self.vectors, self.own)
         right = spmm(self.transposed, None, self.link_values * targets)
-        right += self.penalty.sqrt() * _normal(prior.links, rng)
+        right = self.layout.rows.sum(right)
+        right += self.penalty.sqrt() * _normal(prior.links, self.other)
         start = prior.links @ self.basis
         solution = solve_columns(
             times,
@@ -150,6 +191,8 @@ class Side:
             self.diagonal,
             start,
             tolerance=_LINK_TOLERANCE,
+            group=self.layout.group,
+            n_shared=0 if self.coefficients.n_shared else None,
             deflation=self.deflation,
         )
         return solution @ self.inverse
@@ -164,15 +207,18 @@ class GibbsSampler:
         Fitted factorization, whose means and links are the initial state. They are
         changed in place.
 
-    rng : numpy.random.Generator or torch.Generator
-        Generator of all draws; a generator of PyTorch draws on its own device.
+    rngs : Rngs
+        Generators of all draws.
     """
 
-    def __init__(self, start: variational.Factorization, rng: Rng):
-        self.rng = rng
+    def __init__(self, start: variational.Factorization, rngs: Rngs):
         self.noise_variance = float(start.noise)
-        self.users = Side(start.users, start.noise)
-        self.items = Side(start.items, start.noise)
+        self.users = Side(start.users, start.noise, rngs.users, rngs.items)
+        self.items = Side(start.items, start.noise, rngs.items, rngs.users)
+        weights, total = self.users.weights, self.users.layout.group.total
+        self.total_weight: float = total(
+            len(start.users.ratings) if weights is None else float(weights.sum())
+        )
 
     def state(self) -> list[Tensor]:
         """All tensors that a sweep changes."""
@@ -180,8 +226,8 @@ class GibbsSampler:
 
     def sweep(self) -> float:
         """Draw each part given the others; return the weighted mean squared error."""
-        self.users.draw(self.items.vectors, self.rng)
-        self.items.draw(self.users.vectors, self.rng)
+        self.users.draw(self.items.vectors)
+        self.items.draw(self.users.vectors)
         return self.error()
 
     def error(self) -> float:
@@ -190,9 +236,9 @@ class GibbsSampler:
         errors = sddmm(users.pattern, users.vectors, with_ones(items))
         torch.sub(users.ratings, errors, out=errors)
         errors -= items[:, -1].index_select(0, users.pattern.col)
-        if users.weights is None:
-            return float(torch.dot(errors, errors) / len(errors))
-        return float(torch.dot(errors * users.weights, errors) / users.weights.sum())
+        weighted = errors if users.weights is None else errors * users.weights
+        total = users.layout.group.sum(torch.dot(weighted, errors))
+        return float(total / self.total_weight)
 
 
 def _normal(like: Tensor, rng: Rng) -> Tensor:

@@ -86,6 +86,7 @@ def condition(
     prior: Tensor,
     prior_precision: Tensor,
     rating_precisions: Tensor,
+    entries: Group = ALONE,
 ) -> Posterior:
     """Compute the posterior (1), (2) of each row's vector, given its ratings.
 
@@ -109,25 +110,27 @@ def condition(
     rating_precisions : Tensor of shape (nnz,)
         Precision c of each rating.
 
+    entries : Group
+        Ranks that have the ratings of each row.
+
     Returns
     -------
     posterior : Posterior
     """
     # z z' is symmetric: the SpMM sums its upper triangle.
     triangle = Triangle(vectors.shape[1], vectors.device)
-    sums = spmm(pattern, rating_precisions, triangle.outer(vectors))
+    sums = entries.sum(spmm(pattern, rating_precisions, triangle.outer(vectors)))
     A = triangle.unpack(sums) + prior_precision  # (1)
     # The vector in parentheses in (2)
-    target = (
-        spmm(pattern, rating_precisions * ratings, vectors) + prior @ prior_precision
-    )
+    target = entries.sum(spmm(pattern, rating_precisions * ratings, vectors))
+    target += prior @ prior_precision
     cholesky, info = torch.linalg.cholesky_ex(A)
     mean = torch.cholesky_solve(target.unsqueeze(-1), cholesky).squeeze(-1)  # (2)
     mean[info > 0] = torch.nan
     return Posterior(mean, cholesky)
 
 
-def implicit_means(pattern: Pattern, links: Tensor, entries: Group = ALONE) -> Tensor:
+def implicit_means(pattern: Pattern, links: Tensor) -> Tensor:
     """The sums over j in (3), by which each row's items move its prior mean.
 
     Parameters
@@ -138,22 +141,18 @@ def implicit_means(pattern: Pattern, links: Tensor, entries: Group = ALONE) -> T
     links : Tensor of shape (n_items, k)
         Vectors y of the items.
 
-    entries : Group
-        Ranks that have the entries of each row.
-
     Returns
     -------
     means : Tensor of shape (n_rows, k)
     """
-    values = implicit_values(pattern, links.dtype, entries)
-    return values * entries.sum(spmm(pattern, None, links))
+    return implicit_values(pattern.crow.diff(), links.dtype) * spmm(
+        pattern, None, links
+    )
 
 
-def implicit_values(
-    pattern: Pattern, dtype: torch.dtype, entries: Group = ALONE
-) -> Tensor:
+def implicit_values(counts: Tensor, dtype: torch.dtype) -> Tensor:
     """Return 1 / sqrt(n) for rows with n entries, 0 without, of shape (n_rows, 1)."""
-    counts = entries.sum(pattern.crow.diff()).to(dtype).unsqueeze(1)
+    counts = counts.to(dtype).unsqueeze(1)
     return torch.where(counts > 0, counts.rsqrt(), 0)
 
 

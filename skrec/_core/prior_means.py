@@ -25,7 +25,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .collectives import ALONE, WHOLE, Group, Layout
+from .collectives import WHOLE, Layout
 from .conjugate_gradients import solve_columns
 from .normal_rows import implicit_means, implicit_values
 from .sparse import Pattern, spmm
@@ -184,9 +184,8 @@ class NormalPrior(NamedTuple):
         self,
         pattern: Pattern,
         features: Features | None = None,
-        entries: Group = ALONE,
     ) -> Tensor:
-        """Prior means (1) of rows.
+        """Prior means (1) of rows, whose ratings are all on this rank.
 
         Parameters
         ----------
@@ -196,16 +195,13 @@ class NormalPrior(NamedTuple):
         features : Features of n rows or None
             Features; without them, the rows have those of the center.
 
-        entries : Group
-            Ranks that have the entries of each row.
-
         Returns
         -------
         means : Tensor of shape (n, k)
         """
         means = self.center.expand(pattern.shape[0], -1)
         if len(self.links):
-            means = means + implicit_means(pattern, self.links, entries)
+            means = means + implicit_means(pattern, self.links)
         if features is not None:
             means = means + features.means(self.weights)
         return means
@@ -268,9 +264,9 @@ class Coefficients:
         self.prior, self.pattern, self.features = prior, pattern, features
         self.transposed, self.layout = transposed, layout
         self.sizes = [1, len(prior.links), len(prior.weights)]
-        # Factor of the links of each row
-        dtype = prior.center.dtype
-        self.link_values = implicit_values(pattern, dtype, layout.entries)
+        # Number of ratings of each row, and factor of its links
+        self.counts = layout.entries.sum(pattern.crow.diff())
+        self.link_values = implicit_values(self.counts, prior.center.dtype)
 
     def stack(self) -> Tensor:
         """Present coefficients."""
@@ -295,8 +291,10 @@ class Coefficients:
             rows.append(prior.weight_precision[self.features.block])
         return torch.cat(rows)
 
-    def means(self, coefficients: Tensor) -> Tensor:
-        """Prior means."""
+    def means(self, coefficients: Tensor | None = None) -> Tensor:
+        """Prior means, by default for the present coefficients."""
+        if coefficients is None:
+            coefficients = self.stack()
         center, links, weights = coefficients.split(self.sizes)
         means = center.expand(self.pattern.shape[0], -1)
         if len(links):
@@ -367,8 +365,7 @@ def solve_means(
     S = Triangle(k, L.device).unpack(covariances)
     penalties = coefficients.penalties()
     # P is 0 in rows without ratings.
-    counts = coefficients.layout.entries.sum(coefficients.pattern.crow.diff())
-    rated = (counts > 0).unsqueeze(1)
+    rated = (coefficients.counts > 0).unsqueeze(1)
 
     def precision_times(means):
         """Products P m of all rows."""

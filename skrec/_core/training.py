@@ -367,12 +367,15 @@ def iterate(
 
 
 def run_sweeps(
-    model: Any, stopping: Stopping, keep: Callable[[], None] = lambda: None
+    model: Any,
+    stopping: Stopping,
+    keep: Callable[[], None] = lambda: None,
+    group: Group = ALONE,
 ) -> None:
     """Improve a model by its method `sweep` until the loss that it returns settles.
 
-    The model also has the method `parameters`. `keep` is called after each sweep. An
-    interrupt is raised again.
+    The model also has the method `parameters`. `keep` is called after each sweep. The
+    ranks of `group` take all decisions alike. An interrupt is raised again.
     """
 
     def step(epoch, keep_sweep):
@@ -381,7 +384,7 @@ def run_sweeps(
         keep()
         return loss
 
-    history = iterate(step, model.parameters(), stopping)
+    history = iterate(step, model.parameters(), stopping, group=group)
     if history.interrupt is not None:
         raise history.interrupt
 

@@ -280,7 +280,7 @@ class Side:
         self.layout = layout
         self.coefficients = Coefficients(prior, pattern, transposed, features, layout)
         self.network: PriorNetwork | None = None
-        self.is_rated = layout.entries.sum(pattern.crow.diff()) > 0
+        self.is_rated = self.coefficients.counts > 0
         self.triangle = Triangle(vectors.mean.shape[1], vectors.mean.device)
         # Positions of the rated rows, in all rows and in each chunk of `improve`: a
         # mask would be waited for at each use on a GPU.
@@ -336,7 +336,7 @@ class Side:
 
     def prior_means(self) -> Tensor:
         """Prior means of all rows."""
-        means = self.prior.means(self.pattern, self.features, self.layout.entries)
+        means = self.coefficients.means()
         return means if self.network is None else means + self.network.means()
 
     def _fit_means(self, L: Tensor, h: Tensor) -> None:

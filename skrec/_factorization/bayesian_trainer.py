@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._core.device import make_generator, to_array
-from .._core.gibbs import GibbsSampler, Rng, Side
+from .._core.gibbs import GibbsSampler, Rng, Rngs, Side
 from .._core.training import Stopping, run_sweeps
 from .._fitting import Fit, Trainer
 from .described import described_mean_ratings
@@ -69,15 +69,17 @@ class GibbsTrainer(Trainer):
             user_links=params.implicit,
             item_links=params.implicit,
         )
-        run_sweeps(start, _STOPPING)
-        self.sampler = GibbsSampler(start, make_rng(fit.draw_seed(), fit.device))
+        run_sweeps(start, _STOPPING, group=fit.group)
+        self.rngs = make_rngs(fit)
+        self.sampler = GibbsSampler(start, self.rngs)
         self.samples: list[Sample] = []
 
     def parameters(self):
         return self.sampler.state()
 
     def generators(self):
-        return [self.sampler.rng]
+        users, items = self.rngs
+        return [users] if users is items else [users, items]
 
     def extras(self):
         return {"samples": self.samples}
@@ -119,6 +121,14 @@ class GibbsTrainer(Trainer):
         return attributes | described_mean_ratings(vars(self.known) | attributes)
 
 
+def make_rngs(fit: Fit) -> Rngs:
+    """Make the generators of the sampler: for items, the same on all ranks."""
+    rng = make_rng(fit.draw_seed(), fit.device)
+    if fit.group.size == 1:
+        return Rngs(rng, rng)
+    return Rngs(make_rng(fit.draw_seed() + fit.group.rank, fit.device), rng)
+
+
 def make_rng(seed: int, device: torch.device) -> Rng:
     """Make the generator of the sampler, which draws on its device."""
     if device.type == "cpu":
@@ -138,7 +148,7 @@ def _replace_draws_of_unrated(vectors: np.ndarray, side: Side) -> None:
     of everything else. Their means have no sampling error; `BayesianModel` adds their
     variance.
     """
-    is_unrated = to_array(side.pattern.crow.diff() == 0)
+    is_unrated = to_array(side.coefficients.counts == 0)
     vectors[:, is_unrated] = to_array(side.prior_means())[is_unrated]
 
 

@@ -114,7 +114,7 @@ class ImplicitPrior(Prior):
     ):
         self.pattern, self.links, self._penalty = pattern, links, penalty
         self.group = group
-        self.values = implicit_values(pattern, links.dtype)
+        self.values = implicit_values(pattern.crow.diff(), links.dtype)
 
     def parameters(self):
         return [self.links]
