@@ -26,7 +26,7 @@ from ._core.optimizers import Optimizer
 from ._core.sparse import Pattern
 from ._core.threads import set_threads, threads_for
 from ._core.training import History, Stopping, iterate
-from ._data.dealt import unite_ranks
+from ._data.dealt import refuse_different_texts, unite_ranks
 from ._data.ids import positions_of
 from ._data.ratings import (
     Ratings,
@@ -311,6 +311,7 @@ class Fit:
             ratings = ratings.with_items(ids)
             if self.item_features is not None:
                 self.item_features = self.item_features.among(ids, "item")
+        refuse_different_texts(ratings.items, texts, self.group)
         if user_features is not None:
             self.user_features = resolve_features(
                 user_features, ratings.users, "user", on_matrix=on_matrix

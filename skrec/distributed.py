@@ -22,6 +22,9 @@ from ._factorization.mf import BiasedMFRegressor, PMFRegressor
 from ._factorization.svdpp import SVDppRegressor
 from ._networks.autorec import AutoRecRegressor
 from ._prediction import PredictorCache
+from ._texts.cdl import CDLRegressor
+from ._texts.convmf import ConvMFRegressor
+from ._texts.ctr import CTRRegressor
 
 __all__ = ["RankError", "fit", "gather"]
 
@@ -32,6 +35,9 @@ _SUPPORTED = (
     BaselineRegressor,
     BayesianMFRegressor,
     BiasedMFRegressor,
+    CDLRegressor,
+    ConvMFRegressor,
+    CTRRegressor,
     PMFRegressor,
     SVDppRegressor,
 )
@@ -46,6 +52,7 @@ _OF_USERS = (
     "user_bias_samples_",
     "user_effects_",
     "user_links_",
+    "user_text_biases_",
     "_is_described_user",
 )
 
@@ -56,6 +63,7 @@ def fit(
     y: Any = None,
     *,
     sample_weight: Any = None,
+    item_texts: Any = None,
     timeout: float | None = None,
 ) -> Estimator:
     """Fit one model to the ratings of all ranks of a process group.
@@ -68,11 +76,12 @@ def fit(
     Parameters
     ----------
     estimator : AutoRecRegressor, BaselineRegressor, BayesianMFRegressor, \
-BiasedMFRegressor, PMFRegressor or SVDppRegressor
+BiasedMFRegressor, CDLRegressor, ConvMFRegressor, CTRRegressor, PMFRegressor or \
+SVDppRegressor
         Estimator with the same parameters on all ranks; for AutoRec with
-        ``batch_size=None``, ``pretraining=False`` and another solver than "lbfgs".
-        ``device="auto"`` is the GPU
-        whose number is in the environment variable `LOCAL_RANK`, if there are any.
+        ``batch_size=None``, ``pretraining=False`` and another solver than "lbfgs",
+        for ConvMF with numbers for `lambda_u` and `lambda_v`. ``device="auto"`` is the
+        GPU whose number is in the environment variable `LOCAL_RANK`, if there are any.
         Callbacks and `verbose` work on rank 0. Callbacks get no fitted estimator.
 
     X : {array-like, DataFrame} of shape (n_ratings, 2) or {sparse matrix, sparse \
@@ -87,6 +96,10 @@ array} of shape (n_users, n_items)
     sample_weight : array-like or sparse, default=None
         Weight of each rating's error, of shape (n_ratings,); with a matrix, sparse
         with its entries or of shape (n_users,). Ratings of weight 0 are ignored.
+
+    item_texts : mapping, Series, ItemTexts or sequence, default=None
+        Texts of all items, the same on all ranks, for CDL, ConvMF and CTR; see their
+        `fit`. Rank 0 learns from them, and the others wait for it.
 
     timeout : float or None, default=None
         Seconds after which a rank gives up waiting for another one. None means the
@@ -119,9 +132,10 @@ array} of shape (n_users, n_items)
     -----
     The result is that of ``estimator.fit`` for the ratings of all ranks, up to
     rounding, if the users are in ascending order from rank to rank; otherwise their
-    initial vectors are in another order. Dropout of AutoRec draws other numbers on each
-    rank. So does the sampler of BayesianMFRegressor for the users of each rank: its
-    priors and noise variance are those of one process, and its samples have the same
+    initial vectors are in another order. The epochs of a network that reads texts make
+    differences by rounding larger. Dropout of AutoRec draws other numbers on each rank.
+    So does the sampler of BayesianMFRegressor for the users of each rank: its priors
+    and noise variance are those of one process, and its samples have the same
     distribution. With `early_stopping`, each rank holds out a
     fraction of its own ratings.
 
@@ -147,7 +161,10 @@ array} of shape (n_users, n_items)
     with open_group(timeout) as group:
         _refuse_unsupported(estimator)
         with _as_member(estimator, group):
-            fitted: Estimator = estimator.fit(X, y, sample_weight=sample_weight)
+            metadata = {"sample_weight": sample_weight}
+            if item_texts is not None:
+                metadata["item_texts"] = item_texts
+            fitted: Estimator = estimator.fit(X, y, **metadata)
             return fitted
 
 
@@ -274,6 +291,11 @@ def _refuse_unsupported(estimator: Any) -> None:
         )
     if isinstance(estimator, AutoRecRegressor):
         _refuse_autorec(estimator)
+    if isinstance(estimator, ConvMFRegressor) and estimator.lambda_u == "auto":
+        raise ValueError(
+            "lambda_u='auto' of ConvMFRegressor is not for several processes: use "
+            "numbers for lambda_u and lambda_v."
+        )
     callbacks = getattr(estimator, "_skl_callbacks", [])
     if any(isinstance(callback, Checkpoint) for callback in callbacks):
         raise TypeError(

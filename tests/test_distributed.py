@@ -34,7 +34,10 @@ from skrec import (
     BaselineRegressor,
     BayesianMFRegressor,
     BiasedMFRegressor,
+    CDLRegressor,
     Checkpoint,
+    ConvMFRegressor,
+    CTRRegressor,
     PMFRegressor,
     RBMRegressor,
     SVDppRegressor,
@@ -47,7 +50,11 @@ from skrec.distributed import RankError
 from skrec.model_selection import ratings_to_samples
 
 N_RANKS, TIMEOUT = 2, 2.0
-R = make_ratings(80, 50, density=0.3, noise=0.3, random_state=0).R.tocsr()
+DATA = make_ratings(80, 50, density=0.3, noise=0.3, random_state=0)
+R = DATA.R.tocsr()
+# Item 51 has a text and no ratings, and item 1 has no text.
+TEXTS = {i: text for i, text in enumerate(DATA.item_texts) if i != 1}
+TEXTS[51] = TEXTS[0]
 CUT = 30  # users before are those of rank 0
 PAIRS, RATINGS = ratings_to_samples(R)
 WEIGHTS = np.random.default_rng(0).uniform(0.5, 2, len(RATINGS))
@@ -73,6 +80,18 @@ MODELS = {
     "SVD++ by variational Bayes": small(SVDppRegressor),
     "SVD++ with links of users": small(SVDppRegressor, implicit="items"),
     "SVD++ by least squares": small(SVDppRegressor, **PENALTIES),
+}
+TEXT_MODELS = {
+    "ConvMF": small(
+        ConvMFRegressor,
+        lambda_u=1.0,
+        lambda_v=2.0,
+        word_dropout=0.0,
+        item_weight="sqrt",
+        dtype="float64",
+    ),
+    "CTR": small(CTRRegressor, fit_biases=True, dtype="float64"),
+    "CDL": small(CDLRegressor, input_dropout=0.0, dtype="float64"),
 }
 BAYESIAN = {
     "BayesianMF": small(BayesianMFRegressor, dtype="float64"),
@@ -141,6 +160,14 @@ def case_models(rank):
     found = {}
     for name, model in MODELS.items():
         part = fit_own(model, rank)
+        found[name] = part, skrec.distributed.gather(part)
+    return found
+
+
+def case_texts(rank):
+    found = {}
+    for name, model in TEXT_MODELS.items():
+        part = fit_own(model, rank, item_texts=TEXTS)
         found[name] = part, skrec.distributed.gather(part)
     return found
 
@@ -223,6 +250,11 @@ def case_different_parameters(rank):
     return error_of(fit_own, small(PMFRegressor, n_factors=2 + rank), rank)
 
 
+def case_different_texts(rank):
+    texts = TEXTS if rank else TEXTS | {2: "of rank 0"}
+    return error_of(fit_own, small(CTRRegressor), rank, item_texts=texts)
+
+
 def case_different_ids(rank):
     mine = own_ratings(rank)
     X = PAIRS[mine].astype(float if rank else int)
@@ -236,6 +268,10 @@ def case_unsupported(rank):
 def case_unsupported_solver(rank):
     model = small(AutoRecRegressor, solver="lbfgs")
     return error_of(fit_own, model, rank)
+
+
+def case_unsupported_penalties(rank):
+    return error_of(fit_own, small(ConvMFRegressor), rank, item_texts=TEXTS)
 
 
 def case_unsupported_batches(rank):
@@ -383,6 +419,22 @@ def test_a_joined_model_has_all_attributes(found, name):
     np.testing.assert_array_equal(whole._seen.toarray(), one._seen.toarray())
 
 
+@pytest.mark.parametrize("name", TEXT_MODELS)
+def test_two_processes_read_the_texts_as_one_does(found, name):
+    one = clone(TEXT_MODELS[name]).fit(PAIRS, RATINGS, item_texts=TEXTS)
+    part, whole = found["texts"][0][name]
+    second = found["texts"][1][name][0]
+    assert vars(whole).keys() == vars(one).keys()
+    for attribute in "text_factors_", "item_factors_", "loss_curve_":
+        values = getattr(whole, attribute), getattr(one, attribute)
+        np.testing.assert_allclose(*values, rtol=1e-5, atol=1e-7)
+        np.testing.assert_array_equal(values[0], getattr(second, attribute))
+    # Item 51 is predicted from its text, with corrections of each user.
+    pairs = np.vstack([PAIRS, [[u, 51] for u in range(80)]])
+    np.testing.assert_allclose(whole.predict(pairs), one.predict(pairs), rtol=1e-5)
+    np.testing.assert_array_equal(part.predict([[3, 51]]), whole.predict([[3, 51]]))
+
+
 @pytest.mark.parametrize("name", BAYESIAN)
 def test_two_processes_sample_from_the_posterior_of_one(found, name):
     model = clone(BAYESIAN[name])
@@ -505,6 +557,16 @@ def test_divergence_of_one_rank_ends_the_fit_of_all(found):
             "unsupported",
             TypeError,
             "RBMRegressor cannot be fitted by several processes",
+        ),
+        (
+            "different_texts",
+            ValueError,
+            "must have the same item_texts, but rank 0 has 50 texts with the hash",
+        ),
+        (
+            "unsupported_penalties",
+            ValueError,
+            "use numbers for lambda_u and lambda_v",
         ),
         ("unsupported_solver", ValueError, "use solver='adam' or 'rprop'"),
         ("unsupported_batches", ValueError, "batch_size=10 is not for several"),

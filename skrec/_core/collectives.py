@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 Number = TypeVar("Number", bool, int, float)
+Value = TypeVar("Value")
 
 # Seconds in which a rank that is alive notices that another one has left the group
 _PATIENCE = 5.0
@@ -91,6 +92,10 @@ class Group:
     def copy_first(self, x: Tensor) -> Tensor:
         """Tensor that rank 0 has, which overwrites those of the others."""
         return x
+
+    def once(self, make: Callable[[], Value]) -> Value:
+        """Value that rank 0 makes, for all ranks."""
+        return make()
 
     def all(self, flag: bool) -> bool:
         """Whether a condition holds on all ranks."""
@@ -241,6 +246,11 @@ class Ranks(Group):
         x = x.contiguous()
         self._run(dist.broadcast, x, group_src=0)
         return x
+
+    def once(self, make):
+        values = [make() if self.rank == 0 else None]
+        self._run(dist.broadcast_object_list, values, group_src=0)
+        return values[0]
 
     def all(self, flag):
         holds = torch.tensor(int(flag))

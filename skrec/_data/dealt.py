@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -62,6 +63,19 @@ def unite_ranks(
     _refuse_shared(ratings.users, group)
     items = np.unique(np.concatenate(group.gather(np.array(ratings.items))))
     return ratings.with_items(items)
+
+
+def refuse_different_texts(
+    ids: NDArray[Any], texts: Sequence[str | None] | None, group: Any
+) -> None:
+    """Raise an error on all ranks if they have other texts of the items."""
+    if group.size == 1:
+        return
+    found = "none"
+    if texts is not None:
+        n_texts = sum(text is not None for text in texts)
+        found = f"{n_texts} texts with the hash {joblib.hash((ids.tolist(), texts))}"
+    _refuse_different(group.meet({"item_texts": found}))
 
 
 def _refuse_different(facts: list[dict[str, str]]) -> None:

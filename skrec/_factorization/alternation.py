@@ -76,6 +76,22 @@ class Side:
     prior: Prior
     layout: Layout = WHOLE
 
+    def fit_prior(self) -> None:
+        """Update the prior: that of items, which all ranks have, on rank 0."""
+        if self.layout.entries.rank == 0:
+            self.prior.fit(self.vectors, self.penalties)
+        self.spread_prior()
+
+    @torch.no_grad()
+    def spread_prior(self) -> None:
+        """Give the prior of items on rank 0 to all ranks.
+
+        Rounding differs between processors, and a network enlarges the differences.
+        """
+        if self.layout.entries.size > 1:
+            for tensor in self.prior.parameters():
+                tensor.copy_(self.layout.entries.copy_first(tensor.detach()))
+
     def penalty(self) -> Tensor:
         """Return the penalty on the distances of the vectors from their prior means."""
         means = self.prior.means()
@@ -158,6 +174,7 @@ class Alternation:
         for side in self.users, self.items:
             counts = side.layout.entries.sum(side.pattern.crow.diff())
             ridge.refuse_singular(counts, side.penalties, side.vectors.shape[1])
+            side.spread_prior()
         is_unrated = group.sum(transposed.crow.diff()) == 0
         self.unrated = is_unrated.nonzero().squeeze(1)
 
@@ -172,7 +189,7 @@ class Alternation:
         self.improve(self.users, self.items)
         self.improve(self.items, self.users)
         for side in self.items, self.users:
-            side.prior.fit(side.vectors, side.penalties)
+            side.fit_prior()
         means = self.items.prior.means()
         if means is not None:
             # The next half step would set them so; the last sweep has no next one.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from .._core.collectives import ALONE, Group
 from .._data.ratings import PRIOR_RATINGS
 from .._explanation import PartGroup, Parts
 from .._prediction import Case
@@ -33,9 +34,14 @@ class Distances:
     described_vectors : ndarray of shape (n_items, n_factors + 1)
         Factors and bias of each item that its description predicts. They are compared
         with each sample if `item_factors_` are several samples side by side.
+
+    group : Group
+        Ranks that have the users.
     """
 
-    def __init__(self, fitted: Any, described_vectors: np.ndarray):
+    def __init__(
+        self, fitted: Any, described_vectors: np.ndarray, group: Group = ALONE
+    ):
         vectors = np.column_stack([fitted.item_factors_, fitted.item_biases_])
         factors, bias = described_vectors[:, :-1], described_vectors[:, -1]
         n_samples = fitted.item_factors_.shape[1] // factors.shape[1]
@@ -45,6 +51,7 @@ class Distances:
         vectors = vectors - described_vectors
         self.vectors = vectors * self.is_compared[:, np.newaxis]
         counts = np.bincount(fitted._seen.indices, minlength=len(vectors))
+        counts = group.total(counts)
         n_cold = int((fitted._is_described & ~fitted._is_rated).sum())
         self.probability = probability_of_new(counts[counts > 0], n_cold)
 

@@ -662,6 +662,7 @@ default=None
             return None
         ratings = fit.training
         counts = np.bincount(ratings.indices, minlength=len(ratings.items))
+        counts = fit.group.total(counts)
         weights = np.sqrt(np.maximum(counts, 1))
         return self.lambda_v * weights / weights.mean()
 

@@ -405,10 +405,12 @@ class CTRRegressor(TextFactorization):
         previous, ratings, items = continued(fit), fit.training, documents.items
         if previous is None:
             size = self.n_factors, self.lda_max_iter
-            lda = fit_lda(documents.values, *size, fit.draw_seed(), fit.dtype)
+            options = *size, fit.draw_seed(), fit.dtype
+            lda = fit.group.once(lambda: fit_lda(documents.values, *options))
         else:
             lda = previous.lda_
-        is_rated = np.bincount(ratings.indices, minlength=len(ratings.items)) > 0
+        counts = np.bincount(ratings.indices, minlength=len(ratings.items))
+        is_rated = fit.group.total(counts) > 0
         prior = TopicPrior(
             lda,
             documents.values,

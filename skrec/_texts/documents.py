@@ -41,6 +41,8 @@ def read_item_texts(fit: Fit) -> Documents | None:
     estimator = fit.estimator
     places = {j: text for j, text in enumerate(fit.texts or []) if text is not None}
     if not places:
+        if fit.group.rank > 0:
+            return None
         warnings.warn(
             "There are no item_texts: the factorization goes without. Pass item_texts "
             "to fit, or use PMFRegressor or BiasedMFRegressor.",

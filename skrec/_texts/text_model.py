@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._core.collectives import ALONE, Group
 from .._core.ridge import positive_penalty
 from .._data.ratings import row_numbers
 from .._explanation import Parts
@@ -72,9 +73,12 @@ class TextModel(RidgeModel):
         return whole - residuals / penalty * left_out_errors
 
 
-def text_distances(fitted: Any) -> Distances | None:
-    """Differences between the item vectors and those of the texts, if there are any."""
+def text_distances(fitted: Any, group: Group = ALONE) -> Distances | None:
+    """Differences between the item vectors and those of the texts, if there are any.
+
+    The users may be dealt out to the ranks of a group.
+    """
     if fitted.text_factors_ is None:
         return None
     described = np.column_stack([fitted.text_factors_, fitted.text_biases_])
-    return Distances(fitted, described)
+    return Distances(fitted, described, group)

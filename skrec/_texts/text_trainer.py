@@ -68,7 +68,8 @@ class TextTrainer(AlternationTrainer):
         assert means is not None
         factors, biases = self._split(means)
         attributes |= {"text_factors_": factors, "text_biases_": biases}
-        distances = text_distances(SimpleNamespace(**vars(self.known), **attributes))
+        fitted = SimpleNamespace(**vars(self.known), **attributes)
+        distances = text_distances(fitted, self.alternation.group)
         assert distances is not None
         text_biases = distances.biases(self._weights(), attributes["user_factors_"])
         return attributes | {"user_text_biases_": text_biases.astype(users.dtype)}
