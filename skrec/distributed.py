@@ -21,6 +21,7 @@ from ._factorization.bayesian import BayesianMFRegressor
 from ._factorization.mf import BiasedMFRegressor, PMFRegressor
 from ._factorization.svdpp import SVDppRegressor
 from ._networks.autorec import AutoRecRegressor
+from ._networks.rbm import RBMRegressor
 from ._prediction import PredictorCache
 from ._texts.cdl import CDLRegressor
 from ._texts.convmf import ConvMFRegressor
@@ -39,10 +40,14 @@ _SUPPORTED = (
     ConvMFRegressor,
     CTRRegressor,
     PMFRegressor,
+    RBMRegressor,
     SVDppRegressor,
 )
-# Parameters of AutoRec that would need more than sums, and their only value
-_AUTOREC = {"batch_size": None, "pretraining": False}
+# Parameters that would need more than sums, and their only value
+_ONLY: dict[type, dict[str, Any]] = {
+    AutoRecRegressor: {"batch_size": None, "pretraining": False},
+    RBMRegressor: {"kind": "user"},
+}
 # Fitted attributes with one row for each user
 _OF_USERS = (
     "users_",
@@ -53,6 +58,7 @@ _OF_USERS = (
     "user_effects_",
     "user_links_",
     "user_text_biases_",
+    "hidden_probabilities_",
     "_is_described_user",
 )
 
@@ -76,13 +82,14 @@ def fit(
     Parameters
     ----------
     estimator : AutoRecRegressor, BaselineRegressor, BayesianMFRegressor, \
-BiasedMFRegressor, CDLRegressor, ConvMFRegressor, CTRRegressor, PMFRegressor or \
-SVDppRegressor
+BiasedMFRegressor, CDLRegressor, ConvMFRegressor, CTRRegressor, PMFRegressor, \
+RBMRegressor or SVDppRegressor
         Estimator with the same parameters on all ranks; for AutoRec with
         ``batch_size=None``, ``pretraining=False`` and another solver than "lbfgs",
-        for ConvMF with numbers for `lambda_u` and `lambda_v`. ``device="auto"`` is the
-        GPU whose number is in the environment variable `LOCAL_RANK`, if there are any.
-        Callbacks and `verbose` work on rank 0. Callbacks get no fitted estimator.
+        for ConvMF with numbers for `lambda_u` and `lambda_v`, for RBM with
+        ``kind="user"``. ``device="auto"`` is the GPU whose number is in the environment
+        variable `LOCAL_RANK`, if there are any. Callbacks and `verbose` work on rank 0.
+        Callbacks get no fitted estimator.
 
     X : {array-like, DataFrame} of shape (n_ratings, 2) or {sparse matrix, sparse \
 array} of shape (n_users, n_items)
@@ -134,9 +141,11 @@ array} of shape (n_users, n_items)
     rounding, if the users are in ascending order from rank to rank; otherwise their
     initial vectors are in another order. The epochs of a network that reads texts make
     differences by rounding larger. Dropout of AutoRec draws other numbers on each rank.
-    So does the sampler of BayesianMFRegressor for the users of each rank: its priors
-    and noise variance are those of one process, and its samples have the same
-    distribution. With `early_stopping`, each rank holds out a
+    So do the samplers of BayesianMFRegressor and RBMRegressor for the users of each
+    rank. The priors and the noise variance of the former are those of one process, and
+    its samples have the same distribution. Each batch of the latter has users of all
+    ranks, which are other ones than in one process unless ``batch_size=None``. With
+    `early_stopping`, each rank holds out a
     fraction of its own ratings.
 
     Examples
@@ -206,7 +215,7 @@ def gather(model: Estimator, *, timeout: float | None = None) -> Estimator | Non
 def _part_of_users(model: Any) -> dict[str, Any]:
     """Return what a model has of each user."""
     names = (*_OF_USERS, "_seen", "_levels", "_rating_weights")
-    part = {name: getattr(model, name, None) for name in names}
+    part = {name: vars(model).get(name) for name in names}
     if isinstance(model, BayesianMFRegressor):
         part["user_links_"] = None  # samples of the items' links
     if getattr(model, "_kind", None) == "item":
@@ -289,8 +298,18 @@ def _refuse_unsupported(estimator: Any) -> None:
             f"{name} cannot be fitted by several processes: use one of {names}, or the "
             "method fit in one process."
         )
-    if isinstance(estimator, AutoRecRegressor):
-        _refuse_autorec(estimator)
+    only = [v for cls, v in _ONLY.items() if isinstance(estimator, cls)]
+    for parameter, value in (pair for values in only for pair in values.items()):
+        found = getattr(estimator, parameter)
+        if found != value:
+            raise ValueError(
+                f"{parameter}={found!r} is not for several processes: use "
+                f"{parameter}={value!r}."
+            )
+    if isinstance(estimator, AutoRecRegressor) and estimator.solver == "lbfgs":
+        raise ValueError(
+            "solver='lbfgs' is not for several processes: use solver='adam' or 'rprop'."
+        )
     if isinstance(estimator, ConvMFRegressor) and estimator.lambda_u == "auto":
         raise ValueError(
             "lambda_u='auto' of ConvMFRegressor is not for several processes: use "
@@ -301,18 +320,4 @@ def _refuse_unsupported(estimator: Any) -> None:
         raise TypeError(
             f"{name} has a Checkpoint, which a fit by several processes cannot write: "
             "remove it with set_callbacks()."
-        )
-
-
-def _refuse_autorec(estimator: AutoRecRegressor) -> None:
-    """Raise an error for parameters that need more than sums over users."""
-    for name, only in _AUTOREC.items():
-        value = getattr(estimator, name)
-        if value != only:
-            raise ValueError(
-                f"{name}={value!r} is not for several processes: use {name}={only!r}."
-            )
-    if estimator.solver == "lbfgs":
-        raise ValueError(
-            "solver='lbfgs' is not for several processes: use solver='adam' or 'rprop'."
         )

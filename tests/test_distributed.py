@@ -38,11 +38,12 @@ from skrec import (
     Checkpoint,
     ConvMFRegressor,
     CTRRegressor,
+    LLORMARegressor,
     PMFRegressor,
     RBMRegressor,
     SVDppRegressor,
 )
-from skrec._core import collectives, gibbs
+from skrec._core import collectives, gibbs, rbm
 from skrec._core.collectives import Share
 from skrec._factorization.variational_trainer import VariationalTrainer
 from skrec.datasets import make_ratings
@@ -92,6 +93,10 @@ TEXT_MODELS = {
     ),
     "CTR": small(CTRRegressor, fit_biases=True, dtype="float64"),
     "CDL": small(CDLRegressor, input_dropout=0.0, dtype="float64"),
+}
+MACHINES = {
+    "RBM": small(RBMRegressor, kind="user", dtype="float64"),
+    "RBM of ratings": small(RBMRegressor, kind="user", baseline=False, dtype="float64"),
 }
 BAYESIAN = {
     "BayesianMF": small(BayesianMFRegressor, dtype="float64"),
@@ -179,6 +184,17 @@ def without_draws():
     )
 
 
+def case_machines(rank):
+    found = {}
+    for name, model in MACHINES.items():
+        with mock.patch.object(rbm, "_draw", lambda p, generator: p):
+            part = fit_own(model, rank)
+        found[name] = part, skrec.distributed.gather(part)
+    # Rank 0 has no user in a part of the batches
+    model = clone(model).set_params(batch_size=2, persistent=True, max_iter=3)
+    return found | {"batches": fit_own(model, rank)}
+
+
 def case_samples(rank):
     found = {}
     for name, model in BAYESIAN.items():
@@ -262,12 +278,16 @@ def case_different_ids(rank):
 
 
 def case_unsupported(rank):
-    return error_of(fit_own, small(RBMRegressor), rank)
+    return error_of(fit_own, small(LLORMARegressor), rank)
 
 
 def case_unsupported_solver(rank):
     model = small(AutoRecRegressor, solver="lbfgs")
     return error_of(fit_own, model, rank)
+
+
+def case_unsupported_kind(rank):
+    return error_of(fit_own, small(RBMRegressor), rank)
 
 
 def case_unsupported_penalties(rank):
@@ -435,6 +455,27 @@ def test_two_processes_read_the_texts_as_one_does(found, name):
     np.testing.assert_array_equal(part.predict([[3, 51]]), whole.predict([[3, 51]]))
 
 
+@pytest.mark.parametrize("name", MACHINES)
+def test_two_processes_add_up_the_gradients_of_one(found, name):
+    with mock.patch.object(rbm, "_draw", lambda p, generator: p):
+        one = clone(MACHINES[name]).fit(PAIRS, RATINGS)
+    part, whole = found["machines"][0][name]
+    assert vars(whole).keys() == vars(one).keys()
+    for attribute, value in vars(one).items():
+        assert np.shape(getattr(whole, attribute)) == np.shape(value), attribute
+    np.testing.assert_allclose(whole.loss_curve_, one.loss_curve_, rtol=1e-5)
+    np.testing.assert_allclose(whole.predict(PAIRS), one.predict(PAIRS), rtol=1e-5)
+    mine = own_ratings(0)
+    np.testing.assert_array_equal(part.predict(PAIRS[mine]), whole.predict(PAIRS[mine]))
+
+
+def test_ranks_have_parts_of_the_same_batches(found):
+    first, second = (rank["batches"] for rank in found["machines"])
+    assert first.n_iter_ == 3
+    assert first.loss_curve_ == second.loss_curve_
+    np.testing.assert_array_equal(first.weights_, second.weights_)
+
+
 @pytest.mark.parametrize("name", BAYESIAN)
 def test_two_processes_sample_from_the_posterior_of_one(found, name):
     model = clone(BAYESIAN[name])
@@ -556,7 +597,7 @@ def test_divergence_of_one_rank_ends_the_fit_of_all(found):
         (
             "unsupported",
             TypeError,
-            "RBMRegressor cannot be fitted by several processes",
+            "LLORMARegressor cannot be fitted by several processes",
         ),
         (
             "different_texts",
@@ -568,6 +609,7 @@ def test_divergence_of_one_rank_ends_the_fit_of_all(found):
             ValueError,
             "use numbers for lambda_u and lambda_v",
         ),
+        ("unsupported_kind", ValueError, "use kind='user'"),
         ("unsupported_solver", ValueError, "use solver='adam' or 'rprop'"),
         ("unsupported_batches", ValueError, "batch_size=10 is not for several"),
         ("checkpoint", TypeError, "PMFRegressor has a Checkpoint"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -115,7 +117,12 @@ class Rows(NamedTuple):
             None if self.effects is None else self.effects.to(device),
         )
 
-    def cut(self, batch_size: int | None, generator: torch.Generator) -> list[Rows]:
+    def cut(
+        self,
+        batch_size: int | None,
+        generator: torch.Generator,
+        group: Group = ALONE,
+    ) -> list[Rows]:
         """Cut into random batches of rows.
 
         The batches are drawn only once, so that each is transposed only once.
@@ -123,23 +130,31 @@ class Rows(NamedTuple):
         Parameters
         ----------
         batch_size : int or None
-            Number of rows in a batch. None takes all rows in one batch.
+            Number of rows in a batch of all ranks. None takes all rows in one batch.
 
         generator : torch.Generator
             Generator of the assignment of rows to batches, on the CPU.
+
+        group : Group
+            Ranks that have the rows. Each has a part of each batch.
 
         Returns
         -------
         batches : list of Rows
             Batches that have ratings.
         """
-        n_rows = self.pattern.shape[0]
+        n_rows, n_own = group.total(self.pattern.shape[0]), self.pattern.shape[0]
         if batch_size is None or batch_size >= n_rows:
             return [self]
-        order = torch.randperm(n_rows, generator=generator).to(self.inputs.device)
+        order = torch.randperm(n_own, generator=generator).to(self.inputs.device)
+        if group.size == 1:
+            parts = order.split(int(batch_size))
+        else:
+            parts = order.tensor_split(math.ceil(n_rows / batch_size))
+        batches = [self.select(part) for part in parts]
         # A batch without ratings has no loss and no gradient.
-        batches = map(self.select, order.split(int(batch_size)))
-        return [batch for batch in batches if batch.pattern.nnz]
+        n_ratings = group.total(np.array([batch.pattern.nnz for batch in batches]))
+        return [batch for batch, n in zip(batches, n_ratings, strict=True) if n]
 
 
 def damped_means(pattern: Pattern, ratings: Tensor, penalty: float) -> Tensor:

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from .._core.batches import Rows
+from .._core.collectives import ALONE, Group
 from .._core.device import as_tensor, make_generator
 from .._core.rbm import Cases, Machine, all_levels
 from .._core.training import Descent, PenalizedLoss
 from .._data.ids import positions_of
-from .._data.ratings import PRIOR_RATINGS, Ratings
+from .._data.ratings import PRIOR_RATINGS, Ratings, average
 from .._fitting import Fit, Trainer, r_squared
 from .effects import Effects
 
@@ -25,8 +26,8 @@ _CENTER = 0.5
 # Steps of an epoch with ``batch_size="auto"``. With as many on all data sets, the same
 # number of epochs and step size suit them all.
 _N_BATCHES = 8
-# Iterations of `quantize`
-_MAX_ROUNDS = 1000
+# Iterations of `quantize`, and halvings that find a quantile to the last bit
+_MAX_ROUNDS, _N_HALVINGS = 1000, 100
 
 
 class RBMTrainer(Trainer):
@@ -44,30 +45,29 @@ class RBMTrainer(Trainer):
         params = self.params = fit.estimator
         self.n_epochs = params.max_iter
         self.is_item = params.kind == "item"
-        self.scale = fit.known._scale
+        self.scale, self.group = fit.known._scale, fit.group
         self.effects, self.shift = None, 0.0
         if params.baseline:
-            self.effects = Effects.of(fit.training, fit.mean)
+            self.effects = Effects.of(fit.training, fit.mean, fit.group)
             residuals = fit.training.values - self._offsets(fit.training)
-            self.shift = float(np.average(residuals, weights=fit.training.weights))
+            self.shift = average(residuals, fit.training.weights, fit.group.total)
         self.levels = self._find_levels(fit)
         places = self._places(fit.training)
         self.rows = self._orient(fit, fit.training, torch.as_tensor(places))
         self.machine = self._make_machine(fit)
         order = make_generator(fit.draw_seed())
-        self.sampler = make_generator(fit.draw_seed(), fit.device)
-        batch_size = params.batch_size
-        if batch_size == "auto":
-            batch_size = math.ceil(self.rows.pattern.shape[0] / _N_BATCHES)
-        self.batches = [self._cases(rows) for rows in self.rows.cut(batch_size, order)]
+        self.sampler = make_generator(fit.draw_seed() + fit.group.rank, fit.device)
+        self.batches = self._make_batches(fit, order)
+        n_ratings = fit.group.total(np.array([len(b.levels) for b in self.batches]))
         self.descent = Descent(
             _ContrastiveDivergence(
                 self.machine,
                 params.alpha,
                 (params.n_gibbs, params.persistent, self.sampler),
+                fit.group,
             ),
             self.batches,
-            [len(batch.levels) / self.rows.pattern.nnz for batch in self.batches],
+            (n_ratings / n_ratings.sum()).tolist(),
             solver="adam",
             learning_rate=params.learning_rate_init,
             schedule=params.learning_rate,
@@ -112,7 +112,7 @@ class RBMTrainer(Trainer):
         probabilities = self.machine.log_visible(every, h).exp()
         predicted = probabilities.cpu().double() @ as_tensor(self.levels)
         predicted += targets.inputs.cpu()
-        return r_squared(targets.targets, predicted, targets.weights)
+        return r_squared(targets.targets, predicted, targets.weights, self.group)
 
     @torch.no_grad()
     def attributes(self) -> dict[str, Any]:
@@ -150,9 +150,10 @@ class RBMTrainer(Trainer):
     def _find_levels(self, fit: Fit) -> np.ndarray:
         """Levels in ascending order: ratings or, with effects, residuals."""
         if self.effects is None:
-            return _check_levels(fit.ratings)
+            return _check_levels(fit.ratings, fit.group)
         residuals = fit.training.values - self._offsets(fit.training) - self.shift
-        return quantize(residuals, fit.training.weights, self.params.n_levels)
+        weights, n_levels = fit.training.weights, self.params.n_levels
+        return quantize(residuals, weights, n_levels, fit.group)
 
     def _places(self, ratings: Ratings) -> np.ndarray:
         """Position of the level of each rating."""
@@ -171,7 +172,8 @@ class RBMTrainer(Trainer):
         """Initial machine, with weights of the previous fit where available."""
         ratings = fit.ratings
         generator = make_generator(fit.draw_seed())
-        log_rates = _log_rates(self.rows, len(self.levels), self.effects is None)
+        n_levels, is_separate = len(self.levels), self.effects is None
+        log_rates = _log_rates(self.rows, n_levels, is_separate, fit.group)
         machine = Machine.draw(
             log_rates.to(fit.dtype),
             self.params.n_hidden,
@@ -216,6 +218,18 @@ class RBMTrainer(Trainer):
             found = source.view(shape)[positions[new]]
             tensor.view(shape)[new] = found.to(tensor.dtype)
 
+    def _make_batches(self, fit: Fit, order: torch.Generator) -> list[Cases]:
+        """Cut the rows into batches, as many on each rank."""
+        batch_size = self.params.batch_size
+        if batch_size == "auto":
+            n_rows = fit.group.total(self.rows.pattern.shape[0])
+            batch_size = math.ceil(n_rows / _N_BATCHES)
+        if fit.group.size > 1:
+            # All ranks visit the batches in one order, and cut rows of their own.
+            order = make_generator(fit.draw_seed() + fit.group.rank)
+        batches = self.rows.cut(batch_size, order, fit.group)
+        return [self._cases(rows) for rows in batches]
+
     def _cases(self, rows: Rows) -> Cases:
         dtype = self.machine.weights.dtype
         return Cases(rows.pattern, rows.inputs, rows.weights, len(self.levels), dtype)
@@ -224,14 +238,17 @@ class RBMTrainer(Trainer):
 class _ContrastiveDivergence(PenalizedLoss):
     """Loss whose gradient the machine estimates by sampling."""
 
-    def __init__(self, machine: Machine, alpha: float, options: tuple):
+    def __init__(self, machine: Machine, alpha: float, options: tuple, group: Group):
         trained = [p for p in machine.parameters() if p.requires_grad]
-        super().__init__(machine.contrast, trained, [machine.weights], alpha)
+        weights = [machine.weights]
+        super().__init__(machine.contrast, trained, weights, alpha, group=group)
         self.options = options
 
     def __call__(self, batch, share: float = 1.0) -> float:
         """Set the gradients, including the fraction `share` of the penalty."""
-        loss = float(self.loss(batch, *self.options))
+        loss = self.group.total(float(self.loss(batch, *self.options)))
+        for parameter in self.parameters:
+            parameter.grad = self.group.sum(parameter.grad)
         for weights in self.weights:
             weights.grad.add_(weights.detach(), alpha=share * self.penalty)
         return loss
@@ -253,7 +270,10 @@ def nearest_levels(levels: np.ndarray, ratings: np.ndarray) -> np.ndarray:
 
 
 def quantize(
-    values: np.ndarray, weights: np.ndarray | None, n_levels: int
+    values: np.ndarray,
+    weights: np.ndarray | None,
+    n_levels: int,
+    group: Group = ALONE,
 ) -> np.ndarray:
     """Levels that have the smallest squared distance to the values (Lloyd-Max).
 
@@ -271,6 +291,9 @@ def quantize(
     n_levels : int
         Number of levels.
 
+    group : Group
+        Ranks that have the values.
+
     Returns
     -------
     levels : ndarray of shape (n_levels,) or shorter
@@ -283,21 +306,46 @@ def quantize(
     counts = np.concatenate([[0.0], np.cumsum(weights)])
     sums = np.concatenate([[0.0], np.cumsum(weights * values)])
     shares = (np.arange(n_levels) + 0.5) / n_levels
-    levels = np.unique(values[np.searchsorted(counts[1:], shares * counts[-1])])
+    levels = np.unique(_quantiles(values, counts, shares, group))
     cuts = None
     for _ in range(_MAX_ROUNDS):
         inner = np.searchsorted(values, (levels[1:] + levels[:-1]) / 2)
-        found = np.unique(np.concatenate([[0], inner, [len(values)]]))
-        if cuts is not None and np.array_equal(found, cuts):
+        found = np.concatenate([[0], inner, [len(values)]])
+        if group.all(cuts is not None and np.array_equal(found, cuts)):
             break
         cuts = found
-        levels = np.diff(sums[cuts]) / np.diff(counts[cuts])
+        weight, weighted = (group.total(np.diff(x[cuts])) for x in (counts, sums))
+        levels = weighted[weight > 0] / weight[weight > 0]
     return levels
 
 
-def _check_levels(ratings: Ratings) -> np.ndarray:
+def _quantiles(
+    values: np.ndarray, counts: np.ndarray, shares: np.ndarray, group: Group
+) -> np.ndarray:
+    """Smallest values up to which there are these shares of the weight, by bisection.
+
+    The values of a rank are in ascending order, and `counts` are the weights before
+    each position.
+    """
+    extremes = group.gather((values[0], values[-1]))
+    lowest, highest = min(e[0] for e in extremes), max(e[1] for e in extremes)
+    low = np.full(len(shares), np.nextafter(lowest, -np.inf))
+    high = np.full(len(shares), highest)
+    targets = shares * group.total(float(counts[-1]))
+    for _ in range(_N_HALVINGS):
+        middle = low + (high - low) / 2
+        weight = group.total(counts[np.searchsorted(values, middle, side="right")])
+        low = np.where(weight < targets, middle, low)
+        high = np.where(weight < targets, high, middle)
+    return high
+
+
+def _check_levels(ratings: Ratings, group: Group) -> np.ndarray:
     """Rating levels in ascending order; reject ratings with too many levels."""
     levels = np.unique(ratings.values)
+    if group.size > 1:
+        few = [some[: _MAX_LEVELS + 1] for some in group.gather(levels)]
+        levels = np.unique(np.concatenate(few))
     if len(levels) > _MAX_LEVELS:
         raise ValueError(
             f"RBMRegressor takes ratings of at most {_MAX_LEVELS} different values, as "
@@ -307,7 +355,7 @@ def _check_levels(ratings: Ratings) -> np.ndarray:
     return levels
 
 
-def _log_rates(rows: Rows, n_levels: int, separate: bool) -> torch.Tensor:
+def _log_rates(rows: Rows, n_levels: int, separate: bool, group: Group) -> torch.Tensor:
     """Log relative frequencies of the levels of each visible unit.
 
     Those of `separate` units are, like means, shrunk toward the relative frequencies of
@@ -319,7 +367,7 @@ def _log_rates(rows: Rows, n_levels: int, separate: bool) -> torch.Tensor:
         None if rows.weights is None else rows.weights.cpu().double(),
         minlength=n_visible * n_levels,
     )
-    counts = counts.view(n_visible, n_levels).double()
+    counts = group.sum(counts.view(n_visible, n_levels).double())
     if not separate:
         overall = counts.sum(0)
         return (overall / overall.sum()).log().expand(n_visible, -1)
