@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from operator import is_
 from typing import Any, Literal, NamedTuple
 
@@ -24,6 +25,7 @@ from ._data.ratings import (
     shrunken_means,
 )
 from ._limits import refuse_far_ratings
+from ._progress import shown
 from ._sklearn_compat import check_feature_names
 
 # Temporary numbers and bytes per entry in the computation of dense predictions.
@@ -319,14 +321,15 @@ class Predictor:
         self, state: Any, row: np.ndarray, item: np.ndarray
     ) -> np.ndarray:
         """Scores of pairs sorted by row, as many at once as fit in memory."""
-        parts = row_chunks(len(row), _NUMBERS_PER_PAIR)
+        chunks = row_chunks(len(row), _NUMBERS_PER_PAIR)
+        parts = self.shown(chunks, "predict", "pairs")
         found = [self.model.scores_at(state, row[at], item[at]) for at in parts]
         return found[0] if len(found) == 1 else np.concatenate(found)
 
     def predict_dense(self, users: Users, *, clip: bool = True) -> np.ndarray:
         """Predict all items for the given users, of shape (n_users, n_items)."""
         ratings = np.empty((len(users.means), self.n_items))
-        for part in self._chunks(len(ratings)):
+        for part in self.shown(self._chunks(len(ratings)), "predict", "users"):
             some = users.take(part)
             ratings[part] = self.model.scores(some.state)
             self.scale.restore(ratings[part], out=ratings[part])
@@ -392,6 +395,11 @@ class Predictor:
         """Factors of all users or items, scaled to length 1, on the device."""
         factors = torch.as_tensor(self.model.factors(side)).to(self.model.device)
         return torch.nn.functional.normalize(factors)
+
+    def shown(self, parts: list[slice], call: str, unit: str) -> Iterable[slice]:
+        """Parts of a call; with `verbose`, lines say how many units are done."""
+        task = f"{type(self.fitted).__name__}.{call}"
+        return shown(parts, task, unit, self.fitted.verbose)
 
     def refuse_too_large(self, shape: tuple[int, int]) -> None:
         """Reject dense predictions that do not fit in memory."""

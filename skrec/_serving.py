@@ -164,7 +164,8 @@ def rank(
     model, scale = predictor.model, predictor.scale
     factor = _CACHE_FACTOR if model.device.type == "cpu" else 1
     tops, bests = [], []
-    for part in row_chunks(len(ids), predictor.n_items * model.width * factor):
+    parts = row_chunks(len(ids), predictor.n_items * model.width * factor)
+    for part in predictor.shown(parts, "recommend", "users"):
         scores = predictor.rankings(users if len(ids) == 1 else users.take(part))
         choice.apply(scores, part)
         top, best = top_items(scores, n_items)
@@ -243,7 +244,8 @@ def similar(
     directions = predictor.directions(side)
     hidden = torch.from_numpy(np.flatnonzero(~is_modeled)).to(directions.device)
     tops, bests = [], []
-    for part in row_chunks(len(ids), len(known) * _CACHE_FACTOR):
+    parts = row_chunks(len(ids), len(known) * _CACHE_FACTOR)
+    for part in predictor.shown(parts, f"similar_{side}s", f"{side}s"):
         own = torch.from_numpy(places[part]).to(directions.device)
         cosines = directions[own] @ directions.T
         cosines.index_fill_(1, hidden, -torch.inf)

@@ -113,7 +113,12 @@ def with_validation_and_callbacks(fit: F) -> F:
 
 def begin_callbacks(estimator: Any, n_epochs: int) -> Any:
     """Start the callbacks of a fit of at most `n_epochs` epochs."""
-    return estimator._init_callback_context(max_subtasks=n_epochs)
+    context = estimator._init_callback_context(max_subtasks=n_epochs)
+    # A progress bar of a fit within a search begins with the names of the search and of
+    # its task. At 80 columns they leave no place for the percentage, and the bar of the
+    # search has them above. Nothing else uses these attributes.
+    context.source_estimator_name = context.source_task_name = None
+    return context
 
 
 def check_feature_names(estimator: Any, X: Any) -> None:

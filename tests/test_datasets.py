@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from skrec import _progress
 from skrec.datasets import (
     _base,
     _movielens,
@@ -216,6 +217,18 @@ def test_broken_transfer_is_resumed_in_the_same_call(server, tmp_path):
     assert is_whole(fetch(tmp_path, n_retries=2))
     ranges = [range_ for name, range_ in server.requests if name.endswith("zip")]
     assert ranges == [None, "bytes=1000-", "bytes=3000-"]
+
+
+def test_a_verbose_download_counts_the_bytes_that_were_there(
+    server, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(_progress, "SECONDS", 0)
+    server.cuts = [1000]
+    assert is_whole(fetch(tmp_path, n_retries=1, verbose=True))
+    size = len(server.files[f"{NAME}.zip"])
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{NAME}.zip] 1,000 of {size:,} bytes ({1000 / size:.0%})" in lines[0]
+    assert f"{size:,} of {size:,} bytes (100%)" in lines[-1]
 
 
 def test_broken_transfer_is_resumed_in_the_next_call(server, tmp_path):

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 from uuid import uuid4
 
+from .._progress import ProgressLines
 from .._sklearn_compat import validate_params
 
 _ENVIRONMENT_VARIABLE = "SKREC_DATA"
@@ -170,7 +171,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def downloaded(
-    url: str, target: Path, *, n_retries: int, delay: float
+    url: str, target: Path, *, n_retries: int, delay: float, verbose: bool = False
 ) -> Iterator[Path]:
     """Download `url` to a private name next to `target`, and delete it on exit.
 
@@ -189,7 +190,7 @@ def downloaded(
         except FileNotFoundError:
             pass
         own.touch()
-        _retry(lambda: _transfer(url, own), url, target, n_retries, delay)
+        _retry(lambda: _transfer(url, own, verbose), url, target, n_retries, delay)
     except BaseException:
         if own.exists() and own.stat().st_size:
             os.replace(own, part)
@@ -291,7 +292,7 @@ def _reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _transfer(url: str, path: Path) -> None:
+def _transfer(url: str, path: Path, verbose: bool = False) -> None:
     """Append the missing rest of `url` to `path`, or write it from the start."""
     offset = path.stat().st_size
     with _open(url, offset) as response:
@@ -302,9 +303,12 @@ def _transfer(url: str, path: Path) -> None:
             raise ConnectionError("the server sent another range than requested")
         with path.open("ab" if resumed else "wb") as file:
             begin = file.tell()
-            shutil.copyfileobj(_Limited(response, path, begin), file, _BLOCK)
+            length = response.headers.get("Content-Length")
+            total = None if length is None else begin + int(length)
+            lines = ProgressLines(url, "bytes", total, verbose)
+            shutil.copyfileobj(_Limited(response, path, begin, lines), file, _BLOCK)
             received = file.tell() - begin
-        expected = int(response.headers.get("Content-Length", received))
+        expected = received if length is None else int(length)
     # HTTPResponse.read(n) raises no error when the connection is closed too early.
     if received < expected:
         raise ConnectionError(
@@ -315,12 +319,14 @@ def _transfer(url: str, path: Path) -> None:
 class _Limited:
     """Response of a server, up to the size of the largest data set."""
 
-    def __init__(self, response: Any, path: Path, n_bytes: int):
+    def __init__(self, response: Any, path: Path, n_bytes: int, lines: ProgressLines):
         self.response, self.path, self.n_bytes = response, path, n_bytes
+        self.lines = lines
 
     def read(self, length: int = -1, /) -> bytes:
         block: bytes = self.response.read(length)
         self.n_bytes += len(block)
+        self.lines.show(self.n_bytes)
         if self.n_bytes > _MAX_DOWNLOAD:
             os.truncate(self.path, 0)  # nothing to resume
             raise OSError(

@@ -84,6 +84,7 @@ def fetch_movielens(
     return_X_y: Literal[True],
     n_retries: int = ...,
     delay: float = ...,
+    verbose: bool = ...,
 ) -> tuple[pd.DataFrame, pd.Series]: ...
 
 
@@ -96,6 +97,7 @@ def fetch_movielens(
     return_X_y: bool = ...,
     n_retries: int = ...,
     delay: float = ...,
+    verbose: bool = ...,
 ) -> Bunch: ...
 
 
@@ -107,6 +109,7 @@ def fetch_movielens(
         "return_X_y": ["boolean"],
         "n_retries": [Interval(Integral, 0, None, closed="left")],
         "delay": [Interval(Real, 0.0, None, closed="left")],
+        "verbose": ["boolean"],
     }
 )
 def fetch_movielens(
@@ -117,6 +120,7 @@ def fetch_movielens(
     return_X_y: bool = False,
     n_retries: int = 3,
     delay: float = 1.0,
+    verbose: bool = False,
 ) -> Bunch | tuple[pd.DataFrame, pd.Series]:
     """Load a MovieLens data set, and download it if it is not cached.
 
@@ -158,6 +162,9 @@ def fetch_movielens(
 
     delay : float, default=1.0
         Seconds between retries.
+
+    verbose : bool, default=False
+        If True, print every 5 seconds how much of the archive is downloaded.
 
     Returns
     -------
@@ -275,7 +282,7 @@ def fetch_movielens(
     folder = home / archive.name
     if not _is_cached(folder):
         network = {"n_retries": n_retries, "delay": delay}
-        _fill_cache(archive, home, download_if_missing, network)
+        _fill_cache(archive, home, download_if_missing, network, verbose)
     dataset = _load(version, folder)
     return (dataset.data, dataset.target) if return_X_y else dataset
 
@@ -288,7 +295,11 @@ def _is_cached(folder: Path) -> bool:
 
 
 def _fill_cache(
-    archive: Archive, home: Path, download_if_missing: bool, network: dict[str, Any]
+    archive: Archive,
+    home: Path,
+    download_if_missing: bool,
+    network: dict[str, Any],
+    verbose: bool,
 ) -> None:
     target = home / f"{archive.name}.zip"
     url = f"{_BASE_URL}{archive.name}.zip"
@@ -306,7 +317,8 @@ def _fill_cache(
             remedy = "Delete this file or replace it by an intact one, then call again."
         else:
             md5 = archive.md5 or published_md5(url, target, **network)
-            path, name = stack.enter_context(downloaded(url, target, **network)), url
+            download = downloaded(url, target, **network, verbose=verbose)
+            path, name = stack.enter_context(download), url
             remedy = "It has been discarded; call again to download it once more."
         verify_archive(path, md5, name=name, remedy=remedy)
         _write_cache(path, archive, home / archive.name, name)
