@@ -6,6 +6,7 @@ from skrec import BiasedMFRegressor
 from skrec._core import chunks, half_steps
 from skrec._core.conjugate_gradients import improve_rows
 from skrec._core.half_steps import gram_is_faster, solve_by_gram, solve_half_step
+from skrec._core.normal_rows import parts
 from skrec._core.ridge import solve_rows
 from skrec._core.sparse import Pattern
 from skrec.datasets import make_ratings
@@ -55,7 +56,16 @@ def test_rows_that_do_not_fit_in_memory_together_have_the_same_solutions(
 ):
     whole = solve_by_gram(pattern, **problem)
     monkeypatch.setattr(chunks, "CHUNK", 2 * 2 * K**2)
+    found = []
+
+    def record(*args):
+        found.extend(parts(*args))
+        return found
+
+    monkeypatch.setattr(half_steps, "parts", record)
     torch.testing.assert_close(solve_by_gram(pattern, **problem), whole)
+    # Two matrices for each row, and two rows at a time
+    assert [part.pattern.shape[0] for part in found] == [2, 2, 2, 2, 1]
 
 
 def test_both_solvers_find_the_same_vectors(pattern, problem):
@@ -108,11 +118,13 @@ def test_conjugate_gradients_solve_what_is_singular(pattern, problem):
 
 
 def test_many_ratings_and_few_factors_make_gram_matrices_faster():
-    def ratings_per_row(n):
-        return Pattern(torch.tensor([0, n]), torch.arange(n), (1, n))
+    def ratings_per_row(n, n_rows=3):
+        crow = n * torch.arange(n_rows + 1)
+        return Pattern(crow, torch.arange(n).repeat(n_rows), (n_rows, n))
 
     assert gram_is_faster(ratings_per_row(166), 10)
     assert gram_is_faster(ratings_per_row(166), 30)
+    assert not gram_is_faster(ratings_per_row(166), 40)
     assert not gram_is_faster(ratings_per_row(16), 30)
     assert gram_is_faster(ratings_per_row(4), 10)
     assert not gram_is_faster(ratings_per_row(100_000), 60)

@@ -3,9 +3,10 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
+from skrec._core import chunks, ridge
 from skrec._core.conjugate_gradients import improve_rows
 from skrec._core.networks import OutputActivation
-from skrec._core.ridge import solve_rows
+from skrec._core.ridge import positive_penalty, row_buckets, solve_rows
 from skrec._core.sparse import Pattern
 
 K = 6
@@ -142,7 +143,66 @@ def test_a_dead_relu_stays_finite(problem):
         leave_one_out=True,
     )
     assert found.coef.isfinite().all()
-    assert found.left_out[indptr[1] :].isfinite().all()
+    # Where the link is flat, the rating has no influence on its sum.
+    assert not found.left_out[indptr[1] :].any()
+
+
+def test_gauss_newton_starts_at_zero_by_default(problem):
+    indptr, indices, ratings, factors = problem
+    found = solve_rows(indptr, indices, -ratings, factors, PENALTY, link=torch.relu)
+    assert not found.intercept.any()  # the slope of the link is 0 there
+
+
+def test_left_out_ratings_are_exact_if_the_link_is_linear(problem):
+    """With a slope of 2, factors and intercept are half as large."""
+    options = {"leave_one_out": True, "link": lambda sums: 2 * sums + 1}
+    indptr, indices, ratings, factors = problem
+    found = solve_rows(*problem, 4 * PENALTY, **options)
+    expected = solve_rows(
+        indptr, indices, ratings - 1, factors, PENALTY, leave_one_out=True
+    )
+    torch.testing.assert_close(found.coef, expected.coef / 2)
+    torch.testing.assert_close(found.intercept, expected.intercept / 2)
+    torch.testing.assert_close(found.left_out, expected.left_out + 1, equal_nan=True)
+
+
+def test_gauss_newton_stops_once_the_objective_stays(problem):
+    calls = []
+    solve_rows(*problem, PENALTY, link=lambda sums: calls.append(sums) or 2 * sums)
+    n_buckets = len(list(row_buckets(problem[0], K)))
+    # The start; a step to the solution, and one that stays there: linearized and tried.
+    assert len(calls) <= 5 * n_buckets
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_gauss_newton_does_not_depend_on_the_scale_of_the_ratings(problem, scale):
+    indptr, indices, ratings, factors = problem
+    found, expected = (
+        solve_rows(
+            indptr,
+            indices,
+            factor * ratings,
+            factors,
+            PENALTY * factor**2,
+            link=lambda sums, factor=factor: factor * (1 + 4 * sums.sigmoid()),
+        ).coef
+        for factor in (scale, 1.0)
+    )
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("start", [3.0, -3.0])
+def test_gauss_newton_halves_steps_that_raise_the_objective(rng, start):
+    """Where the link is nearly flat, whole steps are too long."""
+    link = OutputActivation("sigmoid", 1.0, 5.0)
+    factors = torch.tensor(rng.standard_normal((40, 2)))
+    indices = torch.tensor(rng.integers(0, 40, 32))
+    ratings = torch.tensor(rng.integers(1, 6, 32).astype(float))
+    rows = torch.tensor([0, 9, 20, 32]), indices, ratings, factors
+    expected = solve_rows(*rows, PENALTY, link=link)
+    found = solve_rows(*rows, PENALTY, link=link, start=start)
+    torch.testing.assert_close(found.coef, expected.coef, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.intercept, expected.intercept, atol=1e-4, rtol=0)
 
 
 def test_rows_of_very_different_sizes_do_not_share_a_bucket(rng):
@@ -165,6 +225,81 @@ def test_a_singular_problem_is_refused():
     arguments = torch.tensor([0, 3]), torch.arange(3), torch.ones(3).double(), factors
     with pytest.raises(ValueError, match="singular to working precision"):
         solve_rows(*arguments, 1.0)
+
+
+def test_left_out_ratings_are_computed_on_demand(problem):
+    assert solve_rows(*problem, PENALTY).left_out is None
+    assert solve_rows(*problem, PENALTY, link=torch.tanh).left_out is None
+
+
+@pytest.mark.parametrize("link", [None, torch.tanh])
+def test_the_smaller_of_the_two_systems_is_solved(problem, link, monkeypatch):
+    dual, primal = [], []
+
+    def record(name, widths):
+        solver = getattr(ridge, name)
+
+        def solve(Z, *args):
+            widths.append(Z.shape[1])
+            return solver(Z, *args)
+
+        monkeypatch.setattr(ridge, name, solve)
+
+    record("_solve_dual", dual)
+    record("_solve_primal", primal)
+    _, indices, ratings, factors = problem
+    of_size_k = torch.tensor([0, K]), indices[:K], ratings[:K], factors
+    for rows in (problem, of_size_k):
+        solve_rows(*rows, 0.5, link=link, leave_one_out=True)
+    assert max(dual) == K
+    assert min(primal) > K
+    dual.clear()
+    solve_rows(*of_size_k, 0.0, intercept=False)  # the dual system divides by 0
+    assert not dual
+
+
+def test_penalties_have_the_precision_of_the_factors(problem):
+    as_tensor = torch.full((len(SIZES),), 0.1, dtype=torch.float64)
+    found = [solve_rows(*problem, penalty).coef for penalty in (0.1, as_tensor)]
+    assert torch.equal(*found)
+
+
+def test_the_smallest_penalty_is_relative_to_the_longest_factor():
+    factors = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+    assert positive_penalty(0.0, factors) == pytest.approx(25e-8)
+    assert positive_penalty(1e-6, factors) == 1e-6
+    assert positive_penalty(0.0, 0 * factors) == torch.finfo(torch.float32).tiny
+
+
+# Buckets of rows
+
+
+def buckets_of(sizes, *args):
+    indptr = torch.tensor(np.concatenate([[0], np.cumsum(sizes)]))
+    return list(row_buckets(indptr, *args))
+
+
+def test_a_bucket_has_rows_of_at_most_a_quarter_and_four_more_ratings():
+    found = buckets_of([17, 10, 0, 16, 10], 1)
+    assert [rows.tolist() for rows, *_ in found] == [[1, 4, 3], [0]]
+    _, entries, mask = found[0]
+    assert mask.sum(1).tolist() == [10, 10, 16]
+    assert entries[1][mask[1]].tolist() == list(range(43, 53))
+    assert not entries[~mask].any()
+
+
+def test_rows_of_equal_size_stay_in_order():
+    rows = torch.cat([rows for rows, *_ in buckets_of([3] * 1000, 1)])
+    assert torch.equal(rows, torch.arange(1000))
+
+
+def test_a_bucket_holds_no_more_numbers_than_a_chunk(monkeypatch):
+    monkeypatch.setattr(chunks, "CHUNK", 200)
+    # Rows of 8 ratings are held with a width of 14.
+    sizes = [len(rows) for rows, *_ in buckets_of([8] * 10, 3)]
+    assert sizes == [4, 4, 2]
+    sizes = [len(rows) for rows, *_ in buckets_of([8] * 10, 3, lambda width: width)]
+    assert sizes == [3, 3, 3, 1]
 
 
 # Weights, priors and penalties of rows, and no intercept
@@ -266,6 +401,32 @@ def test_enough_ratings_need_no_penalty(problem):
     found = solve_rows(*one, 0.0, intercept=False).coef[0]
     Z, r = factors[indices[part]].numpy(), ratings[part].numpy()
     np.testing.assert_allclose(found, np.linalg.lstsq(Z, r)[0], atol=1e-9)
+
+
+def test_an_intercept_is_solved_with_weights_and_a_prior(problem, general):
+    found = solve_rows(*problem, **general)
+    for i, _, (Z, r, c, penalty, prior) in general_rows_of(problem, general):
+        A = np.column_stack([Z, np.ones(len(Z))])
+        added = penalty * np.diag([1.0] * K + [0.0])
+        right = A.T @ (c * r) + added @ np.append(prior, 0)
+        expected = np.linalg.solve(A.T @ (A * c[:, None]) + added, right)
+        np.testing.assert_allclose(found.coef[i], expected[:-1], atol=1e-9)
+        np.testing.assert_allclose(found.intercept[i], expected[-1], atol=1e-9)
+
+
+def test_without_penalty_a_row_needs_a_rating_for_each_unknown(problem):
+    _, indices, ratings, factors = problem
+
+    def solve(n, **options):
+        indptr = torch.tensor([0, n, n])  # a row without ratings needs none
+        return solve_rows(indptr, indices[:n], ratings[:n], factors, 0.0, **options)
+
+    assert solve(K, intercept=False).coef.isfinite().all()
+    assert solve(K + 1).coef.isfinite().all()
+    with pytest.raises(
+        ValueError, match=rf"row 0 .* \({K}\) than unknowns \({K + 1}\)"
+    ):
+        solve(K)
 
 
 def test_too_few_ratings_without_penalty_are_refused(problem):

@@ -3,7 +3,7 @@ import pytest
 import torch
 from helpers import random_sparse
 
-from skrec._core.sparse import Pattern, sddmm, spmm
+from skrec._core.sparse import Pattern, _aligned, sddmm, spmm
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -195,6 +195,26 @@ def test_kernels_take_empty_rows_and_columns(generator):
 def test_indices_have_32_bits_if_these_suffice(pattern):
     assert pattern.crow.dtype == pattern.col.dtype == torch.int32
     assert pattern.transposed.col.dtype == torch.int32
+
+
+@pytest.mark.parametrize("side", ["rows", "columns", "entries"])
+def test_indices_have_64_bits_if_there_are_more(side):
+    for n, dtype in [(2**31 - 1, torch.int32), (2**31, torch.int64)]:
+        shape = {"rows": (n, 1), "columns": (1, n)}.get(side, (1, 1))
+        col = torch.zeros(1, dtype=dtype)
+        if side == "entries":
+            col = col.expand(n)  # without memory
+        pattern = Pattern(torch.tensor([0, 0]), col, shape)
+        assert pattern.crow.dtype == pattern.col.dtype == dtype
+
+
+@pytest.mark.parametrize(("dtype", "step"), [(torch.float32, 4), (torch.float64, 2)])
+def test_memory_is_copied_unless_it_begins_at_a_multiple_of_16_bytes(dtype, step):
+    numbers = torch.arange(20, dtype=dtype)
+    for start in range(9):
+        part = numbers[start:]
+        assert (_aligned(part) is part) == (start % step == 0)
+        assert torch.equal(_aligned(part), part)
 
 
 def test_memory_is_proportional_to_the_entries(generator):

@@ -100,7 +100,7 @@ def solve_by_gram(
         target += penalty * prior
     # A row with neither ratings nor penalty has the solution 0.
     is_free = (counts == 0).unsqueeze(1) & (penalty == 0)
-    shift = penalty + is_free.to(penalty.dtype)
+    shift = penalty + is_free
     triangle = Triangle(k, factors.device)
     products = triangle.outer(factors)
     coef = torch.empty_like(target)
