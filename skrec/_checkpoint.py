@@ -33,7 +33,9 @@ class Checkpoint:
     path : str or path-like
         File of the checkpoint. One fit at a time may use it. If it is an existing
         folder, each fit has a file of its own in it, whose name depends on data and
-        parameters, so that the fits of a search or of cross-validation do not meet.
+        parameters, so that the fits of a search or of cross-validation do not meet. In
+        :func:`skrec.distributed.fit`, each rank has two files, whose names begin with
+        `path`, and all ranks resume from the same iteration.
 
     every : float, default=60.0
         Seconds between checkpoints, at least; 0 means after each iteration. On
@@ -100,6 +102,7 @@ class FitCheckpoint:
                 f"{estimator.random_state!r}: otherwise, the fit cannot be repeated."
             )
         self.path, self.every = Path(checkpoint.path), checkpoint.every
+        self.group = group = fit.group
         self.written = time.monotonic()
         self.trainer = trainer
         values = estimator.get_params(deep=False)
@@ -113,50 +116,88 @@ class FitCheckpoint:
         )
         values |= {"estimator": type(estimator).__name__, "data": data}
         values |= {"skrec": __version__, "torch": torch.__version__}
+        if group.size > 1:
+            values["number of ranks"] = group.size
         # Of an earlier fit, a warm start takes weights alone.
         start = None if fit.previous is None else _encode(trainer.state())
         values["initial weights (from the earlier fit, by warm_start)"] = start
         self.digests = {name: _digest(name, value) for name, value in values.items()}
         if self.path.is_dir():
             self.path /= f"{type(estimator).__name__}-{joblib.hash(self.digests)}"
-        check_writable(self.path)
+        self.paths, self.turn = [self.path], 0
+        if group.size > 1:
+            # Ranks do not end a checkpoint together. While one is written, all have the
+            # last one: a rank takes part in an epoch only when its file is complete.
+            name = f"{self.path.name}.rank-{group.rank}"
+            self.paths = [self.path.with_name(f"{name}-{file}") for file in "ab"]
+        for path in self.paths:
+            check_writable(path)
 
     def load(self) -> dict[str, Any] | None:
-        """Restore the trainer; return the state of the loop, or None without a file."""
-        if not self.path.exists():
+        """Restore the trainer; return the state of the loop, or None without a file.
+
+        All ranks restore the state after the last epoch of which each has a file.
+        """
+        found = {}
+        for turn, path in enumerate(self.paths):
+            if path.exists():
+                saved = self._read(path)
+                found[len(saved["loop"]["curves"][0])] = turn, saved
+        epochs = self.group.gather(set(found))
+        common = set.intersection(*epochs)
+        if not common:
+            if any(epochs) and self.group.rank == 0:
+                warnings.warn(
+                    f"The ranks have checkpoints {self.path} of no common iteration, "
+                    "since files of some ranks are missing. The fit begins anew.",
+                    # This method, `iterate`, `Fit.run`, `fit`, and its wrappers.
+                    stacklevel=4 + N_WRAPPERS + 1,
+                )
             return None
-        saved = read_state(self.path)
+        turn, saved = found[max(common)]
+        self.turn = (turn + 1) % len(self.paths)
+        self.trainer.load_state(_decode(saved["trainer"]))
+        loop: dict[str, Any] = _decode(saved["loop"])
+        return loop
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        """Read a file; refuse that of another fit."""
+        saved: dict[str, Any] = read_state(path)
         names = sorted(self.digests.keys() | saved["digests"].keys())
         other = [n for n in names if self.digests.get(n) != saved["digests"].get(n)]
         if other:
             raise ValueError(
-                f"{self.path} is the checkpoint of another fit: {', '.join(other)} "
+                f"{path} is the checkpoint of another fit: {', '.join(other)} "
                 "differ. Remove the file, or use another one; the fits of a search "
                 "need an existing folder as the path of their checkpoints."
             )
-        self.trainer.load_state(_decode(saved["trainer"]))
-        return _decode(saved["loop"])
+        return saved
 
     def save(self, epoch: int, loop: dict[str, Any]) -> None:
         """Write the state after an epoch, if it is time."""
-        if time.monotonic() - self.written < self.every:
+        if not self.group.first(time.monotonic() - self.written >= self.every):
             return
         state = {"trainer": self.trainer.state(), "loop": loop}
+        path, is_written = self.paths[self.turn], True
         try:
-            write_state(self.path, _encode(state) | {"digests": self.digests})
+            write_state(path, _encode(state) | {"digests": self.digests})
         except OSError as error:
+            is_written = False
             # This method, `iterate`, `Fit.run`, `fit`, and its wrappers.
             warnings.warn(
-                f"The checkpoint {self.path} could not be written after iteration "
+                f"The checkpoint {path} could not be written after iteration "
                 f"{epoch} ({error}). The fit goes on; the next attempt is in "
                 f"{self.every:g} seconds.",
                 UserWarning,
                 stacklevel=4 + N_WRAPPERS + 1,
             )
+        if self.group.all(is_written):
+            self.turn = (self.turn + 1) % len(self.paths)
         self.written = time.monotonic()
 
     def remove(self) -> None:
-        remove(self.path)
+        for path in self.paths:
+            remove(path)
 
 
 class _Hasher(NumpyHasher):

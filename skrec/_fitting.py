@@ -400,8 +400,7 @@ class Fit:
             trainer.n_epochs,
             self._held_out_std(),
         )
-        found = getattr(estimator, "_skl_callbacks", [])
-        files = [c for c in found if isinstance(c, Checkpoint)]
+        files = self._checkpoints()
         checkpoint = FitCheckpoint(files[0], self, trainer) if files else None
         stopping = Stopping(
             trainer.n_epochs,
@@ -455,7 +454,12 @@ class Fit:
         found = {name: repr(value) for name, value in params.items() if name not in own}
         found["class"] = type(self.estimator).__name__
         found["fitted state"] = str(hasattr(self.estimator, "users_"))
+        found["number of Checkpoint callbacks"] = str(len(self._checkpoints()))
         return found
+
+    def _checkpoints(self) -> list[Checkpoint]:
+        found = getattr(self.estimator, "_skl_callbacks", [])
+        return [callback for callback in found if isinstance(callback, Checkpoint)]
 
     def _share(self, n_users: int) -> Share:
         """Return the place of this rank's users among those of all ranks."""

@@ -88,8 +88,8 @@ RBMRegressor or SVDppRegressor
         ``batch_size=None``, ``pretraining=False`` and another solver than "lbfgs",
         for ConvMF with numbers for `lambda_u` and `lambda_v`, for RBM with
         ``kind="user"``. ``device="auto"`` is the GPU whose number is in the environment
-        variable `LOCAL_RANK`, if there are any. Callbacks and `verbose` work on rank 0.
-        Callbacks get no fitted estimator.
+        variable `LOCAL_RANK`, if there are any. Callbacks and `verbose` work on rank 0,
+        a :class:`~skrec.Checkpoint` on all. Callbacks get no fitted estimator.
 
     X : {array-like, DataFrame} of shape (n_ratings, 2) or {sparse matrix, sparse \
 array} of shape (n_users, n_items)
@@ -270,7 +270,9 @@ def _as_member(estimator: Any, group: Ranks) -> Iterator[None]:
         silenced = {"verbose": attributes["verbose"]}
         attributes["verbose"] = False
         if "_skl_callbacks" in attributes:
-            silenced["_skl_callbacks"] = attributes.pop("_skl_callbacks")
+            callbacks = silenced["_skl_callbacks"] = attributes["_skl_callbacks"]
+            files = [c for c in callbacks if isinstance(c, Checkpoint)]
+            attributes["_skl_callbacks"] = files
     attributes["_group"] = group
     try:
         yield
@@ -314,10 +316,4 @@ def _refuse_unsupported(estimator: Any) -> None:
         raise ValueError(
             "lambda_u='auto' of ConvMFRegressor is not for several processes: use "
             "numbers for lambda_u and lambda_v."
-        )
-    callbacks = getattr(estimator, "_skl_callbacks", [])
-    if any(isinstance(callback, Checkpoint) for callback in callbacks):
-        raise TypeError(
-            f"{name} has a Checkpoint, which a fit by several processes cannot write: "
-            "remove it with set_callbacks()."
         )

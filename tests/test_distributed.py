@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 import signal
+import tempfile
 import time
 import traceback
 import warnings
@@ -42,7 +43,9 @@ from skrec import (
     PMFRegressor,
     RBMRegressor,
     SVDppRegressor,
+    _checkpoint,
 )
+from skrec._checkpoint import FitCheckpoint, write_state
 from skrec._core import collectives, gibbs, rbm
 from skrec._core.collectives import Share
 from skrec._factorization.variational_trainer import VariationalTrainer
@@ -97,6 +100,15 @@ TEXT_MODELS = {
 MACHINES = {
     "RBM": small(RBMRegressor, kind="user", dtype="float64"),
     "RBM of ratings": small(RBMRegressor, kind="user", baseline=False, dtype="float64"),
+}
+RESUMED = {
+    "texts": small(CDLRegressor),
+    "batches": small(
+        RBMRegressor, kind="user", batch_size=30, persistent=True, max_iter=5
+    ),
+    "early stopping": small(BiasedMFRegressor, early_stopping=True, max_iter=5),
+    "samples": small(BayesianMFRegressor, implicit=True, max_iter=5, thinning=1),
+    "dropout": small(AutoRecRegressor, input_dropout=0.3, dropout=0.3, max_iter=5),
 }
 BAYESIAN = {
     "BayesianMF": small(BayesianMFRegressor, dtype="float64"),
@@ -200,7 +212,7 @@ def case_samples(rank):
     for name, model in BAYESIAN.items():
         with without_draws():
             means = skrec.distributed.gather(fit_own(model, rank))
-        part = fit_own(model.set_params(max_iter=100), rank)
+        part = fit_own(model.set_params(max_iter=60), rank)
         found[name] = means, part, skrec.distributed.gather(part)
     return found
 
@@ -304,11 +316,84 @@ def case_dropout(rank):
     return fit_own(model, rank)
 
 
-def case_checkpoint(rank):
+def case_checkpoint_of_one_rank(rank):
     model = small(PMFRegressor)
     if rank == 0:
         model.set_callbacks(Checkpoint("never written"))
-    return error_of(skrec.distributed.fit, model, PAIRS, RATINGS)
+    return error_of(fit_own, model, rank)
+
+
+def full_disk(is_full):
+    """Patch checkpoints such that some cannot be written."""
+
+    def write(path, state):
+        if len(state["loop"]["curves"][0]) in (2, 3):
+            raise OSError("no space left")
+        write_state(path, state)
+
+    write = write if is_full else write_state
+    return mock.patch.object(_checkpoint, "write_state", write)
+
+
+def watched_saves(end):
+    """Patch checkpoints to end a fit instead of one; return epochs of the others."""
+
+    def save(self, epoch, loop):
+        if epoch == end:
+            raise SystemExit
+        epochs.append(epoch)
+        original(self, epoch, loop)
+
+    original, epochs = FitCheckpoint.save, []
+    return mock.patch.object(FitCheckpoint, "save", save), epochs
+
+
+def resume(model, rank, ends, *, is_lost=False, **texts):
+    """End a fit before a checkpoint of each rank, and repeat it.
+
+    Each rank has a disk of its own, and that of rank 1 may be lost.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        model = clone(model).set_callbacks(Checkpoint(f"{folder}/fit", every=0))
+        with watched_saves(ends[rank])[0]:
+            error = error_of(fit_own, model, rank, **texts)
+        names = sorted(os.listdir(folder))
+        if is_lost and rank == 1:
+            for name in names:
+                os.remove(f"{folder}/{name}")
+        patch, epochs = watched_saves(None)
+        with patch, warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            part = fit_own(model, rank, **texts)
+        left = os.listdir(folder)
+    return SimpleNamespace(
+        error=error,
+        names=names,
+        first_epoch=epochs[0],
+        left=left,
+        messages=[str(w.message) for w in caught],
+        loss_curve=part.loss_curve_,
+        predicted=part.predict(PAIRS[own_ratings(rank)]),
+    )
+
+
+def case_checkpoints(rank):
+    found = {}
+    for name, model in RESUMED.items():
+        texts = {"item_texts": TEXTS} if hasattr(model, "vectorizer") else {}
+        whole = fit_own(model, rank, **texts)
+        found[name] = (
+            whole.loss_curve_,
+            whole.predict(PAIRS[own_ratings(rank)]),
+            # Rank 0 has checkpoints of epochs 2 and 3, rank 1 of epochs 1 and 2.
+            resume(model, rank, (4, 3), **texts),
+        )
+    found["together"] = *found[name][:2], resume(model, rank, (3, 3))
+    with full_disk(rank == 1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        full = resume(model, rank, (4, 4))
+    return found | {"lost": resume(model, rank, (3, 3), is_lost=True), "full": full}
 
 
 def case_unfitted(rank):
@@ -484,7 +569,7 @@ def test_two_processes_sample_from_the_posterior_of_one(found, name):
     means, part, whole = found["samples"][0][name]
     np.testing.assert_allclose(means.predict(PAIRS), one.predict(PAIRS), rtol=1e-5)
     np.testing.assert_allclose(means.loss_curve_, one.loss_curve_, rtol=1e-5)
-    model.set_params(max_iter=100)
+    model.set_params(max_iter=60)
     one, other = model.fit(PAIRS, RATINGS), clone(model).set_params(random_state=1)
     other.fit(PAIRS, RATINGS)
     assert vars(whole).keys() == vars(one).keys()
@@ -612,7 +697,11 @@ def test_divergence_of_one_rank_ends_the_fit_of_all(found):
         ("unsupported_kind", ValueError, "use kind='user'"),
         ("unsupported_solver", ValueError, "use solver='adam' or 'rprop'"),
         ("unsupported_batches", ValueError, "batch_size=10 is not for several"),
-        ("checkpoint", TypeError, "PMFRegressor has a Checkpoint"),
+        (
+            "checkpoint_of_one_rank",
+            ValueError,
+            "number of Checkpoint callbacks, but rank 0 has 1 and rank 1 has 0",
+        ),
         ("unfitted", NotFittedError, "This PMFRegressor instance is not fitted"),
     ],
 )
@@ -622,6 +711,31 @@ def test_all_ranks_refuse_with_the_same_message(found, case, error, text):
     assert first.text == second.text
     assert issubclass(first.type, error)
     assert first.type is second.type
+
+
+@pytest.mark.parametrize("name", [*RESUMED, "together"])
+def test_a_repeated_fit_resumes_on_all_ranks_to_equal_bits(found, name):
+    for rank in range(N_RANKS):
+        loss_curve, predicted, case = found["checkpoints"][rank][name]
+        assert case.error.type in (SystemExit, RankError)
+        assert case.names == [f"fit.rank-{rank}-{file}" for file in "ab"]
+        assert case.first_epoch == 3
+        assert case.messages == case.left == []
+        assert case.loss_curve == loss_curve
+        np.testing.assert_array_equal(case.predicted, predicted)
+
+
+def test_a_fit_begins_anew_if_the_files_of_a_rank_are_lost(found):
+    ranks = [rank["lost"] for rank in found["checkpoints"]]
+    assert [case.first_epoch for case in ranks] == [1, 1]
+    assert "of no common iteration" in ranks[0].messages[0]
+    assert ranks[1].messages == []
+    whole = found["checkpoints"][0]["dropout"][1]
+    np.testing.assert_array_equal(ranks[0].predicted, whole)
+
+
+def test_all_ranks_keep_the_last_checkpoint_that_all_could_write(found):
+    assert [rank["full"].first_epoch for rank in found["checkpoints"]] == [2, 2]
 
 
 def test_the_printed_validation_error_is_of_all_ranks(found):
