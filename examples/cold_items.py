@@ -51,7 +51,12 @@ def models(name, items):
     """
     network = {"lambda_u": 40, "lambda_v": 5, "lambda_w": 60, "word_dropout": 0.7}
     if name == "synthetic":
-        network = {"cnn_epochs": 10, "n_factors": 10, "lambda_u": 10, "lambda_w": 1.0}
+        network = {
+            "network_epochs": 10,
+            "n_factors": 10,
+            "lambda_u": 10,
+            "lambda_w": 1.0,
+        }
         network |= {"word_dropout": 0.0, "learning_rate_init": 0.001, "lambda_v": 5}
     text = "plot" if "plot" in items else "genres"
     yield "global mean", None, None

@@ -69,7 +69,7 @@ def tune_convmf(X, y, item_texts):
         ConvMFRegressor(
             lambda_w=1.0,
             word_dropout=0.0,
-            cnn_epochs=3,
+            network_epochs=3,
             max_iter=15,
             tol=1e-4,
             n_iter_no_change=10,

@@ -114,6 +114,13 @@ class BaseRecommender(
         attributes = state.copy()
         version = attributes.pop("_skrec_version", "of an unknown version")
         if version != __version__:
+            missing = set(self._get_param_names()) - set(attributes)
+            if missing:
+                raise ValueError(
+                    f"{type(self).__name__} was saved by skrec {version}, in which "
+                    f"{sorted(missing)} were no parameters or had other names: load it "
+                    "with that version, or fit it again."
+                )
             warnings.warn(
                 f"{type(self).__name__} was saved by skrec {version}, but skrec "
                 f"{__version__} is installed. Predictions may differ: fit it again.",

@@ -23,7 +23,6 @@ _SIZES = (
     "hidden_layer_sizes",
     "embedding_dim",
     "n_filters",
-    "hidden_dim",
     "n_models",
 )
 

@@ -61,7 +61,7 @@ def small(cls, **params):
         sizes |= {"hidden_layer_sizes": (4,), "learning_rate_init": 0.01}
         sizes |= {"vectorizer": TfidfVectorizer(use_idf=False)}
     if issubclass(cls, ConvMFRegressor):
-        sizes |= {"embedding_dim": 4, "n_filters": 4, "hidden_dim": 4}
+        sizes |= {"embedding_dim": 4, "n_filters": 4, "n_hidden": 4}
         sizes |= {"window_sizes": (1, 2), "lambda_w": 0.1, "learning_rate_init": 0.01}
         sizes |= {"lambda_u": "auto", "lambda_v": "auto", "max_iter": 3}
     return cls(**(sizes | {"random_state": 0} | params))
@@ -129,7 +129,7 @@ def make_factorization(cls, **params):
     """Return a factorization that converges in tenths of a second."""
     defaults = {"n_factors": 4, "lambda_u": 2.0, "lambda_v": 3.0, "random_state": 0}
     if issubclass(cls, ConvMFRegressor):
-        defaults |= {"embedding_dim": 8, "n_filters": 6, "hidden_dim": 8}
+        defaults |= {"embedding_dim": 8, "n_filters": 6, "n_hidden": 8}
         defaults |= {"window_sizes": (2, 3), "lambda_w": 0.1, "tol": 0.01}
     elif issubclass(cls, CDLRegressor):
         defaults |= {"hidden_layer_sizes": (8,), "lambda_w": 0.1, "tol": 0.01}

@@ -555,7 +555,7 @@ def test_texts_predict_ratings_of_cold_start_items(dataset):
     X, y = ratings_to_samples(dataset.R)
     train, test = next(GroupKFold(4).split(X, groups=X[:, 1]))
     texts = dict(enumerate(dataset.item_texts))
-    model = make(hidden_layer_sizes=(50,), alpha=20.0, text_components=10)
+    model = make(hidden_layer_sizes=(50,), alpha=20.0, n_text_components=10)
     without = model.fit(X[train], y[train]).predict(X[test])
     with_texts = model.fit(X[train], y[train], item_texts=texts).predict(X[test])
     errors = [root_mean_squared_error(y[test], p) for p in (with_texts, without)]
@@ -574,7 +574,7 @@ def test_texts_predict_the_level_of_cold_start_items(rng, batch_size):
     y = np.where(is_good, 4.5, 1.5)[X[:, 1]] + rng.normal(0, 0.3, len(X))
     known = X[:, 1] < 100
     model = make(
-        hidden_layer_sizes=50, alpha=1.0, text_components=4, batch_size=batch_size
+        hidden_layer_sizes=50, alpha=1.0, n_text_components=4, batch_size=batch_size
     )
     model.fit(X[known], y[known], item_texts=texts)
     error = root_mean_squared_error(y[~known], model.predict(X[~known]))
@@ -584,7 +584,7 @@ def test_texts_predict_the_level_of_cold_start_items(rng, batch_size):
 def test_reduced_texts_are_an_additional_input(dataset):
     texts = list(dataset.item_texts)
     texts[3] = None
-    model = make(input_scaling=0.0, text_components=7, **PAPER)
+    model = make(input_scaling=0.0, n_text_components=7, **PAPER)
     model.fit(dataset.R, item_texts=texts)
     (V,), (mu,) = model.encoder_coefs_, model.encoder_intercepts_
     assert model.text_coefs_.shape == (7, 8)
@@ -599,7 +599,7 @@ def test_reduced_texts_are_an_additional_input(dataset):
 def test_without_texts_text_components_has_no_effect(R):
     model = make().fit(R)
     assert model.text_coefs_ is None
-    assert make(text_components=3).fit(R).loss_curve_ == model.loss_curve_
+    assert make(n_text_components=3).fit(R).loss_curve_ == model.loss_curve_
 
 
 def test_texts_work_with_batches_and_several_layers(dataset):
@@ -679,7 +679,7 @@ def test_texts_and_features_are_separate_inputs(dataset, features):
     rated = X[:, 1] < 120
     texts = {j: dataset.item_texts[j] for j in range(10, 130)}
     table = features["item"].iloc[40:140]
-    model = make(text_components=7)
+    model = make(n_text_components=7)
     model.fit(X[rated], y[rated], item_texts=texts, item_features=table)
     assert model.text_coefs_.shape == (7, 8)
     n_columns = len(model.item_feature_names_)

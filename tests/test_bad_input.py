@@ -24,7 +24,6 @@ SIZES = [
     "hidden_layer_sizes",
     "embedding_dim",
     "n_filters",
-    "hidden_dim",
     "n_models",
 ]
 PENALTIES = ["lambda_u", "lambda_v", "lambda_y", "alpha", "lambda_w", "lambda_n"]

@@ -57,7 +57,7 @@ def test_the_objective_equals_the_notes(data, fit_biases, hidden_layer_sizes):
 
 
 def test_the_network_learns_the_texts_and_the_items(data):
-    model = fit_on(data, lambda_n=1.0, lambda_w=0.01, sdae_epochs=20, max_iter=15)
+    model = fit_on(data, lambda_n=1.0, lambda_w=0.01, network_epochs=20, max_iter=15)
     codes, x, reconstructed = network_of(model, data.item_texts)
     assert ((x - reconstructed) ** 2).sum() < 0.8 * ((x - x.mean(axis=0)) ** 2).sum()
     correlation = np.corrcoef(model.item_factors_.ravel(), codes[:, :4].ravel())

@@ -45,8 +45,8 @@ def model(data):
 
 
 def fit_on(X, item_texts, y=None, sample_weight=None, **params):
-    defaults = {"n_filters": 20, "embedding_dim": 20, "hidden_dim": 20}
-    defaults |= {"n_factors": 3, "lambda_v": 5.0, "cnn_epochs": 10, "max_iter": 20}
+    defaults = {"n_filters": 20, "embedding_dim": 20, "n_hidden": 20}
+    defaults |= {"n_factors": 3, "lambda_v": 5.0, "network_epochs": 10, "max_iter": 20}
     defaults |= {"word_dropout": 0.0, "learning_rate_init": 0.001}
     model = make(ConvMFRegressor, **(defaults | params))
     return model.fit(X, y, item_texts=item_texts, sample_weight=sample_weight)
@@ -113,7 +113,7 @@ def test_an_item_without_text_is_shrunk_toward_the_mean_of_texts(data):
 def test_item_factors_solve_a_ridge_regression_around_their_texts(data):
     """The last half step, with the prior of one network epoch before."""
     model = fit_on(
-        data.R, data.item_texts, max_iter=1, cnn_epochs=1, learning_rate_init=1e-12,
+        data.R, data.item_texts, max_iter=1, network_epochs=1, learning_rate_init=1e-12,
         fit_biases=False, dtype="float64",
     )  # fmt: skip
     by_item = data.R.T.tocsr()
@@ -165,7 +165,7 @@ def test_word_vectors_initialize_the_words(data):
     vectors = np.random.default_rng(0).normal(0, 3, (10, 5)).astype(np.float32)
     model = fit_on(
         data.R, data.item_texts, word_vectors=WordVectors(words, vectors), max_iter=1,
-        cnn_epochs=1, learning_rate_init=1e-12,
+        network_epochs=1, learning_rate_init=1e-12,
     )  # fmt: skip
     learned = model.text_weights_["vectors"]
     assert learned.shape == (len(vectorizer.vocabulary_) + 1, 5)

@@ -40,9 +40,9 @@ def texts(data):
 
 def make(**params):
     small = {
-        "n_factors": 4, "embedding_dim": 16, "n_filters": 12, "hidden_dim": 16,
+        "n_factors": 4, "embedding_dim": 16, "n_filters": 12, "n_hidden": 16,
         "window_sizes": (1, 2), "lambda_w": 1.0, "word_dropout": 0.0,
-        "learning_rate_init": 0.01, "cnn_epochs": 3, "random_state": 0,
+        "learning_rate_init": 0.01, "network_epochs": 3, "random_state": 0,
     }  # fmt: skip
     return ConvMFRegressor(**(small | params))
 

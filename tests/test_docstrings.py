@@ -69,6 +69,7 @@ EXCEPTIONS = {
         "BayesianMF BiasedMF CDL CTR ConvMF LLORMA SVDpp",
         "other advice, or also the size of something else",
     ),
+    "n_hidden": ("RBM", "names the symbol of the paper"),
     "n_iter_no_change": ("LLORMA", "also counts local models"),
     "noise_variance_": ("BayesianMF", "always estimated"),
     "random_state": ("Baseline", "nothing is random"),

@@ -425,3 +425,12 @@ def test_pickles_warn_across_versions(monkeypatch):
     saved = re.escape(skrec.__version__)
     with pytest.warns(UserWarning, match=rf"saved by skrec {saved}, but skrec 99\.0"):
         pickle.loads(content)
+
+
+def test_pickles_of_versions_with_other_parameters_are_refused(monkeypatch):
+    model = BaselineRegressor().fit(PAIRS, RATINGS)
+    del model.lambda_u
+    content = pickle.dumps(model)
+    monkeypatch.setattr("skrec._base.__version__", "99.0")
+    with pytest.raises(ValueError, match=r"\['lambda_u'\] were no parameters or had"):
+        pickle.loads(content)

@@ -18,7 +18,7 @@ both_solvers = pytest.mark.parametrize("solver", [{}, AUTO], ids=["ridge", "auto
 def make(**params):
     defaults = {
         "n_models": 4, "n_factors": 3, "lambda_u": 3.0, "lambda_v": 2.0,
-        "bandwidth": 1.5, "local_penalty": 0.4, "random_state": 0,
+        "bandwidth": 1.5, "local_penalty_scale": 0.4, "random_state": 0,
         "device": "cpu",
     }  # fmt: skip
     return LLORMARegressor(**(defaults | params))
@@ -223,7 +223,7 @@ def test_a_refit_with_numbers_drops_the_estimates(R):
 
 
 def test_local_penalty_is_ignored_if_penalties_are_estimated(R):
-    one, other = (make(local_penalty=p, **AUTO).fit(R) for p in (0.1, 10.0))
+    one, other = (make(local_penalty_scale=p, **AUTO).fit(R) for p in (0.1, 10.0))
     np.testing.assert_array_equal(one.predict(R), other.predict(R))
 
 
@@ -232,7 +232,7 @@ def test_local_penalty_is_ignored_if_penalties_are_estimated(R):
     [
         ({"n_models": 0}, "n_models"),
         ({"bandwidth": 0.0}, "bandwidth"),
-        ({"local_penalty": 0.0}, "local_penalty"),
+        ({"local_penalty_scale": 0.0}, "local_penalty_scale"),
         ({"lambda_u": 0.0}, "lambda_u"),
         ({"lambda_v": -1.0}, "lambda_v"),
         ({"lambda_v": "auto"}, "both be 'auto' or both be numbers"),

@@ -29,12 +29,12 @@ N_USERS, N_ITEMS = 200, 150
 CLASSES = [ConvMFRegressor, CTRRegressor, CDLRegressor]
 PARAMS = {
     ConvMFRegressor: {
-        "n_filters": 20, "embedding_dim": 20, "hidden_dim": 20, "cnn_epochs": 10,
+        "n_filters": 20, "embedding_dim": 20, "n_hidden": 20, "network_epochs": 10,
         "max_iter": 20, "word_dropout": 0.0,
     },
     CTRRegressor: {"n_factors": 6, "lambda_u": 0.2, "lambda_v": 50.0, "tol": 1e-3},
     CDLRegressor: {
-        "hidden_layer_sizes": (20,), "sdae_epochs": 10, "batch_size": 50,
+        "hidden_layer_sizes": (20,), "network_epochs": 10, "batch_size": 50,
         "max_iter": 15,
     },
 }  # fmt: skip

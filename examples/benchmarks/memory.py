@@ -40,7 +40,7 @@ def estimators():
 
     k, common = {"n_factors": WIDTH}, {"random_state": 0, "max_iter": N_EPOCHS}
     papers = {"lambda_u": 5.0, "lambda_v": 5.0}
-    text = {"embedding_dim": 8, "n_filters": 4, "hidden_dim": 8, "cnn_epochs": 1}
+    text = {"embedding_dim": 8, "n_filters": 4, "n_hidden": 8, "network_epochs": 1}
     autorec, rbm = skrec.AutoRecRegressor, skrec.RBMRegressor
     hidden = {"hidden_layer_sizes": (WIDTH,)}
     return {

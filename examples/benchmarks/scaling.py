@@ -36,7 +36,7 @@ def estimators():
     import skrec
 
     few = {"max_iter": N_SWEEPS, "tol": 0.0, "random_state": 0}
-    text = {"embedding_dim": 16, "n_filters": 8, "hidden_dim": 16, "cnn_epochs": 1}
+    text = {"embedding_dim": 16, "n_filters": 8, "n_hidden": 16, "network_epochs": 1}
     return {
         "BiasedMF": skrec.BiasedMFRegressor(**few),
         "SVDpp": skrec.SVDppRegressor(**few),

@@ -175,7 +175,7 @@ def paper_model(dataset="ml-1m", **params):
         "fit_biases": False,
         "dropout": 0.2,
         "word_dropout": 0.0,
-        "cnn_epochs": 2,
+        "network_epochs": 2,
         "learning_rate_init": 0.001,
         "max_iter": 50,
         "tol": 1e-4,

@@ -196,7 +196,7 @@ class TextCNN(torch.nn.Module):
     n_filters : int
         Number of filters of each window size.
 
-    hidden_dim : int
+    n_hidden : int
         Number of hidden units between the filters and the output.
 
     n_outputs : int
@@ -217,7 +217,7 @@ class TextCNN(torch.nn.Module):
         vectors: Tensor,
         window_sizes: Sequence[int],
         n_filters: int,
-        hidden_dim: int,
+        n_hidden: int,
         n_outputs: int,
         generator: torch.Generator,
         device: torch.device,
@@ -245,11 +245,9 @@ class TextCNN(torch.nn.Module):
         )
         self.filter_biases = ParameterList(zeros(n_filters) for _ in window_sizes)
         n_features = len(window_sizes) * n_filters
-        self.hidden = draw(
-            n_features, hidden_dim, fan_in=n_features, fan_out=hidden_dim
-        )
-        self.hidden_bias = zeros(hidden_dim)
-        self.output = draw(hidden_dim, n_outputs, fan_in=hidden_dim, fan_out=n_outputs)
+        self.hidden = draw(n_features, n_hidden, fan_in=n_features, fan_out=n_hidden)
+        self.hidden_bias = zeros(n_hidden)
+        self.output = draw(n_hidden, n_outputs, fan_in=n_hidden, fan_out=n_outputs)
         self.output_bias = zeros(n_outputs)
         if not squashes:
             torch.nn.init.zeros_(self.output)
@@ -261,12 +259,12 @@ class TextCNN(torch.nn.Module):
     ) -> TextCNN:
         """Network with the parameters of a state dict."""
         filters = [w for name, w in state.items() if name.startswith("filters.")]
-        hidden_dim, n_outputs = state["output"].shape
+        n_hidden, n_outputs = state["output"].shape
         network = cls(
             state["vectors"],
             [len(w) for w in filters],
             filters[0].shape[2],
-            hidden_dim,
+            n_hidden,
             n_outputs,
             torch.Generator(),
             torch.device("cpu"),

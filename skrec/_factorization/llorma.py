@@ -49,7 +49,7 @@ class LLORMARegressor(BaseRecommender):
         Penalty on the squared distance of an item's vector from the mean item, on the
         same scale. "auto" needs ``lambda_u="auto"``.
 
-    local_penalty : float, default=0.2
+    local_penalty_scale : float, default=0.2
         Factor that scales `lambda_u` and `lambda_v` for the local models. In a local
         model each rating has a weight below 1, and the errors of single models average
         out. Ignored with estimated penalties.
@@ -205,7 +205,7 @@ class LLORMARegressor(BaseRecommender):
 
     by the alternation of `BiasedMFRegressor`. The initial factors are random, and the
     initial biases are those of the preliminary model. The penalties are scaled by
-    `local_penalty`. The preliminary prediction has weight 0: it is used where all
+    `local_penalty_scale`. The preliminary prediction has weight 0: it is used where all
     products of kernels are 0.
 
     With `normalize_y`, the ratings r are standardized, mu is 0, and the parameters are
@@ -253,7 +253,7 @@ class LLORMARegressor(BaseRecommender):
         **STOPPING_CONSTRAINTS,
         **FACTORIZATION_CONSTRAINTS,
         "n_models": [Interval(Integral, 1, None, closed="left")],
-        "local_penalty": [Interval(Real, 0, None, closed="neither")],
+        "local_penalty_scale": [Interval(Real, 0, None, closed="neither")],
         "bandwidth": [Interval(Real, 0, None, closed="neither")],
         "lambda_u": _POSITIVE_OR_AUTO,
         "lambda_v": _POSITIVE_OR_AUTO,
@@ -266,7 +266,7 @@ class LLORMARegressor(BaseRecommender):
         n_factors: int = 10,
         lambda_u: float | Literal["auto"] = "auto",
         lambda_v: float | Literal["auto"] = "auto",
-        local_penalty: float = 0.2,
+        local_penalty_scale: float = 0.2,
         bandwidth: float = 2.0,
         fit_intercept: bool = True,
         normalize_y: bool = True,
@@ -285,7 +285,7 @@ class LLORMARegressor(BaseRecommender):
         self.n_factors = n_factors
         self.lambda_u = lambda_u
         self.lambda_v = lambda_v
-        self.local_penalty = local_penalty
+        self.local_penalty_scale = local_penalty_scale
         self.bandwidth = bandwidth
         self.fit_intercept = fit_intercept
         self.normalize_y = normalize_y

@@ -134,15 +134,19 @@ class LeastSquares:
             local.users[t],
             local.items[t],
             has_biases=True,
-            lambda_u=params.lambda_u * params.local_penalty * local.user_kernels[t],
-            lambda_v=params.lambda_v * params.local_penalty * local.item_kernels[t],
+            lambda_u=params.lambda_u
+            * params.local_penalty_scale
+            * local.user_kernels[t],
+            lambda_v=params.lambda_v
+            * params.local_penalty_scale
+            * local.item_kernels[t],
             user_prior=Prior(),
             item_prior=mean_item_prior(fit, part),
         )
 
     def attributes(self) -> dict[str, Any]:
         """Return the fitted attributes other than those of the `LocalModels`."""
-        penalty = self.params.local_penalty * self.params.lambda_u
+        penalty = self.params.local_penalty_scale * self.params.lambda_u
         return self.preliminary.attributes() | {"_local_lambda_u": penalty}
 
 

@@ -113,7 +113,7 @@ class AutoRecRegressor(BaseRecommender):
     dropout : float, default=0.0
         Probability that a hidden unit is dropped in training, in [0, 1).
 
-    text_components : int, default=50
+    n_text_components : int, default=50
         Number of components to which each text is reduced. Ignored without texts.
 
     item_encoder, user_encoder : transformer or None, default=None
@@ -279,16 +279,17 @@ class AutoRecRegressor(BaseRecommender):
     estimator unchanged.
 
     With item texts, h has additional inputs, as in [2]_: the tf-idf of the text,
-    reduced to `text_components` components by a singular value decomposition. Features
-    are further inputs, in blocks of encoded columns with a mean square length of 9. A
-    cold-start item, without ratings, then has its own code. To train the network for
-    such items, each step drops all ratings of a tenth of the items from the input, and
-    their effect from the baseline. This is not done with ``solver="lbfgs"``, which
-    needs a deterministic loss. With ``kind="user"`` the same holds for features of
-    users. Users whom `predict` knows only by a row of a matrix have average features.
-    Rows without ratings have no effects of their own, so that features move them only
-    through the network, without the correction for self-selected items. This estimator
-    is not meant for cold-start items: `BiasedMFRegressor` predicts them better.
+    reduced to `n_text_components` components by a singular value decomposition.
+    Features are further inputs, in blocks of encoded columns with a mean square length
+    of 9. A cold-start item, without ratings, then has its own code. To train the
+    network for such items, each step drops all ratings of a tenth of the items from the
+    input, and their effect from the baseline. This is not done with ``solver="lbfgs"``,
+    which needs a deterministic loss. With ``kind="user"`` the same holds for features
+    of users. Users whom `predict` knows only by a row of a matrix have average
+    features. Rows without ratings have no effects of their own, so that features move
+    them only through the network, without the correction for self-selected items. This
+    estimator is not meant for cold-start items: `BiasedMFRegressor` predicts them
+    better.
 
     In `predict`, each row of a matrix is a new user described by that row alone. With
     ``kind="user"`` the network is evaluated, and the user's effect is the sum of the
@@ -360,7 +361,7 @@ class AutoRecRegressor(BaseRecommender):
         "input_scaling": [Interval(Real, 0, 1, closed="both")],
         "input_dropout": [Interval(Real, 0, 1, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
-        "text_components": [Interval(Integral, 1, None, closed="left")],
+        "n_text_components": [Interval(Integral, 1, None, closed="left")],
         **FEATURE_CONSTRAINTS,
     }
 
@@ -392,7 +393,7 @@ class AutoRecRegressor(BaseRecommender):
         input_scaling: float = 0.5,
         input_dropout: float = 0.5,
         dropout: float = 0.0,
-        text_components: int = 50,
+        n_text_components: int = 50,
         item_encoder: Any = None,
         user_encoder: Any = None,
         memory: Any = None,
@@ -424,7 +425,7 @@ class AutoRecRegressor(BaseRecommender):
         self.input_scaling = input_scaling
         self.input_dropout = input_dropout
         self.dropout = dropout
-        self.text_components = text_components
+        self.n_text_components = n_text_components
         self.item_encoder = item_encoder
         self.user_encoder = user_encoder
         self.memory = memory

@@ -43,7 +43,7 @@ class SideInput(NamedTuple):
         blocks, n_components = [], 0
         if fit.texts is not None and any(text is not None for text in fit.texts):
             components = reduce_texts(
-                fit.texts, fit.estimator.text_components, fit.random_state
+                fit.texts, fit.estimator.n_text_components, fit.random_state
             )
             n_components = components.shape[1]
             fit.mark_described(np.flatnonzero(components.any(axis=1)))

@@ -130,7 +130,7 @@ class CDLRegressor(TextFactorization):
     input_dropout : float, default=0.3
         Probability that a word of a text is dropped in training, in [0, 1).
 
-    sdae_epochs : int, default=1
+    network_epochs : int, default=1
         Number of training epochs of the network in each iteration.
 
     batch_size : int, default=512
@@ -326,7 +326,7 @@ class CDLRegressor(TextFactorization):
         "lambda_w": [Interval(Real, 0, None, closed="left")],
         "hidden_layer_sizes": ["array-like"],
         "input_dropout": [Interval(Real, 0, 1, closed="left")],
-        "sdae_epochs": [Interval(Integral, 1, None, closed="left")],
+        "network_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
     }
@@ -344,7 +344,7 @@ class CDLRegressor(TextFactorization):
         fit_biases: bool = True,
         hidden_layer_sizes: Sequence[int] = (200,),
         input_dropout: float = 0.3,
-        sdae_epochs: int = 1,
+        network_epochs: int = 1,
         batch_size: int = 512,
         learning_rate_init: float = 0.001,
         vectorizer: Any = None,
@@ -371,7 +371,7 @@ class CDLRegressor(TextFactorization):
         self.fit_biases = fit_biases
         self.hidden_layer_sizes = hidden_layer_sizes
         self.input_dropout = input_dropout
-        self.sdae_epochs = sdae_epochs
+        self.network_epochs = network_epochs
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.vectorizer = vectorizer
@@ -428,7 +428,7 @@ class CDLRegressor(TextFactorization):
             fit.random_state,
             input_dropout=self.input_dropout,
             lambda_n=self.lambda_n,
-            epochs=self.sdae_epochs,
+            epochs=self.network_epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate_init,
             lambda_w=self.lambda_w,

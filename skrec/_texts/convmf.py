@@ -102,7 +102,7 @@ class ConvMFRegressor(FeatureMixin, ProbabilisticRecommender, TextFactorization)
     window_sizes : array-like of int, default=(3, 4, 5)
         Window sizes of the filters, in words.
 
-    hidden_dim : int, default=100
+    n_hidden : int, default=100
         Number of hidden units between the filters and the output.
 
     dropout : float, default=0.0
@@ -114,7 +114,7 @@ class ConvMFRegressor(FeatureMixin, ProbabilisticRecommender, TextFactorization)
         item, which hurts accuracy on items without ratings. 0 gives the network of
         [1]_.
 
-    cnn_epochs : int, default=1
+    network_epochs : int, default=1
         Number of training epochs of the network in each iteration.
 
     batch_size : int, default=256
@@ -387,10 +387,10 @@ class ConvMFRegressor(FeatureMixin, ProbabilisticRecommender, TextFactorization)
         "embedding_dim": [Interval(Integral, 1, None, closed="left")],
         "n_filters": [Interval(Integral, 1, None, closed="left")],
         "window_sizes": ["array-like"],
-        "hidden_dim": [Interval(Integral, 1, None, closed="left")],
+        "n_hidden": [Interval(Integral, 1, None, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "word_dropout": [Interval(Real, 0, 1, closed="left")],
-        "cnn_epochs": [Interval(Integral, 1, None, closed="left")],
+        "network_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         # Validated by `load_word_vectors`.
@@ -412,10 +412,10 @@ class ConvMFRegressor(FeatureMixin, ProbabilisticRecommender, TextFactorization)
         embedding_dim: int = 50,
         n_filters: int = 50,
         window_sizes: Sequence[int] = (3, 4, 5),
-        hidden_dim: int = 100,
+        n_hidden: int = 100,
         dropout: float = 0.0,
         word_dropout: float = 0.3,
-        cnn_epochs: int = 1,
+        network_epochs: int = 1,
         batch_size: int = 256,
         learning_rate_init: float = 0.002,
         vectorizer: Any = None,
@@ -447,10 +447,10 @@ class ConvMFRegressor(FeatureMixin, ProbabilisticRecommender, TextFactorization)
         self.embedding_dim = embedding_dim
         self.n_filters = n_filters
         self.window_sizes = window_sizes
-        self.hidden_dim = hidden_dim
+        self.n_hidden = n_hidden
         self.dropout = dropout
         self.word_dropout = word_dropout
-        self.cnn_epochs = cnn_epochs
+        self.network_epochs = network_epochs
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.vectorizer = vectorizer
@@ -647,7 +647,7 @@ default=None
             documents.items,
             len(fit.ratings.items),
             fit.random_state,
-            epochs=self.cnn_epochs,
+            epochs=self.network_epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate_init,
             dropout=self.dropout,
@@ -677,7 +677,7 @@ default=None
             vectors,
             [int(w) for w in self.window_sizes],
             self.n_filters,
-            self.hidden_dim,
+            self.n_hidden,
             n_factors + self.fit_biases,
             generator,
             fit.device,
@@ -720,7 +720,7 @@ def _continue(network, vectorizer, previous):
     ):
         raise ValueError(
             "warm_start=True cannot continue a fit whose embedding_dim, n_filters, "
-            "window_sizes, hidden_dim, n_factors or fit_biases were others: use "
+            "window_sizes, n_hidden, n_factors or fit_biases were others: use "
             "warm_start=False."
         )
     known, vocabulary = previous.vectorizer_.vocabulary_, vectorizer.vocabulary_
