@@ -10,6 +10,7 @@ import skrec._core.chunks
 from skrec import BayesianMFRegressor, BiasedMFRegressor, SVDppRegressor
 from skrec._core import prior_means, variational
 from skrec._core.canonical import canonical_bases, transform
+from skrec._core.normal_rows import with_ones
 from skrec._core.prior_means import Coefficients, Features, NormalPrior, solve_means
 from skrec._core.sparse import Pattern
 from skrec._core.symmetric import Triangle
@@ -17,6 +18,8 @@ from skrec._core.variational import (
     Factorization,
     Moments,
     Vectors,
+    fold_in,
+    leave_out,
 )
 from skrec.datasets import make_ratings
 from skrec.model_selection import ratings_to_samples
@@ -45,10 +48,11 @@ def make_features(n, rng):
 def make_factorization(
     links=(False, False), weighted=False, k=3, seed=0, features=(False, False)
 ):
-    """Random ratings of 20 users and 15 items, one of which has none."""
+    """Random ratings of 20 users and 15 items; some have none or a single one."""
     rng = np.random.default_rng(seed)
     mask = rng.random((20, 15)) < 0.5
     mask[3] = False
+    mask[5] = np.arange(15) == 7
     mask[:, 4] = False
     matrix = sp.csr_array(np.where(mask, rng.normal(size=mask.shape), 0))
     pattern = Pattern(
@@ -118,7 +122,7 @@ def test_evidence_bound_is_that_of_the_definition():
     for side, means, S in (side_u, U, covariances[0]), (side_i, V, covariances[1]):
         center, C = side.prior.center.numpy(), side.prior.covariance.numpy()
         L, log_det = np.linalg.inv(C), np.linalg.slogdet(C)[1]
-        for n in np.flatnonzero(side.is_rated.numpy()):
+        for n in np.flatnonzero(np.diff(side.pattern.crow)):
             second = np.outer(means[n] - center, means[n] - center) + S[n]
             bound += 0.5 * (np.linalg.slogdet(S[n])[1] - log_det)
             bound += 0.5 * (4 - np.sum(L * second))
@@ -155,7 +159,7 @@ def test_prior_means_minimize_their_objective(monkeypatch, rng):
     inputs[:, 21:] = side.features.values - side.features.center
     inputs[2, 21:] = 0
     A = np.diag(coefficients.penalties().numpy().ravel())
-    for n in np.flatnonzero(side.is_rated):
+    for n in np.flatnonzero(np.diff(side.pattern.crow)):
         P = (L - L @ S[n] @ L).numpy()
         A += np.kron(np.outer(inputs[n], inputs[n]), P)
     expected = np.linalg.solve(A, (inputs.T @ q.numpy()).ravel())
@@ -163,6 +167,38 @@ def test_prior_means_minimize_their_objective(monkeypatch, rng):
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
     means = side.prior.means(side.pattern, side.features)
     np.testing.assert_allclose(means, inputs @ found.reshape(-1, k), atol=1e-9)
+
+
+def test_predictions_are_sums_of_products_and_biases():
+    model = make_factorization()
+    model.sweep()
+    U, V = model.users.vectors.mean, model.items.vectors.mean
+    pattern = model.users.pattern
+    expected = U[:, :-1] @ V[:, :-1].T + U[:, -1:] + V[:, -1]
+    expected = expected[pattern.row.long(), pattern.col.long()]
+    torch.testing.assert_close(model.predict(pattern), expected)
+
+
+@pytest.mark.parametrize("links", [False, True])
+def test_weighted_ratings_left_out_equal_folding_in_the_others(links):
+    model = make_factorization((links, False), weighted=True)
+    for _ in range(3):
+        model.sweep()
+    side, moments = model.users, Moments(model.items.vectors)
+    pattern, noise = side.pattern, float(model.noise)
+    rated = side.ratings, side.weights
+    vectors, predicted = leave_out(moments, side.prior, noise, pattern, *rated)
+    z = with_ones(model.items.vectors.mean)
+    for j in range(0, pattern.nnz, 7):
+        row, col = int(pattern.row[j]), int(pattern.col[j])
+        keep = (pattern.row == row) & (torch.arange(pattern.nnz) != j)
+        crow = torch.tensor([0, int(keep.sum())])
+        others = Pattern(crow, pattern.col[keep], (1, pattern.shape[1]))
+        rest = [t[keep] for t in rated]
+        expected = fold_in(moments, side.prior, noise, others, *rest)[0]
+        torch.testing.assert_close(vectors[j], expected)
+        prediction = expected @ z[col] + model.items.vectors.mean[col, -1]
+        torch.testing.assert_close(predicted[j], prediction)
 
 
 def test_sparse_features_are_those_of_the_dense_matrix(rng):
