@@ -1,9 +1,18 @@
+import copy
 import math
 
 import pytest
 import torch
 
-from skrec._core.training import Descent, PenalizedLoss, Stopping, iterate
+from skrec._core.interrupts import Interrupts
+from skrec._core.training import (
+    SCHEDULES,
+    Descent,
+    PenalizedLoss,
+    Stopping,
+    iterate,
+    run_sweeps,
+)
 
 
 class Quadratic:
@@ -112,8 +121,6 @@ def test_lbfgs_does_not_evaluate_the_end_of_a_line_search_again():
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_schedules_decrease_from_one_toward_zero(schedule):
-    from skrec._core.training import SCHEDULES
-
     factors = [SCHEDULES[schedule](i / 10) for i in range(11)]
     assert factors[0] == 1
     assert factors == sorted(factors, reverse=True)
@@ -207,3 +214,169 @@ def test_a_callback_can_stop_the_training():
     )
     assert history.reason == "callback"
     assert len(begun) == len(history.loss_curve) == 3
+
+
+# What `iterate` decides, with prescribed losses
+
+
+def iterate_over(losses, stopping, **options):
+    """Iterate with x = 1, 2, ... after each epoch; return x and the history."""
+    x = torch.zeros(1)
+
+    def step(epoch, keep):
+        x.fill_(epoch + 1)
+        return losses[epoch]
+
+    history = iterate(step, [x], stopping, **options)
+    return float(x), history
+
+
+def test_a_decrease_of_the_loss_counts_relative_to_the_loss():
+    _, history = iterate_over([100, 95, 95], Stopping(3, 0.1, 1))
+    assert len(history.loss_curve) == 2
+    _, history = iterate_over([100, 90, 81], Stopping(3, 0.1, 1))
+    assert len(history.loss_curve) == 3
+
+
+@pytest.mark.parametrize(("second", "n_epochs"), [(0.58, 2), (0.65, 3)])
+def test_an_increase_of_the_score_counts_absolutely(second, n_epochs):
+    scores = iter([0.5, second, 0.9])
+    _, history = iterate_over(
+        [1.0] * 3, Stopping(3, 0.1, 1), validate=lambda: next(scores)
+    )
+    assert len(history.loss_curve) == n_epochs
+
+
+def test_a_loss_that_stays_counts_as_no_improvement():
+    _, history = iterate_over([5.0] * 9, Stopping(9, 0, 2))
+    assert history.reason == "converged"
+    assert len(history.loss_curve) == 3
+    _, history = iterate_over([5.0] * 9, Stopping(9, 0, 2), may_settle=False)
+    assert history.reason == "max_iter"
+
+
+def test_the_first_of_equal_scores_is_kept():
+    x, _ = iterate_over([1.0] * 3, Stopping(3, 0, 9), validate=lambda: 0.5)
+    assert x == 1
+
+
+def test_an_interrupted_step_is_undone_unless_it_kept_nothing_yet():
+    for keeps_first, expected in [(False, 1), (True, 2)]:
+        x = torch.ones(1)
+
+        def step(epoch, keep, x=x):
+            x.fill_(2)
+            raise KeyboardInterrupt
+
+        history = iterate(step, [x], Stopping(3, 0, 9), keeps_first=keeps_first)
+        assert history.reason == "interrupted"
+        assert float(x) == expected
+
+
+def test_interrupts_wait_once_the_training_has_ended():
+    interrupts = Interrupts()
+    iterate_over([1.0], Stopping(1, 0, 9), interrupts=interrupts)
+    assert not interrupts.may_raise
+
+
+class Checkpoint:
+    """Checkpoint in memory."""
+
+    def __init__(self):
+        self.saved, self.n_epochs = None, []
+
+    def load(self):
+        return self.saved
+
+    def save(self, n_epochs, state):
+        self.n_epochs.append(n_epochs)
+        self.saved = copy.deepcopy(state)
+
+
+def test_a_resumed_training_ends_as_if_it_had_not_stopped():
+    losses, scores = [5.0, 4.0, 3.0, 2.0, 1.0, 0.0], [0.1, 0.9, 0.2, 0.3, 0.4, 0.5]
+
+    def run(first, **options):
+        rest = iter(scores[first:])
+        return iterate_over(
+            losses, Stopping(6, 0, 3), validate=lambda: next(rest), **options
+        )
+
+    x, expected = run(0)
+    assert x == 2  # the state with the best score
+    assert len(expected.loss_curve) == 5
+    checkpoint = Checkpoint()
+
+    def interrupt(history):
+        if len(history.loss_curve) == 4:
+            raise KeyboardInterrupt
+
+    run(0, end_epoch=interrupt, checkpoint=checkpoint)
+    assert checkpoint.n_epochs == [1, 2, 3]
+    x, history = run(3, checkpoint=checkpoint)
+    assert x == 2
+    assert history == expected
+
+
+class Sweeping:
+    """Model whose sweeps have prescribed losses."""
+
+    def __init__(self, losses):
+        self.x, self.losses = torch.zeros(1), iter(losses)
+
+    def parameters(self):
+        return [self.x]
+
+    def sweep(self):
+        self.x += 1
+        loss = next(self.losses)
+        if loss is None:
+            raise KeyboardInterrupt
+        return loss
+
+
+def test_sweeps_end_once_their_loss_settles():
+    model, kept = Sweeping([3.0, 2.0, 2.0, 1.0]), []
+    run_sweeps(model, Stopping(9, 0, 1), lambda: kept.append(float(model.x)))
+    assert kept == [1, 2, 3]
+    assert float(model.x) == 3
+
+
+def test_an_interrupted_sweep_is_undone():
+    model = Sweeping([3.0, 2.0, None])
+    with pytest.raises(KeyboardInterrupt):
+        run_sweeps(model, Stopping(9, 0, 1))
+    assert float(model.x) == 2
+
+
+# Epochs and optimizers
+
+
+def test_the_loss_of_an_epoch_is_the_sum_over_its_batches():
+    problem = Quadratic()
+    options = {"solver": "adam", "learning_rate": 1e-12}
+    batches = problem.targets.split(1)
+    descent = Descent(problem.objective(), batches, [1 / 4] * 4, **options)
+    assert descent.step(0) == pytest.approx(problem.targets.square().sum().item())
+
+
+def test_only_adam_follows_a_schedule():
+    for solver in ("adam", "rprop", "lbfgs"):
+        descent = Descent(
+            Quadratic().objective(), [], [], solver=solver, learning_rate=1.0,
+            schedule="linear", n_epochs=4,
+        )  # fmt: skip
+        assert descent.settles == (solver != "adam")
+        descent.step(3)
+        if solver == "adam":
+            # The fourth of four epochs has a quarter of the step size.
+            assert descent.optimizer.learning_rate == 0.25
+
+
+def test_lbfgs_searches_for_a_step_that_decreases_the_loss():
+    problem = Quadratic()
+    # A first step of length 1 / |gradient| along the gradient would be 2 long.
+    problem.loss = lambda batch: (problem.x - 1).square().square().sum() * 1e3
+    history = run(problem, solver="lbfgs", stopping=Stopping(50, 0, 50))
+    assert history.loss_curve == sorted(history.loss_curve, reverse=True)
+    assert history.loss_curve[-1] < 1e-6 * history.loss_curve[0]
