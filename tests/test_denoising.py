@@ -3,7 +3,7 @@ import pytest
 import torch
 from helpers import random_sparse
 
-from skrec._core.denoising import DenoisingAutoencoder, cut_bags
+from skrec._core.denoising import DenoisingAutoencoder, _append, cut_bags
 from skrec._core.sparse import Pattern
 
 
@@ -74,3 +74,28 @@ def test_corruption_changes_the_input_of_the_network(network, bags):
     expected = dense(network, X * 0)[0]
     found = network(batch, torch.zeros_like)
     np.testing.assert_allclose(found.detach(), expected)
+
+
+def test_initial_weights_are_uniform_with_the_variance_of_glorot():
+    one, other = (
+        DenoisingAutoencoder(
+            200, (100,), 20, torch.Generator().manual_seed(0), torch.float64,
+            torch.device("cpu"),
+        )
+        for _ in range(2)
+    )  # fmt: skip
+    assert all(map(torch.equal, one.parameters(), other.parameters()))
+    for weights in one.penalized():
+        limit = (6 / sum(weights.shape)) ** 0.5
+        assert 0.97 * limit < weights.max() < limit
+        assert -limit < weights.min() < -0.97 * limit
+        assert weights.var().item() == pytest.approx(2 / sum(weights.shape), rel=0.07)
+    assert not any(bias.any() for bias in (*one.biases, one.decoder_bias))
+    assert {p.dtype for p in one.parameters()} == {torch.float64}
+
+
+@pytest.mark.parametrize(("k", "width"), [(1, 16), (15, 16), (16, 32), (200, 208)])
+def test_an_appended_column_is_followed_by_zeros_up_to_a_multiple_of_16(k, width):
+    padded = _append(torch.ones(3, k), torch.full((3,), 2.0))
+    expected = torch.tensor([1.0] * k + [2.0] + [0.0] * (width - k - 1))
+    assert torch.equal(padded, expected.expand(3, -1))

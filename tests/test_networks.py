@@ -110,9 +110,41 @@ def test_a_centered_code_is_less_that_of_an_empty_row(data, generator, sizes):
     plain = Autoencoder(centered.weights(), "sigmoid", centered.out_activation, CPU)
     empty = Pattern(torch.tensor([0, 0]), torch.tensor([], dtype=torch.int32), (1, 10))
     of_empty = plain.encode(empty, values[:0])
+    assert of_empty.any()
     found = centered.encode(pattern, values)
     torch.testing.assert_close(found, plain.encode(pattern, values) - of_empty)
     assert not centered.encode(empty, values[:0]).any()
+
+
+def test_side_information_adds_to_the_sums_of_the_first_layer(data, generator, rng):
+    matrix, pattern, values = data
+    weights = AutoencoderWeights.draw(
+        10, [5, 4], "tanh", 0.5, generator, torch.float64, n_side=3
+    )
+    assert weights.side.shape == (3, 5)
+    assert 0 < weights.side.std() < 0.03
+    weights.side *= 50
+    weights.encoder[1] *= 2
+    network = Autoencoder(weights, "tanh", OutputActivation("identity", 1, 5), CPU)
+    side = torch.tensor(rng.standard_normal((6, 3)))
+    sums = torch.tensor(matrix.toarray()) @ weights.encoder[0]
+    for given, added in [(side, side @ weights.side), (None, 0)]:
+        expected = ((sums + added).tanh() @ weights.encoder[1]).tanh()
+        torch.testing.assert_close(network.encode(pattern, values, given), expected)
+    torch.testing.assert_close(network.weights().side, weights.side)
+    for parameters in (network.penalized(), network.used()):
+        assert any(p is network.side for p in parameters)
+
+
+def test_dropout_applies_to_every_hidden_layer(data, generator):
+    matrix, pattern, values = data
+    network = make_network(10, [5, 4], generator, "tanh")
+    weights = network.weights()
+    inner = torch.tensor(matrix.toarray()) @ weights.encoder[0]
+    inner = 2 * (inner + weights.encoder_biases[0]).tanh()
+    expected = 2 * (inner @ weights.encoder[1] + weights.encoder_biases[1]).tanh()
+    found = network.encode(pattern, values, drop=lambda units: 2 * units)
+    torch.testing.assert_close(found, expected)
 
 
 def test_dropped_units_of_a_centered_network_are_zero(data, generator):
@@ -178,6 +210,12 @@ def test_gradients_of_the_objective_equal_the_dense_formula(data, generator):
 
 
 def test_weights_do_not_share_memory_with_the_network(generator):
+    weights = AutoencoderWeights.draw(10, [7], "tanh", 1.0, generator, torch.float32)
+    before = weights.decoder.clone()
+    network = Autoencoder(weights, "tanh", OutputActivation("identity", 1, 5), CPU)
+    with torch.no_grad():
+        network.decoder.zero_()
+    assert torch.equal(weights.decoder, before)
     network = make_network(10, [7], generator)
     weights = network.weights()
     weights.decoder.zero_()
@@ -199,6 +237,22 @@ def test_initial_weights_have_the_scale_of_the_paper(generator, activation, gain
     assert (weights.decoder_bias == 3.5).all()
 
 
+def test_initial_weights_are_drawn_by_the_generator_in_the_given_precision():
+    one, other = (
+        AutoencoderWeights.draw(
+            8, [3, 2], "tanh", 3.5, torch.Generator().manual_seed(1), torch.float64,
+            n_side=2,
+        )
+        for _ in range(2)
+    )  # fmt: skip
+    tensors = [
+        [w.side, w.decoder, w.decoder_bias, *w.encoder, *w.encoder_biases]
+        for w in (one, other)
+    ]
+    assert all(map(torch.equal, *tensors))
+    assert {t.dtype for t in tensors[0]} == {torch.float64}
+
+
 @pytest.mark.parametrize(("name", "low"), [("sigmoid", 1.0), ("tanh", 1.0)])
 def test_bounded_outputs_map_onto_the_training_range(name, low):
     output = OutputActivation(name, low, 5.0)
@@ -214,6 +268,14 @@ def test_outputs_start_near_the_mean_with_a_nonzero_slope(name):
     rating.backward()
     assert rating.item() == pytest.approx(3.5, abs=0.2)
     assert start.grad.abs() > 0.1
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "tanh"])
+def test_bounded_outputs_start_a_twentieth_of_the_range_from_its_ends(name):
+    output = OutputActivation(name, 1.0, 5.0)
+    assert output.range == (1.0, 5.0)
+    starts = torch.tensor([output.start(rating) for rating in (1.0, 1.5, 4.5, 5.0)])
+    torch.testing.assert_close(output(starts), torch.tensor([1.2, 1.5, 4.5, 4.8]))
 
 
 def test_outputs_of_a_constant_range_start_finite():

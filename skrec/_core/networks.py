@@ -74,8 +74,11 @@ class OutputActivation:
         if self.inverse is None:
             return rating
         # Near the bounds the gradient vanishes. With equal ratings the scale is 0.
+        low, high = self.range
+        margin = 0.05 * (high - low)
+        rating = min(max(rating, low + margin), high - margin)
         unit = (rating - self.shift) / self.scale if self.scale else 0.5
-        return self.inverse(torch.tensor(unit).clamp(0.05, 0.95)).item()
+        return self.inverse(torch.tensor(unit)).item()
 
 
 @dataclass
