@@ -126,6 +126,71 @@ def test_buckets_are_not_longer_than_their_texts_need(generator):
     assert cells < 1.2 * (sequences != 0).sum() + 100 * 12
 
 
+def test_a_bucket_has_texts_of_at_most_a_quarter_and_eight_more_words():
+    sequences = torch.ones(5, 30, dtype=torch.int64)
+    for i, length in enumerate([18, 8, 19, 8, 0]):
+        sequences[i, length:] = 0
+    (batch,) = cut_texts(sequences, torch.tensor([0, 1, 2, 3]), 10, 4)
+    assert [rows.tolist() for rows, _ in batch.buckets] == [[1, 3, 0], [2]]
+    assert [words.shape[1] for _, words in batch.buckets] == [22, 23]
+
+
+def test_texts_of_equal_length_stay_in_order():
+    (batch,) = cut_texts(torch.ones(500, 3).long(), torch.arange(500), 500, 2)
+    ((rows, _),) = batch.buckets
+    assert torch.equal(rows, torch.arange(500))
+
+
+def test_a_batch_on_another_device_has_all_its_parts(sequences):
+    (batch,) = cut_texts(sequences, torch.arange(9), 9, 3)
+    moved = batch.to(torch.device("meta"))
+    for before, after in [
+        (batch.texts, moved.texts),
+        (batch.words, moved.words),
+        *zip(sum(batch.buckets, ()), sum(moved.buckets, ()), strict=True),
+    ]:
+        assert after.device.type == "meta"
+        assert after.shape == before.shape
+
+
+def test_initial_weights_are_uniform_with_the_variance_of_glorot():
+    vectors = torch.ones(3, 30, dtype=torch.float64)
+    network = TextCNN(
+        vectors, (2, 5), 80, 60, 40, torch.Generator().manual_seed(0), CPU
+    )
+    assert vectors.all()
+    assert network.vectors[1:].all()
+    sizes = [2 * 30 + 80, 5 * 30 + 80, 2 * 80 + 60, 60 + 40]
+    drawn = [*network.filters, network.hidden, network.output]
+    for weights, size in zip(drawn, sizes, strict=True):
+        limit = (6 / size) ** 0.5
+        assert 0.97 * limit < weights.max() < limit
+        assert -limit < weights.min() < -0.97 * limit
+    biases = [*network.filter_biases, network.hidden_bias, network.output_bias]
+    assert not any(bias.any() for bias in biases)
+    assert {p.dtype for p in network.parameters()} == {torch.float64}
+
+
+@pytest.mark.parametrize("squashes", [True, False])
+def test_a_network_of_a_state_has_its_outputs(sequences, generator, squashes):
+    vectors = torch.randn(N_WORDS + 1, 4, generator=generator)
+    options = {} if squashes else {"squashes": False}
+    network = TextCNN(vectors, WINDOWS, 5, 6, 3, generator, CPU, **options)
+    with torch.no_grad():
+        network.output.normal_(generator=generator)
+    same = TextCNN.from_weights(network.state_dict(), CPU, **options)
+    (batch,) = cut_texts(sequences, torch.arange(9), 9, 3)
+    assert torch.equal(same(batch), network(batch))
+    assert (network(batch).abs().max() < 1) == squashes
+
+
+def test_linear_outputs_begin_at_zero(sequences, generator):
+    vectors = torch.randn(N_WORDS + 1, 4, generator=generator)
+    network = TextCNN(vectors, WINDOWS, 5, 6, 3, generator, CPU, squashes=False)
+    (batch,) = cut_texts(sequences, torch.arange(9), 9, 3)
+    assert not network(batch).any()
+
+
 def test_the_padding_vector_stays_zero(sequences, generator):
     network = make_network(generator)
     (batch,) = cut_texts(sequences, torch.arange(9), 9, 3)
