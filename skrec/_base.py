@@ -443,7 +443,12 @@ shape (n_users,)
 
     @own_settings()
     def explain(
-        self, user: Any, item: Any, *, by: Literal["user", "item"] = "user"
+        self,
+        user: Any,
+        item: Any,
+        *,
+        by: Literal["user", "item"] = "user",
+        item_text: str | None = None,
     ) -> pd.Series:
         """Split a prediction into contributions that sum to it, before clipping.
 
@@ -460,6 +465,10 @@ shape (n_users,)
             Side whose parts split the product of the factors of user and item. "user"
             tells how much each of the user's ratings contributes, "item" how much each
             feature and the text of the item do.
+
+        item_text : str, default=None
+            Text that the item had in `fit` or `extend_items` of a `ConvMFRegressor`,
+            which does not keep texts. It is split into its words and windows.
 
         Returns
         -------
@@ -481,6 +490,10 @@ shape (n_users,)
             - "text": text of the item, including its part of the bias; in a
               `ConvMFRegressor` with estimated penalties the "words" of the linear path,
               and the "network".
+            - "text word", "text window": with `item_text`, each word of the linear path
+              and each window of words that wins a filter of the network, compared with
+              an empty text. "text" is then what an empty text adds. The layers of the
+              network are replaced by their secants between the two texts.
             - "raters": who has rated the item (implicit feedback).
             - "average user", "average item": factors that every user or item has before
               anything is known of it.
@@ -496,7 +509,8 @@ shape (n_users,)
         Raises
         ------
         TypeError, ValueError
-            If an id cannot be one of the model, or if `user` is several users.
+            If an id cannot be one of the model, if `user` is several users, if
+            `item_text` is not the text of the item, or if the model cannot split texts.
 
         Examples
         --------
@@ -518,7 +532,13 @@ shape (n_users,)
         """
         if by not in ("user", "item"):
             raise ValueError(f"by must be 'user' or 'item', got {by!r}.")
-        return explain(self._predictor(), user, item, by)
+        return explain(self._predictor(), user, item, by, item_text)
+
+    def _split_text(self, item: int, text: str) -> dict[tuple[str, str], Any]:
+        """Finer parts of what a text adds to an item's vector."""
+        raise TypeError(
+            f"{type(self).__name__} cannot split item_text: only ConvMFRegressor can."
+        )
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -59,6 +59,19 @@ class Parts(NamedTuple):
         rest = total - self.vectors.sum(axis=0)
         return Parts([*self.labels, (kind, name)], np.vstack([self.vectors, rest]))
 
+    def refined(self, finer: dict[tuple[str, str], Parts]) -> Parts:
+        """Replace some parts by finer ones and what these leave."""
+        found = []
+        for label, vector in zip(self.labels, self.vectors, strict=True):
+            if label in finer:
+                found.append(finer[label].completed(vector, *label))
+            else:
+                found.append(Parts([label], vector[np.newaxis]))
+        return Parts(
+            [label for parts in found for label in parts.labels],
+            np.concatenate([parts.vectors for parts in found]),
+        )
+
     def contributions(self, side: str, other: np.ndarray | None) -> list[Contribution]:
         """Contributions of this side's biases, and of the product if it is split here.
 
@@ -109,7 +122,9 @@ def split_product(
     return [own[0], others[0], *own[1:], *others[1:]]
 
 
-def explain(predictor: Predictor, user: Any, item: Any, by: Any) -> pd.Series:
+def explain(
+    predictor: Predictor, user: Any, item: Any, by: Any, item_text: str | None
+) -> pd.Series:
     """Split an unclipped prediction; see `BaseRecommender.explain`.
 
     Parameters
@@ -125,6 +140,9 @@ def explain(predictor: Predictor, user: Any, item: Any, by: Any) -> pd.Series:
 
     by : {"user", "item"}
         Side whose parts split the product of the factors.
+
+    item_text : str or None
+        Text of the item, to be split.
     """
     fitted, scale = predictor.fitted, predictor.scale
     place = int(predictor.item_position(item))
@@ -149,7 +167,8 @@ def explain(predictor: Predictor, user: Any, item: Any, by: Any) -> pd.Series:
         found = [("item bias", "", fitted.item_means_[place] - mean)]
     else:
         rows = predictor.informative(rows)
-        case = Case(users.state, rows, position, place)
+        finer = {} if item_text is None else fitted._split_text(place, item_text)
+        case = Case(users.state, rows, position, place, finer)
         first, *others = predictor.model.contributions(case, by)
         mean = scale.mean + scale.std * first.value
         found = [(kind, name, scale.std * value) for kind, name, value in others]

@@ -52,12 +52,16 @@ class Case(NamedTuple):
 
     item : int
         Position of the item in `items_`.
+
+    finer : dict
+        Finer parts of the item's vector, by the kind and name of what they replace.
     """
 
     state: Any
     rows: sp.csr_array
     user: int | None
     item: int
+    finer: dict[tuple[str, str], Any]
 
 
 class Contribution(NamedTuple):

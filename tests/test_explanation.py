@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import torch
 from helpers import MODELS, fit, name_of, small
 from sklearn.base import clone
 
@@ -21,6 +22,7 @@ from skrec import (
     RBMRegressor,
     SVDppRegressor,
 )
+from skrec._texts.split_text import split_text
 from skrec.datasets import make_ratings
 from skrec.model_selection import ratings_to_samples
 
@@ -175,6 +177,101 @@ def test_new_items_of_convmf_are_explained(data, items):
         found = model.explain(2, item, by="item")
         assert found.sum() == pytest.approx(predict(model, 2, item), abs=1e-5)
         assert ("text", "words") in found or item == 61
+    found = model.explain(2, 60, by="item", item_text=texts[0])
+    assert found.sum() == pytest.approx(predict(model, 2, 60), abs=1e-5)
+    assert found.index.is_unique
+    assert {"text word", "text window"} < set(found.index.get_level_values("kind"))
+    with pytest.raises(ValueError, match="not the text that item 61 had"):
+        model.explain(2, 61, by="item", item_text=texts[0])
+
+
+PENALTIES = {"lambda_u": 2.0, "lambda_v": 2.0}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        {},
+        {"text_prior": "network"},
+        {"text_prior": "linear"},
+        PENALTIES,
+        PENALTIES | {"fit_biases": False},
+    ],
+    ids=str,
+)
+def reader(request, data, items):
+    """A ConvMF, and the texts of its items, of which those from 50 on are not rated."""
+    texts = dict(enumerate(data.item_texts))
+    known = {} if "lambda_u" in request.param else {"item_features": items}
+    model = small(ConvMFRegressor, clip=False, max_iter=8, **request.param)
+    X, y = ratings_to_samples(data.R[:, :50])
+    return model.fit(X, y, item_texts=texts, **known), texts
+
+
+@pytest.mark.parametrize("by", SIDES)
+def test_a_text_is_split_into_words_and_windows(reader, by):
+    model, texts = reader
+    for item in (3, 55):
+        whole = model.explain(5, item, by=by)
+        found = model.explain(5, item, by=by, item_text=texts[item])
+        assert found.index.is_unique
+        assert found.sum() == pytest.approx(predict(model, 5, item), abs=1e-5)
+        is_text = found.index.get_level_values("kind").str.startswith("text")
+        assert found[is_text].sum() == pytest.approx(np.sum(whole.get("text", 0)))
+        others = whole.drop("text", level=0, errors="ignore")
+        pd.testing.assert_series_equal(found[~is_text], others)
+        kinds = set(found.index.get_level_values("kind"))
+        if by == "item" or model.fit_biases:
+            is_auto = model.lambda_u == "auto"
+            reads = is_auto and model.text_prior != "network"
+            assert ("text word" in kinds) == reads
+            assert ("text window" in kinds) == (model.text_prior != "linear")
+
+
+def test_windows_have_the_integrated_gradients_of_the_network(data):
+    """By brute force, with 2000 steps from the empty text to the text."""
+    model = small(ConvMFRegressor, text_prior="network", max_iter=8, n_filters=3)
+    model.fit(data.R, item_texts=data.item_texts)
+    weights = {n: torch.tensor(w).double() for n, w in model.text_weights_.items()}
+    sequence = model.vectorizer_.transform(data.item_texts[:1])[0]
+    sequence = sequence[sequence != 0].tolist()
+    names = {place: word for word, place in model.vectorizer_.vocabulary_.items()}
+    empty, text, phrases = [], [], []
+    for i, size in enumerate(model.window_sizes):
+        filters, bias = weights[f"filters.{i}"], weights[f"filter_biases.{i}"]
+        padded = [*sequence, *[0] * size]
+        windows = [padded[at : at + size] for at in range(len(sequence) + 1)]
+        vectors = torch.stack([weights["vectors"][w].flatten() for w in windows])
+        best, place = (vectors @ filters.flatten(0, 1)).max(0)
+        empty.append(torch.relu(bias))
+        text.append(torch.relu(best + bias))
+        phrases += [" ".join(names[i] for i in windows[at] if i) for at in place]
+    empty, text = torch.cat(empty), torch.cat(text)
+    steps = (torch.arange(2000) + 0.5).unsqueeze(1) / 2000
+    path = (empty + steps * (text - empty)).requires_grad_()
+    hidden = torch.tanh(path @ weights["hidden"] + weights["hidden_bias"])
+    gradients = [
+        torch.autograd.grad(output.sum(), path, retain_graph=True)[0].mean(0)
+        for output in (hidden @ weights["output"]).T
+    ]
+    shares = torch.stack(gradients, 1) * (text - empty).unsqueeze(1)
+    expected = pd.DataFrame(shares.numpy(), phrases).groupby(level=0).sum()
+    (parts,) = split_text(model, 0, data.item_texts[0]).values()
+    found = pd.DataFrame(parts.vectors, [name for _, name in parts.labels])
+    assert set(found.index) == set(expected.index) - {""}
+    expected = expected.loc[found.index]
+    assert expected.abs().max().min() > 1e-4
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-8)
+
+
+def test_only_the_text_of_the_fit_is_split(reader, R):
+    model, texts = reader
+    with pytest.raises(ValueError, match="item_text is not the text that item 3 had"):
+        model.explain(5, 3, item_text=texts[4])
+    with pytest.raises(TypeError, match="PMFRegressor cannot split item_text"):
+        small(PMFRegressor).fit(R).explain(0, 3, item_text="x")
+    with pytest.raises(ValueError, match="a model that was fitted with item_texts"):
+        small(ConvMFRegressor).fit(R).explain(0, 3, item_text="x")
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -78,7 +78,8 @@ class FactorModel(Model):
     product_kind = "factors"
 
     def contributions(self, case, by):
-        found = split_product(self.user_parts(case), self.item_parts(case), by)
+        items = self.item_parts(case).refined(case.finer)
+        found = split_product(self.user_parts(case), items, by)
         if self.is_cold[case.item]:
             cold_bias = float(case.state.cold_biases[0])
             found.append(Contribution("self-selection", "", cold_bias))

@@ -35,6 +35,7 @@ from ..text import SequenceVectorizer, load_word_vectors
 from .base import TextFactorization
 from .documents import read_item_texts
 from .network_prior import EvidencePrior, TextPrior, read
+from .split_text import split_text
 from .text_model import TextModel
 from .variational_text import VariationalTextTrainer, describe_items, text_biases
 
@@ -638,6 +639,9 @@ default=None
     def _make_model(self, device):
         is_auto = self._lambda_u is None
         return (VariationalModel if is_auto else TextModel)(self, device)
+
+    def _split_text(self, item, text):
+        return split_text(self, item, text)
 
     def _make_prior(self, fit, documents):
         network = self._make_network(fit, documents.vectorizer)
