@@ -485,7 +485,8 @@ def _warn_if_unseen(X: Any, positions: np.ndarray, side: str) -> None:
             "ratings are sorted, mostly by user, so that an integer cv tests on "
             "unseen users only: use a shuffled splitter, for example KFold(5, "
             "shuffle=True, random_state=0). If the split is random, check that the "
-            f"ids of the {side}s are those of `fit`.",
+            f"ids of the {side}s are those of `fit`. If it is by time, by user or by "
+            "item, this is what it measures.",
             UserWarning,
             # This function, `predict_pairs`, `predict`, its decorator.
             stacklevel=5,

@@ -1,4 +1,5 @@
 import datetime
+import re
 from decimal import Decimal
 from uuid import UUID
 
@@ -319,6 +320,12 @@ def test_ids_may_be_any_array_like(ids):
 def test_ids_of_another_shape_are_refused(ids):
     with pytest.raises(ValueError, match="The item ids must be a 1-D array-like with"):
         check_ids(ids, "item")
+
+
+@pytest.mark.parametrize(("one", "remedy"), [("ab", "['ab']"), (3, "[3]")])
+def test_a_single_id_is_refused_with_the_list_to_give(one, remedy):
+    with pytest.raises(ValueError, match=re.escape(f"give a list, {remedy}.")):
+        check_ids(one, "item")
 
 
 def test_masked_ids_are_named_in_the_refusal():

@@ -86,9 +86,10 @@ def check_ids(ids: Any, what: str) -> NDArray[Any]:
     """
     array = _to_array(ids, f"{what}s")
     if array.ndim != 1 or len(array) == 0:
+        remedy = f": give a list, [{ids!r}]" if np.isscalar(ids) else ""
         raise ValueError(
             f"The {what} ids must be a 1-D array-like with at least 1 id, got "
-            f"{type(ids).__name__} of shape {array.shape}."
+            f"{type(ids).__name__} of shape {array.shape}{remedy}."
         )
     return _check_column(array, what)
 
