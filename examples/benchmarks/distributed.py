@@ -22,8 +22,10 @@ from sklearn.exceptions import ConvergenceWarning
 import skrec.distributed
 from skrec import (
     AutoRecRegressor,
+    BayesianMFRegressor,
     BiasedMFRegressor,
     PMFRegressor,
+    RBMRegressor,
     SVDppRegressor,
 )
 
@@ -42,6 +44,12 @@ def models(k: int, n_iter: int) -> dict:
         "SVD++, variational": SVDppRegressor(n_factors=k, **common),
         "AutoRec, items": AutoRecRegressor(**network, **common),
         "AutoRec, users": AutoRecRegressor(kind="user", **network, **common),
+        # Their random numbers, and thus predictions, depend on the number of ranks. The
+        # iterations of the former come after a variational fit.
+        "BayesianMF": BayesianMFRegressor(
+            n_factors=k, max_iter=n_iter, burn_in=0, random_state=0
+        ),
+        "RBM, users": RBMRegressor(kind="user", n_hidden=k, **common),
     }
 
 
