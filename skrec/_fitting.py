@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import re
+import reprlib
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -54,6 +56,10 @@ from ._sklearn_compat import (
 F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_SEED = np.iinfo(np.int32).max
+# Parameters that are compared between processes; word vectors are large.
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 1000
+_SHORT.maxtuple = _SHORT.maxlist = 100
 
 
 def fit_method(fit: F) -> F:
@@ -451,7 +457,7 @@ class Fit:
             return {}
         params = self.estimator.get_params(deep=False)
         own = ("device", "random_state", "verbose")
-        found = {name: repr(value) for name, value in params.items() if name not in own}
+        found = {name: _describe(x) for name, x in params.items() if name not in own}
         found["class"] = type(self.estimator).__name__
         found["fitted state"] = str(hasattr(self.estimator, "users_"))
         found["number of Checkpoint callbacks"] = str(len(self._checkpoints()))
@@ -522,6 +528,11 @@ class Fit:
             # This method, `run`, `fit`, and its wrappers.
             level = 3 + N_WRAPPERS + 1
             warnings.warn(message, ConvergenceWarning, stacklevel=level)
+
+
+def _describe(value: Any) -> str:
+    """Description of a parameter that is the same in all processes."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", _SHORT.repr(value))
 
 
 def _refuse_dropped(previous: Any, ratings: Ratings) -> None:

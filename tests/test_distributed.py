@@ -27,6 +27,7 @@ import torch.distributed as dist
 from helpers import small
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.feature_extraction.text import CountVectorizer
 
 import skrec
 import skrec.distributed
@@ -52,6 +53,11 @@ from skrec._factorization.variational_trainer import VariationalTrainer
 from skrec.datasets import make_ratings
 from skrec.distributed import RankError
 from skrec.model_selection import ratings_to_samples
+
+
+def words_of(text):
+    return text.split()
+
 
 N_RANKS, TIMEOUT = 2, 2.0
 DATA = make_ratings(80, 50, density=0.3, noise=0.3, random_state=0)
@@ -94,7 +100,13 @@ TEXT_MODELS = {
         item_weight="sqrt",
         dtype="float64",
     ),
-    "CTR": small(CTRRegressor, fit_biases=True, dtype="float64"),
+    # The address of a function differs between processes.
+    "CTR": small(
+        CTRRegressor,
+        fit_biases=True,
+        vectorizer=CountVectorizer(tokenizer=words_of, token_pattern=None),
+        dtype="float64",
+    ),
     "CDL": small(CDLRegressor, input_dropout=0.0, dtype="float64"),
 }
 MACHINES = {
