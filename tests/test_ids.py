@@ -10,12 +10,15 @@ import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 
+from skrec._data import ids as module
 from skrec._data.ids import (
     check_ids,
     check_matrix_ids,
     check_pairs,
     factorize,
+    merge_ids,
     positions_of,
+    union_of_ids,
 )
 
 TEXT = np.dtypes.StringDType()
@@ -206,7 +209,15 @@ def test_other_values_that_sort_are_kept_exactly(values):
 
 def test_integers_beyond_int64_are_not_rounded():
     ids = [2**63 + 1, 2**63 + 2]
-    assert check_ids(ids, "user").tolist() == ids
+    found = check_ids(ids, "user")
+    assert found.dtype == np.uint64
+    assert found.tolist() == ids
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.float64, bool])
+def test_ids_of_the_final_type_are_not_copied(dtype):
+    ids = np.array([2**64 - 1 if dtype == np.uint64 else 1, 0], dtype)
+    assert np.shares_memory(check_ids(ids, "user"), ids)
 
 
 def test_missing_ids_in_a_column_of_lists_are_refused():
@@ -243,6 +254,11 @@ def test_mixed_and_unsortable_ids_are_refused(values):
     message = "The user ids are of mixed or unsortable types .* one type per column"
     with pytest.raises(TypeError, match=message):
         check_pairs(frame_of(as_objects(values)))
+
+
+def test_mixed_types_are_named():
+    with pytest.raises(TypeError, match=r"types \(int, str; each argument must be"):
+        check_ids([1, "a"], "user")
 
 
 def test_floats_wider_than_float64_are_refused():
@@ -433,3 +449,59 @@ def test_ids_with_a_lone_surrogate_are_refused():
     known, positions = factorize(ids[[0, 2, 0]], "user")
     assert known.tolist() == ["Zoë \U0001f600", "ann"]
     assert positions.tolist() == [1, 0, 1]
+
+
+# Distinct ids
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [7, -3, 7, 5, -3],
+        [10**12, 7, 10**12, -5],
+        [-(2**63), 2**63 - 1, 0, 0],
+        list(range(10_000, 0, -1)),
+        [0.5, -1.5, 0.5],
+        [True, False, True],
+        ["b", "a", "b"],
+    ],
+    ids=["close", "far", "extreme", "many", "floats", "booleans", "strings"],
+)
+@pytest.mark.parametrize("chunk", [2, 2**18])
+def test_distinct_ids_ascend_and_positions_lead_back(ids, chunk, monkeypatch):
+    if len(ids) < 100:
+        monkeypatch.setattr(module, "_CHUNK", chunk)
+    ids = check_ids(ids, "user")
+    distinct, positions = factorize(ids, "user")
+    assert distinct.tolist() == sorted(set(ids.tolist()))
+    assert distinct.dtype == ids.dtype
+    assert positions.dtype == np.int32
+    assert distinct[positions].tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("known", "new", "expected"),
+    [
+        ([2, 8], [5], [2, 5, 8]),
+        ([2, 8], [7.5], [2.0, 7.5, 8.0]),
+        (["b", "d"], ["a"], ["a", "b", "d"]),
+        ([2**63 - 1, 1], np.array([2**64 - 1], np.uint64), [1, 2**63 - 1, 2**64 - 1]),
+    ],
+)
+def test_the_union_of_ids_is_sorted_and_exact(known, new, expected):
+    known, new = check_ids(known, "item"), check_ids(new, "item")
+    found = union_of_ids(known, new)
+    assert found.tolist() == expected
+    assert [type(i) for i in found.tolist()] == [type(i) for i in expected]
+    assert union_of_ids(known, new[:0]) is known
+
+
+def test_values_of_known_and_new_ids_are_merged():
+    known, new = check_ids(["d", "b"], "item"), check_ids(["a", "c"], "item")
+    ids, merge = merge_ids(known, new, "item")
+    assert ids.tolist() == ["a", "b", "c", "d"]
+    values = np.array([[4, 40], [2, 20]], np.float32)
+    found = merge(values, np.array([[1, 10], [3, 30]]))
+    assert found.dtype == np.float32
+    assert found.tolist() == [[1, 10], [2, 20], [3, 30], [4, 40]]
+    assert merge(np.array([4, 2]), 0).tolist() == [0, 2, 0, 4]

@@ -9,13 +9,18 @@ import scipy.sparse as sp
 from sklearn.exceptions import DataConversionWarning
 
 from skrec._data.ratings import (
+    PRIOR_RATINGS,
     Ratings,
+    Scale,
     Values,
+    average,
     check_matrix_weights,
     check_rating_matrix,
     check_ratings,
     select_entries,
+    shrunken_means,
 )
+from skrec._data.stored import refuse_broken
 from skrec.model_selection import ratings_to_samples
 
 FORMATS = ["csr", "csc", "coo", "lil", "dok", "bsr", "dia"]
@@ -574,3 +579,128 @@ def test_positive_weights_of_empty_rows_only_are_refused(stored):
 def test_no_weights_stay_none(stored):
     assert check_matrix_weights(None, stored) is None
     assert check_ratings(X, Y).weights is None
+
+
+# Means, scales and further ids
+
+
+def twice(x):
+    """Sum over two processes that have the same."""
+    return 2 * np.asarray(x)
+
+
+@pytest.mark.parametrize("total", [lambda x: x, twice])
+def test_moments_are_weighted(total):
+    ratings = check_ratings(X, Y)
+    values = ratings.values
+    assert ratings.moments(total) == pytest.approx((values.mean(), values.std()))
+    assert average(values, None, total) == pytest.approx(values.mean())
+    weights = np.array([1.0, 2.0, 5.0])
+    ratings = check_ratings(X, Y, weights)
+    mean = np.average(Y, weights=weights)
+    variance = np.average((np.array(Y) - mean) ** 2, weights=weights)
+    assert ratings.moments(total) == pytest.approx((mean, variance**0.5))
+    assert ratings.moments(total, is_constant=False)[1] > 0
+
+
+def test_equal_ratings_have_no_deviation():
+    assert check_ratings(X, [0.1] * 3).moments() == (0.1, 0.0)
+    assert check_ratings(X[:1], [0.1]).moments() == (0.1, 0.0)
+    assert check_ratings(X, Y).moments(is_constant=True)[1] == 0
+
+
+@pytest.mark.parametrize("weights", [None, np.array([1.0, 2.0, 5.0])])
+def test_means_are_shrunk_as_by_further_ratings(weights):
+    positions, ratings = np.array([2, 0, 2]), np.array([5.0, 1.0, 4.0])
+    w = np.ones(3) if weights is None else weights
+    sums = np.array([w[1], 0, 5 * w[0] + 4 * w[2], 0])
+    counts = np.array([w[1], 0, w[0] + w[2], 0])
+    for total, n in [(lambda x: x, 1), (twice, 2)]:
+        found = shrunken_means(positions, 4, ratings, 3.0, weights, total)
+        expected = (n * sums + PRIOR_RATINGS * 3.0) / (n * counts + PRIOR_RATINGS)
+        np.testing.assert_allclose(found, expected)
+
+
+def test_standardized_ratings_are_restored():
+    ratings, scale = np.array([1.0, 2.5, 5.0]), Scale(3.0, 0.7)
+    standard = scale.standardize(ratings)
+    np.testing.assert_allclose(standard, (ratings - 3) / 0.7, atol=2.0**-31)
+    assert np.array_equal(np.rint(standard * 2**30), standard * 2**30)
+    out = np.empty(3)
+    assert scale.restore(standard, out) is out
+    np.testing.assert_allclose(out, ratings, atol=1e-9)
+    np.testing.assert_allclose(scale.restore(standard.astype(np.float32)), ratings)
+    assert Scale().standardize(ratings) is ratings
+    assert np.array_equal(Scale().restore(ratings), ratings)
+
+
+def test_further_ids_leave_the_ratings_in_their_places():
+    ratings = check_ratings(X, Y)
+    items, users = np.array([5, 10, 20, 25, 30]), np.array(["al", "ann", "bob"], object)
+    found = ratings.with_items(items).with_users(users)
+    assert found.users.tolist() == users.tolist()
+    assert found.items.tolist() == items.tolist()
+    expected = np.zeros((3, 5))
+    expected[np.ix_([1, 2], [1, 2, 4])] = ratings.matrix.toarray()
+    np.testing.assert_array_equal(found.matrix.toarray(), expected)
+    assert found.indices.dtype == ratings.indices.dtype
+    assert found.indptr.dtype == ratings.indptr.dtype
+    assert ratings.with_items(ratings.items) is ratings
+    assert ratings.with_users(ratings.users) is ratings
+
+
+def test_more_than_65536_levels_are_no_levels():
+    assert Values.of(np.arange(300_000.0) % 70_000).levels is None
+    assert len(Values.of(np.arange(300_000.0) % 65_536).levels) == 65_536
+
+
+@pytest.mark.parametrize(("side", "column"), [("user", 0), ("item", 1)])
+def test_the_side_of_a_broken_id_is_named(side, column):
+    pairs = np.array([["a", "b"], ["c", "d"]], object)
+    pairs[0, column] = "\ud800"
+    with pytest.raises(ValueError, match=f"The {side} id .* has a lone surrogate"):
+        check_ratings(pairs, [1.0, 2.0])
+
+
+# Broken matrices
+
+
+@pytest.mark.parametrize("format", ["csr", "csc", "bsr"])
+def test_room_behind_the_entries_is_left_out(format):
+    matrix = sp.random_array((6, 4), density=0.5, rng=0).asformat(format)
+    dense = matrix.toarray()
+    assert refuse_broken(matrix, "X") is matrix
+    for more in (1, 3):
+        roomy = matrix.copy()
+        roomy.indices = np.append(matrix.indices, [99] * more)
+        blocks = np.full((more, *matrix.data.shape[1:]), np.nan)
+        roomy.data = np.concatenate([matrix.data, blocks])
+        found = refuse_broken(roomy, "X")
+        assert type(found) is type(matrix)
+        assert len(found.indices) == len(found.data) == len(matrix.indices)
+        np.testing.assert_array_equal(found.toarray(), dense)
+        assert np.shares_memory(found.data, roomy.data)
+        # Only one of both has room.
+        roomy.indices = matrix.indices
+        np.testing.assert_array_equal(refuse_broken(roomy, "X").toarray(), dense)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"indptr": [0, 1, 3, 3]}, "CSR: indptr has 4 entries, not 3"),
+        ({"indptr": [1, 1, 3]}, "indptr starts at 1, not at 0"),
+        ({"indptr": [0, 4, 3]}, "indptr decreases"),
+        ({"indptr": [0, 1, 5]}, "ends at 5, but there are 3 indices and 3 values"),
+        ({"indices": [0, 4, 1]}, r"outside its shape \(0 to 4\)"),
+        ({"indices": [0, -1, 1]}, r"outside its shape \(-1 to 1\)"),
+        ({"indices": [0.0, 1.0, 2.0]}, r"indices is of shape \(3,\) and dtype float64"),
+        ({"indptr": [[0, 1, 3]]}, r"indptr is of shape \(1, 3\) and dtype int64"),
+    ],
+)
+def test_a_broken_matrix_is_refused_with_what_is_wrong(change, message):
+    matrix = sp.csr_array(([1.0, 2.0, 3.0], [0, 3, 1], [0, 1, 3]), shape=(2, 4))
+    for name, values in change.items():
+        setattr(matrix, name, np.array(values))
+    with pytest.raises(ValueError, match=message):
+        refuse_broken(matrix, "X")
