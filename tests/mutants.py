@@ -40,14 +40,14 @@ TESTS = {
     "_core/topics": "topics",
     "_core/denoising": "denoising",
     "_core/softmax": "rbm",
-    "_core/normal_rows": "half_steps",
+    "_core/normal_rows": "gibbs half_steps",
     "_core/batches": "batches",
-    "_core/canonical": "bayesian",
+    "_core/canonical": "variational",
     "_data/ids": "ids",
     "_data/ratings": "ratings",
     "_data/stored": "ratings",
     "_data/dealt": "distributed",
-    "_base": "base",
+    "_base": "base io",
     "_prediction": "prediction",
     "_fitting": "fitting",
 }
@@ -134,12 +134,16 @@ def run(folder, module, sample):
     names = sorted(everything)
     random.Random(0).shuffle(names)
     names = sorted(names[:sample])
-    before = results(folder, module)
-    again = [name for name in names if before.get(name) in (None, *MISSED)]
-    if again:
-        mutmut(folder, again)
-    after = results(folder, module)
-    if any(after.get(name) is None for name in names):
+    # Mutants of functions that have changed have no results after the first round.
+    for _ in range(2):
+        found = results(folder, module)
+        again = [name for name in names if found.get(name) in (None, *MISSED)]
+        if again:
+            mutmut(folder, again)
+        after = results(folder, module)
+        if all(after.get(name) is not None for name in names):
+            break
+    else:
         raise SystemExit(f"mutmut did not run to its end: see {folder / 'log.txt'}")
     missed, equivalent = [], collections.Counter()
     for name in names:

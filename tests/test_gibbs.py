@@ -195,6 +195,43 @@ def test_conjugate_gradients_solve_each_column(rng):
         np.testing.assert_allclose(solution[:, column], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_error_is_the_weighted_mean_of_the_squares(rng, weighted):
+    R = random_sparse(rng, (6, 5), 0.6)
+    weights = torch.tensor(rng.uniform(0.5, 2, R.nnz)) if weighted else None
+    sampler = make_sampler(rng, R, 3, implicit=False, weights=weights)
+    u, v = sampler.users.vectors.numpy(), sampler.items.vectors.numpy()
+    sums = u[:, :2] @ v[:, :2].T + u[:, 2:] + v[:, 2]
+    errors = (R.data - sums[R.nonzero()]) ** 2
+    expected = np.average(errors, weights=weights)
+    assert sampler.error() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_precision_of_a_rating_is_its_weight_over_the_noise(rng, weighted):
+    R = random_sparse(rng, (6, 5), 0.6)
+    weights = torch.tensor(rng.uniform(0.5, 2, R.nnz)) if weighted else None
+    sampler = make_sampler(rng, R, 3, implicit=False, weights=weights)
+    found = sampler.users._rating_precisions(slice(2, 5))
+    some = weights[2:5] if weighted else torch.ones(3, dtype=torch.float64)
+    torch.testing.assert_close(found, some / sampler.noise_variance)
+
+
+def test_large_eigenvalues_are_deflated_where_ratings_are_many(rng):
+    R = random_sparse(rng, (40, 5), 0.8)
+    side = make_sampler(rng, R, K, implicit=True).users
+    F = (R.toarray() != 0) / np.sqrt(np.diff(R.indptr))[:, None]
+    V, values = side.deflation.vectors.numpy(), side.deflation.eigenvalues
+    np.testing.assert_allclose(V.T @ V, np.eye(5), atol=1e-9)
+    own = np.diag(V.T @ F.T @ F @ V)
+    np.testing.assert_allclose(values, own[:, None] + side.penalty.numpy())
+    np.testing.assert_allclose(
+        side.diagonal[:, 0], np.diag(F.T @ F) + side.penalty[0].item()
+    )
+    few = random_sparse(rng, (12, 5), 0.5)
+    assert make_sampler(rng, few, K, implicit=True).users.deflation is None
+
+
 @pytest.mark.parametrize("implicit", [False, True])
 def test_the_chain_preserves_the_joint_distribution(rng, implicit):
     """Drawing ratings and parameters in turn preserves their prior distributions."""
