@@ -76,3 +76,9 @@ def test_parameters_without_gradients_stay(make):
     parameters = make_parameters()
     make(parameters, 0.01).step()
     assert all(map(torch.equal, parameters, make_parameters()))
+
+
+def test_the_names_in_a_state_stay_those_of_older_checkpoints():
+    parameters = make_parameters()
+    assert list(Adam(parameters, 0.1).state_dict()) == ["means", "squares", "counts"]
+    assert list(RProp(parameters, 0.1).state_dict()) == ["last", "sizes"]

@@ -662,6 +662,12 @@ def test_the_side_of_a_broken_id_is_named(side, column):
         check_ratings(pairs, [1.0, 2.0])
 
 
+def test_a_lazy_y_is_refused_by_its_name():
+    y = type("DataFrame", (), {"__module__": "dask.dataframe.dask_expr"})()
+    with pytest.raises(TypeError, match=r"give y\.compute\(\)"):
+        check_ratings(X, y)
+
+
 # Broken matrices
 
 

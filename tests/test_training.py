@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from skrec._core.interrupts import Interrupts
+from skrec._core.optimizers import Adam, RProp
 from skrec._core.training import (
     SCHEDULES,
     Descent,
@@ -371,6 +372,15 @@ def test_only_adam_follows_a_schedule():
         if solver == "adam":
             # The fourth of four epochs has a quarter of the step size.
             assert descent.optimizer.learning_rate == 0.25
+
+
+@pytest.mark.parametrize(
+    ("solver", "kind"), [("adam", Adam), ("rprop", RProp), ("lbfgs", torch.optim.LBFGS)]
+)
+def test_solvers_are_named_after_their_optimizers(solver, kind):
+    problem = Quadratic()
+    descent = Descent(problem.objective(), [], [], solver=solver, learning_rate=1.0)
+    assert type(descent.optimizer) is kind
 
 
 def test_lbfgs_searches_for_a_step_that_decreases_the_loss():
