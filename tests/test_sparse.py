@@ -201,10 +201,10 @@ def test_indices_have_32_bits_if_these_suffice(pattern):
 def test_indices_have_64_bits_if_there_are_more(side):
     for n, dtype in [(2**31 - 1, torch.int32), (2**31, torch.int64)]:
         shape = {"rows": (n, 1), "columns": (1, n)}.get(side, (1, 1))
-        col = torch.zeros(1, dtype=dtype)
-        if side == "entries":
-            col = col.expand(n)  # without memory
-        pattern = Pattern(torch.tensor([0, 0]), col, shape)
+        n_entries = n if side == "entries" else 1
+        crow = torch.zeros(2, dtype=torch.int64, device="meta")  # without memory
+        col = torch.zeros(n_entries, dtype=torch.int64, device="meta")
+        pattern = Pattern(crow, col, shape)
         assert pattern.crow.dtype == pattern.col.dtype == dtype
 
 
