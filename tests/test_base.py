@@ -20,8 +20,8 @@ from helpers import (
 )
 from sklearn.base import clone
 from sklearn.callback import ProgressBar
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import root_mean_squared_error
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.metrics import r2_score, root_mean_squared_error
 
 from skrec import (
     AutoRecRegressor,
@@ -668,3 +668,77 @@ def test_a_gpu_fits_what_the_cpu_fits(recommender, R, pairs):
     assert errors[0] == pytest.approx(errors[1], abs=tolerance)
     on_gpu, on_cpu = (model.set_params(device=d).predict(R) for d in ("cuda", "cpu"))
     np.testing.assert_allclose(on_gpu, on_cpu, atol=1e-3)
+
+
+# Own methods of the common base
+
+
+@pytest.fixture(scope="module")
+def baseline(R):
+    return BaselineRegressor().fit(R)
+
+
+def test_scores_are_weighted(R, pairs, rng, baseline):
+    X, y = pairs
+    weights = rng.random(len(y))
+    model = BaselineRegressor().fit(X, y)
+    expected = r2_score(y, model.predict(X), sample_weight=weights)
+    assert model.score(X, y, weights) == pytest.approx(expected)
+    assert model.score(X, y, weights) != model.score(X, y)
+
+
+def test_fitting_and_transforming_at_once_is_the_same(R, pairs):
+    X, y = pairs
+    for rows, given in [((X, y), X), ((R, None), R), ((R, R), R)]:
+        model = PMFRegressor(n_factors=2, max_iter=3, random_state=0)
+        found = model.fit_transform(*rows, sample_weight=None)
+        np.testing.assert_array_equal(found, model.transform(given))
+        again = clone(model).fit(given, y if given is X else None)
+        np.testing.assert_array_equal(found, again.transform(given))
+    with pytest.raises(TypeError, match="unexpected keyword argument 'weight'"):
+        model.fit_transform(X, y, weight=1)
+
+
+def test_tags_name_the_forms_of_ratings(baseline):
+    tags = baseline.__sklearn_tags__()
+    inputs = tags.input_tags
+    assert inputs.sparse is inputs.string is inputs.categorical is True
+    assert tags.transformer_tags.preserves_dtype == []
+
+
+def test_pickles_of_other_versions_warn_or_are_refused(baseline, pairs):
+    state = baseline.__getstate__()
+    for version, named in [("0.0.1", "0.0.1"), (None, "of an unknown version")]:
+        old = state | {"_skrec_version": version}
+        if version is None:
+            del old["_skrec_version"]
+        model = BaselineRegressor()
+        message = rf"^BaselineRegressor was saved by skrec {named}, but skrec "
+        with pytest.warns(UserWarning, match=message) as caught:
+            model.__setstate__(old)
+        assert caught[0].filename == __file__
+        X, _ = pairs
+        np.testing.assert_array_equal(model.predict(X), baseline.predict(X))
+        del old["clip"], old["dtype"]
+        message = (
+            rf"^BaselineRegressor was saved .* {named}, in which \['clip', 'dtype'"
+        )
+        with pytest.raises(ValueError, match=message):
+            BaselineRegressor().__setstate__(old)
+    BaselineRegressor().__setstate__(state)
+
+
+def test_one_predictor_serves_all_calls(baseline):
+    assert baseline._predictor() is baseline._predictor()
+    with pytest.raises(NotFittedError, match="BaselineRegressor"):
+        BaselineRegressor()._predictor()
+
+
+@pytest.mark.parametrize("n_items", [True, np.True_, 0, 1.0])
+def test_a_number_of_items_is_a_positive_integer(baseline, n_items):
+    message = f"^n_items must be a positive integer, got {re.escape(repr(n_items))}"
+    with pytest.raises(ValueError, match=message):
+        baseline.recommend([0], n_items)
+    assert len(baseline.recommend([0], np.int64(1), exclude_seen=np.False_)) == 1
+    with pytest.raises(ValueError, match=r"^exclude_seen must be a boolean, got 1\."):
+        baseline.recommend([0], exclude_seen=1)

@@ -217,6 +217,8 @@ def test_sparse_features_are_those_of_the_dense_matrix(rng):
     torch.testing.assert_close(one.gather_squares(x), other.gather_squares(x))
     centered = is_known.unsqueeze(1) * (torch.tensor(dense) - center)
     torch.testing.assert_close(one.gather_squares(x), (centered**2).T @ x)
+    for features in one, other:
+        torch.testing.assert_close(features.dense(), centered)
 
 
 def test_chunks_do_not_change_the_result(monkeypatch):
