@@ -116,12 +116,15 @@ def test_missing_files_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "No columns"),
-        (csv(FIRST).replace(",", ";"), "could not convert"),
-        ("n," + ",".join(map(str, range(100))) + "\n", "could not convert"),
-        (csv(FIRST).replace("\n", ",\n"), "102 columns instead of 101"),
-        (csv([{5: 10.5}]), "a rating is 10.5, but they are from -10 to 10"),
-        (csv([{5: ""}]), "a rating is nan"),
+        ("", "it has no ratings"),
+        (csv(FIRST).replace(",", ";"), "line 1: "),
+        ("n," + ",".join(map(str, range(100))) + "\n", "line 1: "),
+        (csv(FIRST).replace("\n", ",\n"), "line 1: "),
+        (
+            csv([{5: 1}, {5: 10.5}, {5: 1}]),
+            "line 2: a rating is 10.5, but they are from -10 to 10",
+        ),
+        (csv([{5: 1}, {5: ""}]), "line 2: "),
     ],
     ids=["empty", "semicolons", "header", "columns", "value", "blank"],
 )

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from skrec.datasets import _netflix, load_netflix
+from skrec.datasets import _lines, load_netflix
 
 RATINGS = {
     1: [(1488844, 3, "2005-09-06"), (822109, 5, "2005-05-13")],
@@ -32,9 +32,9 @@ def home(request, tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 100])
-def test_ratings_and_titles_equal_the_files(home, monkeypatch, chunk):
-    monkeypatch.setattr(_netflix, "_CHUNK", chunk)
+@pytest.mark.parametrize("block", [1, 20, 10_000])
+def test_ratings_and_titles_equal_the_files(home, monkeypatch, block):
+    monkeypatch.setattr(_lines, "_BLOCK", block)
     netflix = load_netflix(data_home=home)
     expected = [(u, i, s, d) for i, rows in RATINGS.items() for u, s, d in rows]
     found = zip(

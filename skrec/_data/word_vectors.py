@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import zipfile
 import zlib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sized
 from itertools import chain
@@ -257,7 +256,8 @@ def _load_npz(file: IO[bytes], name: str) -> tuple[list[str], NDArray[Any]]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             words, vectors = arrays["words"], arrays["vectors"]
-    except (EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    # NumPy and zipfile raise a dozen types for damaged bytes.
+    except Exception as error:
         raise ValueError(
             f"{name} cannot be read ({error}). An .npz file must have the arrays "
             "'words' (with a string dtype, not object) and 'vectors'."

@@ -3,6 +3,7 @@
 from ._amazon import load_amazon
 from ._base import clear_data_home, get_data_home
 from ._douban import load_douban
+from ._errors import DataFileError
 from ._filmtrust import load_filmtrust
 from ._jester import load_jester
 from ._movielens import fetch_movielens
@@ -11,6 +12,7 @@ from ._reviews import join_reviews
 from ._synthetic import make_ratings
 
 __all__ = [
+    "DataFileError",
     "clear_data_home",
     "fetch_movielens",
     "get_data_home",

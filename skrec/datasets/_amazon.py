@@ -14,6 +14,7 @@ import pandas as pd
 from sklearn.utils import Bunch
 
 from ._base import get_data_home, validated_parameters
+from ._errors import DataFileError
 
 # What the field of a review must be, to be stored without loss, and a test of that.
 _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -108,7 +109,9 @@ def load_amazon(
     Raises
     ------
     OSError
-        If a file is missing or not in the official format.
+        If a file is missing.
+    DataFileError
+        If a file is damaged or not in the official format.
 
     See Also
     --------
@@ -151,7 +154,7 @@ def load_amazon(
         )
     ratings = pd.DataFrame(_rows(path), columns=_COLUMNS)
     if ratings.empty:
-        raise OSError(f"{str(path)!r} has no reviews.")
+        raise DataFileError(f"{str(path)!r} has no reviews.", path)
     ratings = ratings.sort_values("timestamp", kind="stable")
     ratings = ratings.drop_duplicates(["user", "item"], keep="last").sort_index()
     ratings = ratings.reset_index(drop=True)
@@ -178,15 +181,13 @@ def _rows(path: Path) -> Iterator[list[Any]]:
         try:
             row = [(_OPTIONAL | record)[field] for field in _FIELDS]
         except KeyError as error:
-            raise OSError(f"{str(path)!r}, line {number} has no {error}.") from error
+            raise _error(path, number, f"has no {error}") from error
         for field, value, (description, is_valid) in zip(
             _FIELDS, row, _FIELDS.values(), strict=True
         ):
             if not is_valid(value):
-                raise OSError(
-                    f"{str(path)!r}, line {number} has {value!r} as {field!r}, which "
-                    f"is not {description}."
-                )
+                found = f"has {value!r} as {field!r}, which is not {description}"
+                raise _error(path, number, found)
         yield row
 
 
@@ -199,37 +200,45 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not isinstance(record, dict):
                 raise ValueError(f"it is a {type(record).__name__}")
         except (ValueError, SyntaxError, TypeError, RecursionError) as error:
-            raise OSError(
-                f"{str(path)!r}, line {number} is not an object in the official format "
-                f"({error})."
-            ) from error
+            found = f"is not an object in the official format ({error})"
+            raise _error(path, number, found) from error
         yield number, record
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     opener = gzip.open if path.suffix == ".gz" else open
+    number = 0
     try:
-        with opener(path, "rt", encoding="utf-8-sig") as file:
+        with opener(path, "rb") as file:
+            # Decoded line by line: the decoder of a text file reads ahead.
             for number, line in enumerate(file, 1):
-                if not line.isspace():
-                    yield number, line
-    except (EOFError, UnicodeDecodeError, gzip.BadGzipFile, zlib.error) as error:
-        raise OSError(
-            f"{str(path)!r} is damaged or not in the official format ({error}). "
-            "Replace it by an intact file."
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                if text and not text.isspace():
+                    yield number, text
+    except UnicodeDecodeError as error:
+        raise _error(path, number, f"is not UTF-8 ({error})") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataFileError(
+            f"{str(path)!r} is damaged ({error}) after line {number}. Replace it by an "
+            "intact file.",
+            path,
         ) from error
 
 
+def _error(path: Path, line: int, found: str) -> DataFileError:
+    return DataFileError(f"{str(path)!r}, line {line} {found}.", path, line)
+
+
 def _descriptions(path: Path | None) -> pd.Series:
-    texts = {}
-    for number, record in _records(path) if path else []:
+    texts: dict[str, str] = {}
+    if path is None:
+        return pd.Series(texts, dtype="str", name="text").rename_axis("item")
+    for number, record in _records(path):
         text = record.get("description")
         if not text:
             continue
         if not isinstance(text, str) or not isinstance(record.get("asin"), str):
-            raise OSError(
-                f"{str(path)!r}, line {number} has a description that is not a string, "
-                "or no 'asin'."
-            )
+            found = "has a description that is not a string, or no 'asin'"
+            raise _error(path, number, found)
         texts[record["asin"]] = text
     return pd.Series(texts, dtype="str", name="text").rename_axis("item")

@@ -7,7 +7,6 @@ import shutil
 import ssl
 import time
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
@@ -20,6 +19,7 @@ from uuid import uuid4
 
 from .._progress import ProgressLines
 from .._sklearn_compat import validate_params
+from ._errors import DataFileError
 
 _ENVIRONMENT_VARIABLE = "SKREC_DATA"
 _DEFAULT_HOME = os.path.join("~", "skrec_data")
@@ -232,9 +232,10 @@ def verify_archive(path: Path, md5: str | None, *, name: str, remedy: str) -> No
                 file, lambda: hashlib.md5(usedforsecurity=False)
             ).hexdigest()
         if found != md5:
-            raise OSError(
+            raise DataFileError(
                 f"{name} is damaged: its MD5 checksum is {found}, but {md5} is "
-                f"published. {remedy}"
+                f"published. {remedy}",
+                name,
             )
     try:
         with zipfile.ZipFile(path) as archive:
@@ -242,18 +243,24 @@ def verify_archive(path: Path, md5: str | None, *, name: str, remedy: str) -> No
                 packed, size = member.compress_size, member.file_size
                 is_bomb = size > _BLOCK and size > _MAX_RATIO * packed
                 if size > _MAX_MEMBER or is_bomb:
-                    raise OSError(
+                    raise DataFileError(
                         f"{name} has a member {member.filename} of {size} bytes, which "
                         f"takes {packed} bytes in the archive: that is more than any "
-                        f"file of the official format. {remedy}"
+                        f"file of the official format. {remedy}",
+                        name,
                     )
             damaged = archive.testzip() if md5 is None else None
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise OSError(
-            f"{name} is not a complete zip file ({error}). {remedy}"
+    except DataFileError:
+        raise
+    # zipfile raises half a dozen types for damaged bytes.
+    except Exception as error:
+        raise DataFileError(
+            f"{name} is not a complete zip file ({error}). {remedy}", name
         ) from error
     if damaged is not None:
-        raise OSError(f"{name} is damaged: its member {damaged} is corrupt. {remedy}")
+        raise DataFileError(
+            f"{name} is damaged: its member {damaged} is corrupt. {remedy}", name
+        )
 
 
 def _private_name(path: Path, suffix: str) -> Path:

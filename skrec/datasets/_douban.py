@@ -11,7 +11,8 @@ from sklearn.utils import Bunch
 
 from .._sklearn_compat import StrOptions
 from ._base import get_data_home, validated_parameters
-from ._compact import check_range, read_compact, to_dataset
+from ._compact import read_compact, to_dataset
+from ._errors import DataFileError
 
 _Subset: TypeAlias = Literal["all", "train", "test"]
 
@@ -89,7 +90,9 @@ def load_douban(
     Raises
     ------
     OSError
-        If the file is missing or not in the official format.
+        If the file is missing.
+    DataFileError
+        If the file is damaged or not in the official format.
     ImportError
         If h5py is not installed and there is no ``ratings.npz``.
 
@@ -146,12 +149,19 @@ def _parse_ratings(path: Path) -> pd.DataFrame:
         if not len(user):
             raise ValueError("it has no ratings")
         rating = stars[user, item].astype(np.float64)
-        check_range(rating, _LOW, _HIGH)
-        if np.any(rating % 1 != 0):
-            raise ValueError("a rating is not a whole star")
-    except (KeyError, ValueError, TypeError, OSError) as error:
-        raise OSError(
-            f"{str(path)!r} is not in the official format of Douban ({error})."
+        wrong = np.flatnonzero(~np.isin(rating, np.arange(_LOW, _HIGH + 1)))
+        if len(wrong):
+            at = wrong[0]
+            raise ValueError(
+                f"M[{user[at]}, {item[at]}] is {rating[at]:g}, but ratings are whole "
+                f"stars from {_LOW} to {_HIGH}"
+            )
+    except ImportError:
+        raise
+    # h5py raises many types for damaged bytes.
+    except Exception as error:
+        raise DataFileError(
+            f"{str(path)!r} is not in the official format of Douban ({error}).", path
         ) from error
     return pd.DataFrame(
         {"user": user, "item": item, "rating": rating, "is_test": is_test[user, item]}

@@ -9,8 +9,19 @@ from sklearn.utils import Bunch
 
 from ._base import get_data_home, validated_parameters
 from ._compact import check_range, read_compact, to_dataset
+from ._errors import DataFileError, line_of
+from ._lines import (
+    DECIMAL,
+    INTEGER,
+    check_lines,
+    line_pattern,
+    parse_lines,
+    read_numbers,
+)
 
 _LOW, _HIGH = 0.5, 4.0
+_COLUMNS = ["user", "item", "rating"]
+_LINE = line_pattern(rb"[ \t]*" + rb"[ \t]+".join([INTEGER, INTEGER, DECIMAL]))
 
 
 @overload
@@ -67,7 +78,9 @@ def load_filmtrust(
     Raises
     ------
     OSError
-        If the file is missing or not in the official format.
+        If the file is missing.
+    DataFileError
+        If the file is damaged or not in the official format.
 
     Notes
     -----
@@ -102,16 +115,23 @@ def load_filmtrust(
 
 def _parse_ratings(path: Path) -> pd.DataFrame:
     try:
-        types = {0: "int64", 1: "int64", 2: "float64"}
-        ratings = pd.read_csv(path, sep=r"\s+", header=None, dtype=types)
-        if ratings.shape[1] != 3:
-            raise ValueError(f"it has {ratings.shape[1]} columns instead of 3")
-        ratings.columns = pd.Index(["user", "item", "rating"])
-        check_range(ratings["rating"].to_numpy(), _LOW, _HIGH)
-        if (ratings["rating"] * 2 % 1 != 0).any():
-            raise ValueError("a rating is not a multiple of half a star")
-    except (ValueError, OverflowError) as error:
-        raise OSError(
-            f"{str(path)!r} is not in the official format of FilmTrust ({error})."
+        with path.open("rb") as file:
+            parts = [part for part in parse_lines(file, _parse) if len(part)]
+        if not parts:
+            raise ValueError("it has no ratings")
+    except ValueError as error:
+        raise DataFileError(
+            f"{str(path)!r} is not in the official format of FilmTrust ({error}).",
+            path,
+            line_of(error),
         ) from error
-    return ratings.drop_duplicates(["user", "item"], keep="last")
+    return pd.concat(parts).drop_duplicates(["user", "item"], keep="last")
+
+
+def _parse(block: bytes) -> pd.DataFrame:
+    check_lines(block, _LINE, "user item rating")
+    ratings = read_numbers(block, _COLUMNS, r"\s+").astype({"rating": "float64"})
+    check_range(ratings["rating"].to_numpy(), _LOW, _HIGH)
+    if (ratings["rating"] * 2 % 1 != 0).any():
+        raise ValueError("a rating is not a multiple of half a star")
+    return ratings

@@ -1,23 +1,29 @@
 """Loader of the Jester ratings and jokes from files in the official layout."""
 
-import gzip
 import html
 import os
 import re
-import zlib
 from pathlib import Path
 from typing import Literal, overload
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
 from ._base import get_data_home, validated_parameters
 from ._compact import check_range, read_compact, to_dataset
+from ._csv import UNREADABLE, read_csv
+from ._errors import DataFileError, line_of
+from ._lines import check_lines, line_pattern, parse_lines, read_numbers
 
 _LOW, _HIGH = -10, 10
 _NOT_RATED = 99
 _N_JOKES = 100
+_NO_USERS = np.empty((0, _N_JOKES))
+_LINE = line_pattern(
+    rb",".join([rb" *-?(?:\d{1,18}(?:\.\d{0,18})?|\.\d{1,18}) *"] * (_N_JOKES + 1))
+)
 _FILES = tuple(f"jester-data-{part}.csv" for part in (1, 2, 3))
 _JOKE = re.compile(r"<!--\s*begin of joke\s*-->(.*?)<!--\s*end of joke\s*-->", re.S)
 _TAG = re.compile(r"<[^<>]*>")
@@ -81,7 +87,9 @@ def load_jester(
     Raises
     ------
     OSError
-        If the files are missing, or one is not in the official format.
+        If the files are missing.
+    DataFileError
+        If a file is damaged or not in the official format.
 
     Notes
     -----
@@ -134,21 +142,30 @@ def _parse_ratings(paths: list[Path]) -> pd.DataFrame:
     n_users = 0
     for path in paths:
         try:
-            table = pd.read_csv(path, header=None, dtype="float64").to_numpy()
-            if table.shape[1] != 1 + _N_JOKES:
-                raise ValueError(f"it has {table.shape[1]} columns instead of 101")
-            values = table[:, 1:]
-            user, item = np.nonzero(values != _NOT_RATED)
-            rating = values[user, item]
-            check_range(rating, _LOW, _HIGH)
+            with path.open("rb") as file:
+                values = np.concatenate([*parse_lines(file, _parse), _NO_USERS])
+            if not len(values):
+                raise ValueError("it has no ratings")
         except ValueError as error:
-            raise OSError(
-                f"{str(path)!r} is not in the official format of Jester ({error})."
+            raise DataFileError(
+                f"{str(path)!r} is not in the official format of Jester ({error}).",
+                path,
+                line_of(error),
             ) from error
-        columns = {"user": user + n_users, "item": item, "rating": rating}
+        user, item = np.nonzero(values != _NOT_RATED)
+        columns = {"user": user + n_users, "item": item, "rating": values[user, item]}
         parts.append(pd.DataFrame(columns).astype({"user": "int64", "item": "int64"}))
-        n_users += len(table)
+        n_users += len(values)
     return pd.concat(parts, ignore_index=True)
+
+
+def _parse(block: bytes) -> NDArray[np.float64]:
+    """Return the ratings of the users, 99 where there is none."""
+    check_lines(block, _LINE, f"number of ratings, then {_N_JOKES} ratings")
+    table = read_numbers(block, [str(column) for column in range(_N_JOKES + 1)], ",")
+    values: NDArray[np.float64] = table.to_numpy("float64")[:, 1:]
+    check_range(values[values != _NOT_RATED], _LOW, _HIGH)
+    return values
 
 
 def _load_texts(folder: Path) -> pd.Series:
@@ -157,13 +174,13 @@ def _load_texts(folder: Path) -> pd.Series:
         jokes = pd.Series(_parse_jokes(folder), dtype="str", name="text")
         return jokes.rename_axis("item")
     try:
-        # "None" and "NA" can be words; only empty fields are missing values.
-        table = pd.read_csv(path, keep_default_na=False, na_values=[""])
-        return table.astype({"item": "int64"}).set_index("item")["text"].dropna()
-    except (KeyError, ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise OSError(
+        return read_csv(path, "item")["text"].dropna()
+    except (KeyError, *UNREADABLE) as error:
+        raise DataFileError(
             f"{str(path)!r} is damaged ({error}). Replace it by an intact file, or "
-            "delete it to read the jokes from the HTML files instead."
+            "delete it to read the jokes from the HTML files instead.",
+            path,
+            line_of(error),
         ) from error
 
 
@@ -178,9 +195,10 @@ def _parse_jokes(folder: Path) -> dict[int, str]:
             continue
         found = _JOKE.search(path.read_text("latin-1"))
         if found is None:
-            raise OSError(
+            raise DataFileError(
                 f"{str(path)!r} is not in the official format of Jester (it has no "
-                "comments that mark the begin and the end of the joke)."
+                "comments that mark the begin and the end of the joke).",
+                path,
             )
         jokes[item] = " ".join(html.unescape(_TAG.sub(" ", found[1])).split())
     return jokes

@@ -3,8 +3,8 @@
 import gzip
 import os
 import zipfile
-import zlib
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
@@ -24,6 +24,8 @@ from ._base import (
     validated_parameters,
     verify_archive,
 )
+from ._compact import check_range
+from ._errors import DataFileError, LineError, line_of
 from ._movielens_archives import (
     ARCHIVES,
     SPLITS,
@@ -31,6 +33,7 @@ from ._movielens_archives import (
     parse_items,
     parse_ratings,
     parse_users,
+    read_ratings,
     read_splits,
 )
 from ._movielens_frames import load_movies, load_users
@@ -38,15 +41,6 @@ from ._movielens_frames import load_movies, load_users
 _Version: TypeAlias = Literal["100k", "1m", "10m", "latest-small", "25m", "32m"]
 
 _BASE_URL = "https://files.grouplens.org/datasets/movielens/"
-_DAMAGED = (
-    KeyError,
-    ValueError,
-    OverflowError,
-    EOFError,
-    gzip.BadGzipFile,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 _DESCR = """\
 .. _movielens_{name}:
@@ -228,8 +222,9 @@ def fetch_movielens(
     ------
     OSError
         If the data are not cached and `download_if_missing` is False, if they cannot
-        be downloaded, if the archive or the cache is damaged, or if the cache is not
-        writable.
+        be downloaded, or if the cache is not writable.
+    DataFileError
+        If the archive or the cache is damaged.
 
     See Also
     --------
@@ -331,9 +326,12 @@ def _write_cache(path: Path, archive: Archive, folder: Path, name: str) -> None:
             users = parse_users(members, archive)
             ratings = parse_ratings(members, archive)
             splits = read_splits(members, archive)
-    except _DAMAGED as error:
-        raise OSError(
-            f"{name} is not in the official format of {archive.name} ({error})."
+    # zipfile raises half a dozen types for damaged bytes.
+    except Exception as error:
+        raise DataFileError(
+            f"{name} is not in the official format of {archive.name} ({error}).",
+            name,
+            line_of(error),
         ) from error
     make_writable(folder)
     for filename, table in (("texts.csv.gz", items), ("users.csv.gz", users)):
@@ -353,16 +351,13 @@ def _write_cache(path: Path, archive: Archive, folder: Path, name: str) -> None:
 
 
 def _load(version: str, folder: Path) -> Bunch:
-    try:
-        data, target, timestamps = _load_ratings(folder / "ratings.npz")
-        movies, texts, text_source = load_movies(folder / "texts.csv.gz")
-        users = load_users(folder / "users.csv.gz")
-        splits = _load_splits(folder, data) if version == "100k" else {}
-    except _DAMAGED as error:
-        raise OSError(
-            f"The cached files in {str(folder)!r} are damaged ({error}). Delete this "
-            "folder and call again."
-        ) from error
+    with _named(folder / "ratings.npz") as path:
+        data, target, timestamps = _load_ratings(path)
+    with _named(folder / "texts.csv.gz") as path:
+        movies, texts, text_source = load_movies(path)
+    with _named(folder / "users.csv.gz") as path:
+        users = load_users(path)
+    splits = _load_splits(folder, data) if version == "100k" else {}
     return Bunch(
         data=data,
         target=target,
@@ -379,13 +374,39 @@ def _load(version: str, folder: Path) -> Bunch:
     )
 
 
+@contextmanager
+def _named(path: Path) -> Iterator[Path]:
+    """Name a cached file, and what to do about it, in the errors of its parser."""
+    try:
+        yield path
+    # NumPy, zipfile and gzip raise a dozen types for damaged bytes.
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # the file cannot be opened
+        raise DataFileError(
+            f"The cached files in {str(path.parent)!r} are damaged ({path.name}: "
+            f"{error}). Delete this folder and call again.",
+            path,
+            line_of(error),
+        ) from error
+
+
 def _load_ratings(path: Path) -> tuple[pd.DataFrame, pd.Series, NDArray[np.int64]]:
+    # Not np.load(path), which leaves a damaged file open.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        columns = {name: arrays[name] for name in ("user", "item", "timestamp")}
+        rating = arrays["rating"]
+    wrong = [name for name, values in columns.items() if values.dtype.kind not in "iu"]
+    if wrong or rating.dtype.kind not in "iuf":
+        raise ValueError(f"{(*wrong, 'rating')[0]} has a wrong dtype")
+    if rating.ndim != 1 or any(v.shape != rating.shape for v in columns.values()):
+        raise ValueError("its arrays differ in shape")
+    check_range(rating, 0.5, 5, "in row {} ")
     # Wide types: the compact types of the cache would overflow in user * n_items.
-    with np.load(path, allow_pickle=False) as arrays:
-        ids = {name: arrays[name].astype(np.int64) for name in ("user", "item")}
-        target = pd.Series(arrays["rating"].astype(np.float64), name="rating")
-        timestamps = arrays["timestamp"].astype(np.int64)
-    return pd.DataFrame(ids, copy=False), target, timestamps
+    wide = {name: values.astype(np.int64) for name, values in columns.items()}
+    timestamps = wide.pop("timestamp")
+    target = pd.Series(rating.astype(np.float64), name="rating")
+    return pd.DataFrame(wide, copy=False), target, timestamps
 
 
 def _load_splits(
@@ -396,17 +417,26 @@ def _load_splits(
     for split in SPLITS:
         paths = [folder / f"{split}.{part}" for part in ("base", "test")]
         if all(path.is_file() for path in paths):
-            train, test = (_positions(path, ratings) for path in paths)
-            splits[split] = train, test
+            found = []
+            for path in paths:
+                with _named(path):
+                    found.append(_positions(path, ratings))
+            splits[split] = found[0], found[1]
     return splits
 
 
 def _positions(path: Path, ratings: pd.MultiIndex) -> NDArray[np.int64]:
     """Return the ascending positions of the ratings in the file of a split."""
-    pairs = pd.read_csv(path, sep="\t", header=None, usecols=[0, 1])
+    with path.open("rb") as file:
+        pairs = pd.concat(read_ratings(file, path.name))[["user", "item"]]
     positions = ratings.get_indexer(pd.MultiIndex.from_frame(pairs))
     if np.any(positions < 0):
-        raise ValueError(f"{path.name} lists ratings that ratings.npz does not have")
+        line = int(np.argmax(positions < 0)) + 1
+        raise LineError(
+            f"{path.name} lists ratings that ratings.npz does not have, the first in "
+            f"line {line}",
+            line,
+        )
     return np.sort(positions)
 
 

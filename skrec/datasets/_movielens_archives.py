@@ -3,13 +3,22 @@
 import re
 import zipfile
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from ._compact import check_range
+from ._errors import LineError
+from ._lines import (
+    DECIMAL,
+    INTEGER,
+    check_lines,
+    line_pattern,
+    parse_lines,
+    read_numbers,
+)
 from ._movielens_rows import (
     Record,
     item_of_csv,
@@ -25,8 +34,8 @@ from ._movielens_rows import (
 
 SPLITS = ("u1", "u2", "u3", "u4", "u5")
 
+_CSV_HEADER = b"userId,movieId,rating,timestamp"
 _RATING_COLUMNS = ("user", "item", "rating", "timestamp")
-_CHUNK = 1_000_000  # ratings parsed at a time, to bound the memory of the parser
 # A series has a range of years, "(2006-2007)" with a hyphen or a dash, or an open one.
 # A few titles end in "(V)", straight to video, after the year.
 _TITLE_AND_YEAR = re.compile(
@@ -54,8 +63,7 @@ class _Table(NamedTuple):
 
 class _Layout(NamedTuple):
     ratings: str
-    ratings_options: dict[str, Any]
-    separator: str  # of the fields in the other files
+    separator: str  # of the fields in the files except u.data
     items: _Table
     users: _Table | None = None
     tags: _Table | None = None
@@ -83,16 +91,12 @@ ARCHIVES = {
 _LAYOUTS = {
     "u": _Layout(
         ratings="u.data",
-        ratings_options={"sep": "\t", "header": None},
         separator="|",
         items=_Table("u.item", item_of_u),
         users=_Table("u.user", user_of_u),
     ),
-    # pandas' fast parser only supports separators of one character, so "::" is read as
-    # ":" followed by an empty column.
     "dat": _Layout(
         ratings="ratings.dat",
-        ratings_options={"sep": ":", "header": None, "usecols": [0, 2, 4, 6]},
         separator="::",
         items=_Table("movies.dat", item_of_dat),
         users=_Table("users.dat", user_of_dat),
@@ -100,7 +104,6 @@ _LAYOUTS = {
     ),
     "csv": _Layout(
         ratings="ratings.csv",
-        ratings_options={"header": 0},
         separator=",",
         items=_Table("movies.csv", item_of_csv),
         tags=_Table("tags.csv", tag_of_csv),
@@ -114,24 +117,51 @@ def parse_ratings(members: zipfile.ZipFile, archive: Archive) -> dict[str, Any]:
     Raises KeyError or ValueError if the archive is not in the expected format.
     """
     layout = _LAYOUTS[archive.layout]
-    options = {"usecols": [0, 1, 2, 3], **layout.ratings_options}
-    types = {"user": "int32", "item": "int32", "rating": "float32"}
     columns: dict[str, list[NDArray[Any]]] = {name: [] for name in _RATING_COLUMNS}
     with members.open(f"{archive.folder}/{layout.ratings}") as file:
-        chunks = pd.read_csv(
-            file,
-            names=list(_RATING_COLUMNS),
-            dtype=types | {"timestamp": "int64"},
-            chunksize=_CHUNK,
-            **options,
-        )
-        for chunk in chunks:
-            if chunk.empty:
-                raise ValueError(f"{layout.ratings} has no ratings")
-            for name, parts in columns.items():
+        n_before = _skip_header(file, layout.ratings) if archive.layout == "csv" else 0
+        for part in read_ratings(file, layout.ratings, n_before):
+            for name, parts in columns.items() if len(part) else ():
                 compact = _compact_ratings if name == "rating" else _compact_integers
-                parts.append(compact(chunk[name].to_numpy()))
+                parts.append(compact(part[name].to_numpy()))
+    if not columns["user"]:
+        raise ValueError(f"{layout.ratings} has no ratings")
     return {name: np.concatenate(columns.pop(name)) for name in _RATING_COLUMNS}
+
+
+def read_ratings(
+    file: IO[bytes], filename: str, n_before: int = 0
+) -> Iterator[pd.DataFrame]:
+    """Yield the ratings of a file, after a header of `n_before` lines.
+
+    Raises LineError with the first malformed line.
+    """
+    separator = {".dat": "::", ".csv": ","}.get(filename[-4:], "\t")
+    fields = (INTEGER, INTEGER, DECIMAL, rb"-?" + INTEGER)
+    pattern = line_pattern(separator.encode().join(fields))
+
+    def parse(block: bytes) -> pd.DataFrame:
+        check_lines(block, pattern, separator.join(_RATING_COLUMNS))
+        # pandas' fast parser only supports separators of one character.
+        block = block.replace(b"::", b":")
+        ratings = read_numbers(block, list(_RATING_COLUMNS), separator[0])
+        _check_ratings(ratings["rating"].to_numpy())
+        return ratings
+
+    try:
+        yield from parse_lines(file, parse, n_before)
+    except LineError as error:
+        raise LineError(f"{filename}, {error}", error.line) from error
+
+
+def _skip_header(file: IO[bytes], filename: str) -> int:
+    header = file.readline()
+    if header.rstrip() != _CSV_HEADER:
+        found = header[:60].decode("utf-8", "backslashreplace")
+        raise LineError(
+            f"{filename}, line 1 is {found!r} instead of {_CSV_HEADER.decode()!r}", 1
+        )
+    return 1
 
 
 def parse_items(members: zipfile.ZipFile, archive: Archive) -> pd.DataFrame:
@@ -214,9 +244,12 @@ def _compact_integers(values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(np.promote_types(low, high))
 
 
-def _compact_ratings(values: NDArray[Any]) -> NDArray[Any]:
+def _check_ratings(values: NDArray[Any]) -> None:
     check_range(values, 0.5, 5)
     if not np.all(values * 2 % 1 == 0):
         raise ValueError("a rating is not a multiple of half a star")
+
+
+def _compact_ratings(values: NDArray[Any]) -> NDArray[Any]:
     whole = np.all(values % 1 == 0)
     return values.astype(np.uint8 if whole else np.float16)

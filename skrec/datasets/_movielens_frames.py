@@ -4,14 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from ._csv import read_csv
 from ._movielens_archives import split_titles
 from ._movielens_rows import OCCUPATIONS_1M
 
 _NO_GENRES = "(no genres listed)"
 _MOVIE_COLUMNS = ["title", "year", "genres", "tags", "plot"]
 _USER_COLUMNS = ["age", "gender", "occupation", "zip_code"]
-# Not to be read as numbers, which some titles are. A zip code would lose its zeros.
-_STRINGS = ("title", "genres", "tags", "plot", "text", "zip")
 
 
 def load_movies(path: Path) -> tuple[pd.DataFrame, pd.Series, str]:
@@ -19,7 +18,7 @@ def load_movies(path: Path) -> tuple[pd.DataFrame, pd.Series, str]:
 
     Raises KeyError or ValueError if the file is not as the fetcher has written it.
     """
-    table = _read(path, "item")
+    table = read_csv(path, "item")
     table["genres"] = table["genres"].fillna("")
     if not table["genres"].str.contains("|", regex=False).any():
         table["genres"] = _with_bars(table["genres"])
@@ -38,30 +37,16 @@ def load_users(path: Path) -> pd.DataFrame | None:
     """
     if not path.is_file():
         return None
-    table = _read(path, "user")
-    if pd.api.types.is_numeric_dtype(table["occupation"]):
-        names = table["occupation"].map(dict(enumerate(OCCUPATIONS_1M)))
+    table = read_csv(path, "user")
+    if table["occupation"].str.isdigit().all():
+        codes = table["occupation"].astype("int64")
+        names = codes.map(dict(enumerate(OCCUPATIONS_1M)))
         if names.isna().any():
-            wrong = table["occupation"][names.isna()].iloc[0]
+            wrong = codes[names.isna()].iloc[0]
             raise ValueError(f"{path.name} has the unknown occupation {wrong}")
         table["occupation"] = names
     table = table.astype({"age": "int64"}).rename(columns={"zip": "zip_code"})
     return table[_USER_COLUMNS]
-
-
-def _read(path: Path, index: str) -> pd.DataFrame:
-    # "None" and "NA" can be titles or words; only empty fields are missing values.
-    table = pd.read_csv(
-        path,
-        keep_default_na=False,
-        na_values=[""],
-        dtype=dict.fromkeys(_STRINGS, "str"),
-    )
-    table = table.astype({index: "int64"}).set_index(index)
-    if not table.index.is_unique:
-        repeated = table.index[table.index.duplicated()][0]
-        raise ValueError(f"{path.name} has the {index} id {repeated} twice")
-    return table
 
 
 def _with_bars(genres: pd.Series) -> pd.Series:

@@ -5,6 +5,8 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from ._errors import LineError
+
 _MAX_DIGITS = 18  # of an integer of 64 bits
 _GENRES_100K = [
     "unknown",
@@ -60,8 +62,8 @@ class Record(NamedTuple):
     line: int
     fields: list[str]
 
-    def error(self, found: str) -> ValueError:
-        return ValueError(f"{self.filename}, line {self.line} has {found}")
+    def error(self, found: str) -> LineError:
+        return LineError(f"{self.filename}, line {self.line} has {found}", self.line)
 
     def expect(self, n_fields: int) -> list[str]:
         """Return the fields, of which there must be `n_fields`."""
@@ -89,8 +91,8 @@ def read_records(
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         number = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{filename}, line {number} is not encoded in {encoding}"
+        raise LineError(
+            f"{filename}, line {number} is not encoded in {encoding}", number
         ) from error
     if separator == ",":
         yield from _csv_records(text, filename)
@@ -108,7 +110,8 @@ def _csv_records(text: str, filename: str) -> Iterator[Record]:
         for fields in reader:
             yield Record(filename, reader.line_num, fields)
     except csv.Error as error:
-        raise ValueError(f"{filename}, line {reader.line_num}: {error}") from error
+        line = reader.line_num
+        raise LineError(f"{filename}, line {line}: {error}", line) from error
 
 
 def unique_rows(

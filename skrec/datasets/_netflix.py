@@ -1,6 +1,8 @@
 """Loader of the Netflix Prize ratings from the official files."""
 
+import io
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, overload
@@ -11,10 +13,13 @@ from sklearn.utils import Bunch
 
 from ._base import get_data_home, validated_parameters
 from ._compact import check_range
+from ._errors import DataFileError, LineError, line_of
+from ._lines import DECIMAL, INTEGER, check_lines, line_pattern, parse_lines
 
-_CHUNK = 1_000_000  # lines parsed at a time, to bound the memory of the parser
 _TYPES = {"user": "int32", "item": "int32", "rating": "int8", "date": "datetime64[s]"}
 _MAX_ID = np.iinfo(np.int32).max
+_LINE = line_pattern(INTEGER + rb"(?::|," + DECIMAL + rb",\d{4}-\d\d-\d\d)")
+_YEARS = re.compile(r"(?:\d{4}|NULL)?")
 
 
 @overload
@@ -72,7 +77,9 @@ def load_netflix(
     Raises
     ------
     OSError
-        If the files are missing, or one is not in the official format.
+        If the files are missing.
+    DataFileError
+        If a file is damaged or not in the official format.
 
     Notes
     -----
@@ -110,56 +117,80 @@ def load_netflix(
 def _parse_ratings(paths: Iterable[Path]) -> Iterator[pd.DataFrame]:
     """Yield data frames with the columns user, item, rating and date."""
     for path in paths:
-        item = np.nan  # the last movie of the previous chunk
-        reader = pd.read_csv(
-            path,
-            names=["user", "rating", "date"],
-            dtype={"user": "str", "rating": "float32", "date": "str"},
-            chunksize=_CHUNK,
-        )
         try:
-            with reader as chunks:
-                for chunk in chunks:
-                    if chunk.empty:
-                        raise ValueError("it has no ratings")
-                    begins = chunk["user"].str.endswith(":")
-                    items = chunk["user"].where(begins).str.rstrip(":").astype(float)
-                    items = items.fillna({items.index[0]: item}).ffill()
-                    item = items.iloc[-1]
-                    part = chunk[~begins].assign(item=items[~begins])
-                    _check(part)
-                    yield part.astype(_TYPES)
-        except (ValueError, OverflowError) as error:
-            raise OSError(
-                f"{str(path)!r} is not in the official format of the Netflix Prize "
-                f"({error})."
-            ) from error
+            n_ratings = 0
+            for ratings in _ratings_of_file(path):
+                n_ratings += len(ratings)
+                yield ratings
+            if not n_ratings:
+                raise ValueError("it has no ratings")
+        except ValueError as error:
+            raise _error(path, error) from error
 
 
-def _check(ratings: pd.DataFrame) -> None:
-    """Raise ValueError for values that smaller types would silently change."""
-    items = ratings["item"]
-    if ((items % 1 != 0) | (items < 0) | (items > _MAX_ID)).any():
-        raise ValueError(f"the id of a movie is not an integer from 0 to {_MAX_ID}")
+def _ratings_of_file(path: Path) -> Iterator[pd.DataFrame]:
+    item = np.nan  # the last movie of the previous block
+
+    def parse(block: bytes) -> pd.DataFrame:
+        return _parse(block, item)
+
+    with path.open("rb") as file:
+        for lines in parse_lines(file, parse):
+            item = lines["item"].iloc[-1] if len(lines) else item
+            yield lines.dropna(subset="date").astype(_TYPES)
+
+
+def _parse(block: bytes, item: float) -> pd.DataFrame:
+    """Return the lines of movies, without a date, and the lines of ratings."""
+    check_lines(block, _LINE, "movie:' or 'user,stars,date")
+    names = ["user", "rating", "date"]
+    if not block.strip():
+        return pd.DataFrame(columns=[*names, "item"])
+    types = {"user": "str", "rating": "float32", "date": "str"}
+    lines = pd.read_csv(io.BytesIO(block), names=names, dtype=types)
+    begins = lines["user"].str.endswith(":")
+    items = lines["user"].where(begins).str.rstrip(":").astype(float)
+    lines["item"] = items.fillna({0: item}).ffill()
+    lines["user"] = lines["user"].str.rstrip(":").astype("int64")
+    ratings = lines[~begins]
+    for name in ("user", "item"):
+        if not (lines[name].fillna(_MAX_ID + 1) <= _MAX_ID).all():
+            raise ValueError(f"the {name} id is missing or larger than {_MAX_ID}")
+    ratings["date"].astype("datetime64[s]")  # raises for a day that does not exist
     stars = ratings["rating"].to_numpy()
     check_range(stars, 1, 5)
     if np.any(stars % 1 != 0):
         raise ValueError("a rating is not a whole star")
+    return lines
+
+
+def _error(path: Path, error: Exception) -> DataFileError:
+    return DataFileError(
+        f"{str(path)!r} is not in the official format of the Netflix Prize ({error}).",
+        path,
+        line_of(error),
+    )
 
 
 def _parse_titles(folder: Path) -> pd.DataFrame:
     """Read movies from lines ``id,year,title``; a title may contain commas."""
     paths = [folder / f"movie_titles.{suffix}" for suffix in ("txt", "csv")]
-    path = next((path for path in paths if path.is_file()), None)
-    lines = path.read_text("latin-1").split("\n") if path else []
-    rows = [line.split(",", 2) for line in lines if line]
-    try:
-        movies = pd.DataFrame(rows, columns=["item", "year", "title"])
-        movies["item"] = movies["item"].astype(np.int64)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise OSError(
-            f"{str(path)!r} is not in the official format of the Netflix Prize "
-            f"({error})."
-        ) from error
-    movies["year"] = pd.to_numeric(movies["year"], errors="coerce").astype("Int64")
-    return movies.set_index("item")[["title", "year"]]
+    path = next((path for path in paths if path.is_file()), paths[0])
+    movies: dict[int, tuple[str, str]] = {}
+    lines = path.read_text("latin-1").split("\n") if path.is_file() else []
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        item, year, title = [*line.split(",", 2), "", ""][:3]
+        known = item.isascii() and item.isdigit() and int(item) <= _MAX_ID
+        if not known or line.count(",") < 2 or not _YEARS.fullmatch(year):
+            found = LineError(f"line {number}: {line[:60]!r} is no movie", number)
+            raise _error(path, found)
+        if int(item) in movies:
+            found = LineError(f"line {number}: movie {item} again", number)
+            raise _error(path, found)
+        movies[int(item)] = title, year
+    index = pd.Index(list(movies), dtype="int64", name="item")
+    frame = pd.DataFrame(list(movies.values()), index, ["title", "year"])
+    frame["year"] = pd.to_numeric(frame["year"], errors="coerce").astype("Int64")
+    return frame
