@@ -1,12 +1,16 @@
 """Fits and predictions do not depend on what the program has set in PyTorch."""
 
 import contextlib
+import threading
 
 import numpy as np
 import pytest
 import torch
-from helpers import MODELS, TEXT_CLASSES, TEXTS, name_of
+from helpers import MODELS, TEXT_CLASSES, TEXTS, Interrupt, name_of, small
 from sklearn.base import clone
+
+from skrec import AutoRecRegressor
+from skrec._core.device import own_settings
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*stopped at max_iter:sklearn.exceptions.ConvergenceWarning"
@@ -79,3 +83,26 @@ def test_settings_are_restored_after_an_error(R):
         with pytest.raises(ValueError, match="fitted on"):
             clone(MODELS[0]).fit(R).predict(R[:, :3])
         assert state() == before
+
+
+def test_a_fit_in_double_precision_does_not_notice_that_another_one_ends(R):
+    class Wait(Interrupt):
+        def on_fit_task_end(self, estimator, context):
+            if context.task_name == "epoch" and context.task_id == 1:
+                begun.set()
+                assert ended.wait(60)
+
+    begun, ended = threading.Event(), threading.Event()
+    model = small(AutoRecRegressor, solver="adam", max_iter=4)
+    expected = clone(model).fit(R).predict(R)
+    waiting = clone(model).set_callbacks(Wait(0))
+    with SETTINGS["double precision"]():
+        with own_settings():
+            thread = threading.Thread(target=waiting.fit, args=(R,))
+            thread.start()
+            assert begun.wait(60)
+        assert torch.get_default_dtype() == torch.float32  # the thread needs it
+        ended.set()
+        thread.join()
+        assert torch.get_default_dtype() == torch.float64
+    np.testing.assert_array_equal(waiting.predict(R), expected)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -88,9 +89,9 @@ def own_settings() -> Iterator[None]:
     if is_forked():
         # Not restored: another thread may compute at the end of the context.
         torch.set_num_threads(1)
-    dtype = torch.get_default_dtype()
     with contextlib.ExitStack() as stack:
         stack.enter_context(threads_kept())
+        stack.enter_context(_single_precision)
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for kind in ("cpu", "cuda"):
@@ -98,10 +99,37 @@ def own_settings() -> Iterator[None]:
                 stack.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
-        if dtype != torch.float32:
-            stack.callback(torch.set_default_dtype, dtype)
-            torch.set_default_dtype(torch.float32)
         yield
+
+
+class _SinglePrecision:
+    """Context in which new tensors are float32, which several threads may enter.
+
+    The setting is one for all threads of the process: the first one to enter changes
+    it, and the last one to leave restores it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_inside = 0
+        self._outside = torch.float32
+
+    def __enter__(self) -> None:
+        with self._lock:
+            found = torch.get_default_dtype()
+            if not self._n_inside or found != torch.float32:
+                self._outside = found
+            self._n_inside += 1
+            torch.set_default_dtype(torch.float32)
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._n_inside -= 1
+            if not self._n_inside:
+                torch.set_default_dtype(self._outside)
+
+
+_single_precision = _SinglePrecision()
 
 
 def make_generator(seed: int, device: torch.device | None = None) -> torch.Generator:
