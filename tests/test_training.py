@@ -361,6 +361,21 @@ def test_the_loss_of_an_epoch_is_the_sum_over_its_batches():
     assert descent.step(0) == pytest.approx(problem.targets.square().sum().item())
 
 
+def test_the_order_of_the_batches_is_drawn_by_the_generator():
+    problem, seen = Quadratic(), []
+    plain = problem.loss
+    problem.loss = lambda batch: seen.append(int(batch[0, 0]) // 3) or plain(batch)
+    descent = Descent(
+        problem.objective(), problem.targets.split(1), [1 / 4] * 4, solver="adam",
+        learning_rate=0.1, generator=torch.Generator().manual_seed(3),
+    )  # fmt: skip
+    for epoch in range(3):
+        descent.step(epoch)
+    same = torch.Generator().manual_seed(3)
+    orders = [torch.randperm(4, generator=same) for _ in range(3)]
+    assert seen == torch.cat(orders).tolist()
+
+
 def test_only_adam_follows_a_schedule():
     for solver in ("adam", "rprop", "lbfgs"):
         descent = Descent(
