@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# Tests of each module that take seconds.
+# Tests of each module. Those of the last ones and of `variational` take minutes.
 TESTS = {
     "_core/ridge": "ridge",
     "_core/half_steps": "half_steps",
