@@ -11,7 +11,7 @@ from skrec import BaselineRegressor, RBMRegressor
 from skrec._core.rbm import Cases, Machine
 from skrec._core.softmax import solve_softmax_rows
 from skrec._core.sparse import Pattern
-from skrec._networks.rbm_trainer import quantize
+from skrec._networks.rbm_trainer import nearest_levels, quantize
 from skrec.datasets import make_ratings
 from skrec.model_selection import ratings_to_samples
 
@@ -437,3 +437,17 @@ def test_weights_that_are_not_trained_have_no_gradient(generator):
     assert machine.weights.grad is not None
     assert machine.visible_bias.grad is None
     assert machine.hidden_bias.grad is None
+
+
+def test_there_may_be_more_levels_than_a_byte_holds(rng):
+    X = np.column_stack([np.repeat(np.arange(40), 30), np.tile(np.arange(30), 40)])
+    y = rng.standard_normal(1200)
+    y = (y - y.mean()) / y.std()
+    model = make("user", baseline=True, n_levels=300, max_iter=1).fit(X, y)
+    user, item = X.T
+    residuals = y - model.user_effects_[user] - model.item_effects_[item] - model._shift
+    levels = nearest_levels(model.levels_, residuals)
+    assert levels.max() == 299
+    W = model.weights_[item, levels].reshape(40, 30, -1)
+    expected = expit(W.sum(1) + model.hidden_biases_)
+    np.testing.assert_allclose(model.hidden_probabilities_, expected, atol=1e-5)

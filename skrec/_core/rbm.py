@@ -30,15 +30,8 @@ _INITIAL_STD = 0.01
 def at_levels(pattern: Pattern, levels: Tensor, n_levels: int) -> Pattern:
     """Pattern on the axis of levels, with the level of each rating."""
     shape = pattern.shape[0], pattern.shape[1] * n_levels
-    return Pattern(pattern.crow, pattern.col.long() * n_levels + levels, shape)
-
-
-def all_levels(pattern: Pattern, n_levels: int) -> Pattern:
-    """Pattern on the axis of levels, with all levels of each rating."""
-    shape = pattern.shape[0], pattern.shape[1] * n_levels
-    every = torch.arange(n_levels, device=pattern.col.device)
-    col = pattern.col.long().unsqueeze(1) * n_levels + every
-    return Pattern(pattern.crow.long() * n_levels, col.flatten(), shape)
+    col = pattern.col if shape[1] < 2**31 else pattern.col.long()
+    return Pattern(pattern.crow, (col * n_levels).add_(levels), shape)
 
 
 class Cases:
@@ -49,7 +42,7 @@ class Cases:
     pattern : Pattern of shape (n_rows, n_visible)
         Positions of the ratings.
 
-    levels : Tensor of shape (n_ratings,), dtype int64
+    levels : Tensor of shape (n_ratings,), of integers
         Level of each rating.
 
     weights : Tensor of shape (n_ratings,) or None
@@ -63,22 +56,15 @@ class Cases:
     """
 
     def __init__(self, pattern, levels, weights, n_levels, dtype):
-        self.levels = levels
+        self.pattern, self.levels, self.weights = pattern, levels, weights
         self.seen = at_levels(pattern, levels, n_levels)
-        self.every = all_levels(pattern, n_levels)
-        # The rows of `every`, then those of `seen`
-        counts = self.every.crow[-1] + self.seen.crow[1:]
-        self.both = Pattern(
-            torch.cat([self.every.crow, counts]),
-            torch.cat([self.every.col, self.seen.col]),
-            (2 * pattern.shape[0], pattern.shape[1] * n_levels),
-        )
-        self.ones = torch.ones(len(levels), dtype=dtype, device=levels.device)
-        self.weights = self.ones if weights is None else weights
-        sums = torch.zeros(pattern.shape[0], dtype=dtype, device=levels.device)
-        sums.index_add_(0, pattern.row, self.weights)
         # The weight of a row is the mean weight of its ratings.
-        self.row_weights = sums / pattern.crow.diff().clamp(min=1)
+        counts = pattern.crow.diff()
+        self.row_weights = (counts > 0).to(dtype)
+        if weights is not None:
+            rows = pattern.spread(torch.arange(len(counts), device=counts.device))
+            sums = torch.zeros_like(self.row_weights).index_add_(0, rows, weights)
+            self.row_weights = sums / counts.clamp(min=1)
         # The hidden units of each row's chain, if chains persist.
         self.chain: Tensor | None = None
 
@@ -114,6 +100,10 @@ class Machine(torch.nn.Module):
         self.visible_bias = torch.nn.Parameter(visible_bias)
         self.hidden_bias = torch.nn.Parameter(hidden_bias)
 
+    @property
+    def n_levels(self) -> int:
+        return self.visible_bias.shape[1]
+
     @classmethod
     def draw(
         cls,
@@ -144,20 +134,33 @@ class Machine(torch.nn.Module):
 
     def hidden(self, pattern: Pattern, levels: Tensor) -> Tensor:
         """Probabilities (1) of shape (n_rows, n_hidden), given each rating's level."""
-        seen = at_levels(pattern, levels, self.visible_bias.shape[1])
-        return self._hidden(seen, self.weights.new_ones(len(levels)))
+        return self._hidden_given(at_levels(pattern, levels, self.n_levels))
 
-    def _hidden(self, pattern: Pattern, values: Tensor) -> Tensor:
+    def _hidden_given(self, seen: Pattern) -> Tensor:
         """Probabilities (1) for rows on the axis of levels."""
-        return torch.sigmoid(spmm(pattern, values, self.weights) + self.hidden_bias)
+        return torch.sigmoid(spmm(seen, None, self.weights) + self.hidden_bias)
 
-    def log_visible(self, every: Pattern, h: Tensor) -> Tensor:
-        """Log of (2) at the ratings of `every`, of shape (n_ratings, n_levels)."""
-        n_levels = self.visible_bias.shape[1]
-        unit = every.col[::n_levels] // n_levels
-        sums = sddmm(every, h - self.center, self.weights).view(-1, n_levels)
-        # PyTorch's kernel is four times as fast along the first axis.
-        return torch.log_softmax((sums + self.visible_bias[unit]).T, 0).T
+    def _hidden_expected(self, pattern: Pattern, p: Tensor) -> Tensor:
+        """Probabilities (1), given those of the levels at each rating."""
+        sums: Tensor = self.hidden_bias
+        for p_l, W_l in zip(p, self._by_level(self.weights), strict=True):
+            sums = sums + spmm(pattern, p_l, W_l.contiguous())
+        return torch.sigmoid(sums)
+
+    def log_visible(self, pattern: Pattern, h: Tensor) -> Tensor:
+        """Log of (2) at the ratings of `pattern`, of shape (n_levels, n_ratings)."""
+        log_p = h.new_empty(self.n_levels, pattern.nnz)
+        h = h - self.center
+        # One level after the other: no pattern holds a rating several times.
+        for out, W_l, b_l in zip(
+            log_p, self._by_level(self.weights), self.visible_bias.T, strict=True
+        ):
+            torch.add(sddmm(pattern, h, W_l.contiguous()), b_l[pattern.col], out=out)
+        return torch.log_softmax(log_p, 0)
+
+    def _by_level(self, weights: Tensor) -> tuple[Tensor, ...]:
+        """Views of the weights of each level, of shape (n_visible, n_hidden)."""
+        return weights.view(-1, self.n_levels, weights.shape[1]).unbind(1)
 
     def leave_one_out(
         self, pattern: Pattern, levels: Tensor
@@ -172,11 +175,9 @@ class Machine(torch.nn.Module):
             Function that takes a slice of the ratings and returns logits of shape
             (n, n_levels).
         """
-        n_visible, n_levels = self.visible_bias.shape
-        seen = at_levels(pattern, levels, n_levels)
-        ones = self.weights.new_ones(len(levels))
-        sums = spmm(seen, ones, self.weights) + self.hidden_bias
-        W = self.weights.view(n_visible, n_levels, -1)
+        seen = at_levels(pattern, levels, self.n_levels)
+        sums = spmm(seen, None, self.weights) + self.hidden_bias
+        W = self.weights.view(-1, self.n_levels, self.weights.shape[1])
 
         def left_out(part):
             row, unit = pattern.row[part], pattern.col[part]
@@ -215,39 +216,45 @@ class Machine(torch.nn.Module):
             Weighted sum of -log p(v|h), for the h that was drawn given v.
         """
         # Positive phase: the hidden units given the data
-        seen, every = cases.seen, cases.every
-        first = self._hidden(seen, cases.ones)
+        pattern, seen, weights = cases.pattern, cases.seen, cases.weights
+        first = self._hidden_given(seen)
         h = _draw(first, generator)
-        log_p = self.log_visible(every, h)
-        own = log_p.gather(1, cases.levels.unsqueeze(1)).squeeze(1)
-        loss = -torch.dot(own, cases.weights)
+        log_p = self.log_visible(pattern, h)
+        own = log_p.gather(0, cases.levels.long().unsqueeze(0)).squeeze(0)
+        loss = -(own.sum() if weights is None else torch.dot(own, weights))
         # Negative phase: the chain, which starts at the data or at its last state
         if persistent and cases.chain is not None:
-            log_p = self.log_visible(every, cases.chain)
+            log_p = self.log_visible(pattern, cases.chain)
         for step in range(n_gibbs):
             if step:
-                log_p = self.log_visible(every, h)
+                log_p = self.log_visible(pattern, h)
             # Probabilities instead of a sample have the same expectation and a smaller
             # variance.
             p = log_p.exp()
-            last = self._hidden(every, p.flatten())
+            last = self._hidden_expected(pattern, p)
             h = _draw(last, generator)
         if persistent:
             cases.chain = h
         # (3) for W, then the same differences for b and c
-        weighted = p * cases.weights.unsqueeze(1)
-        values = torch.cat([weighted.flatten(), -cases.weights])
-        h = torch.cat([last, first]) - self.center
+        if weights is None:
+            weights = torch.ones_like(own)
+        else:
+            p = p * weights
         # The gradient is as large as W: the memory of the last one is used again.
         self.weights.grad = None
         self.weights.grad = spmm(
-            cases.both.transposed, values.index_select(0, cases.both.order), h
+            seen.transposed, -weights.index_select(0, seen.order), first - self.center
         )
+        last_centered = last - self.center
+        for p_l, grad in zip(p, self._by_level(self.weights.grad), strict=True):
+            p_l = p_l.index_select(0, pattern.order)
+            grad += spmm(pattern.transposed, p_l, last_centered)
         if self.visible_bias.requires_grad:
-            grad = torch.zeros_like(self.visible_bias).view(-1)
-            grad.index_add_(0, every.col, weighted.flatten())
-            grad.index_add_(0, seen.col, cases.weights, alpha=-1)
-            self.visible_bias.grad = grad.view_as(self.visible_bias)
+            grad = torch.zeros_like(self.visible_bias)
+            grad.view(-1).index_add_(0, seen.col, weights, alpha=-1)
+            for p_l, grad_l in zip(p, grad.unbind(1), strict=True):
+                grad_l.index_add_(0, pattern.col, p_l)
+            self.visible_bias.grad = grad
         if self.hidden_bias.requires_grad:
             self.hidden_bias.grad = cases.row_weights @ (last - first)
         return loss

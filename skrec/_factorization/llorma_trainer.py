@@ -345,6 +345,7 @@ class LLORMATrainer(Trainer):
         near = near[is_near]
         del is_near
         model = self.solver.start(t, self.local, part, near, self.generator)
+        del part, near
         run_sweeps(model, self.stopping)
 
 

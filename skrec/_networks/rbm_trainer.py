@@ -11,7 +11,7 @@ import torch
 from .._core.batches import Rows
 from .._core.collectives import ALONE, Group
 from .._core.device import as_tensor, make_generator
-from .._core.rbm import Cases, Machine, all_levels
+from .._core.rbm import Cases, Machine, at_levels
 from .._core.training import Descent, PenalizedLoss
 from .._data.ids import positions_of
 from .._data.ratings import PRIOR_RATINGS, Ratings, average
@@ -51,9 +51,11 @@ class RBMTrainer(Trainer):
             self.effects = Effects.of(fit.training, fit.mean, fit.group)
             residuals = fit.training.values - self._offsets(fit.training)
             self.shift = average(residuals, fit.training.weights, fit.group.total)
+            del residuals
         self.levels = self._find_levels(fit)
-        places = self._places(fit.training)
-        self.rows = self._orient(fit, fit.training, torch.as_tensor(places))
+        levels = torch.as_tensor(self._places(fit.training))
+        self.rows = self._orient(fit, fit.training, levels)
+        del levels
         self.machine = self._make_machine(fit)
         order = make_generator(fit.draw_seed())
         self.sampler = make_generator(fit.draw_seed() + fit.group.rank, fit.device)
@@ -108,9 +110,8 @@ class RBMTrainer(Trainer):
     def validate(self):
         targets = self.held_out
         h = self.machine.hidden(self.rows.pattern, self.rows.inputs)
-        every = all_levels(targets.pattern, len(self.levels))
-        probabilities = self.machine.log_visible(every, h).exp()
-        predicted = probabilities.cpu().double() @ as_tensor(self.levels)
+        probabilities = self.machine.log_visible(targets.pattern, h).exp()
+        predicted = as_tensor(self.levels) @ probabilities.cpu().double()
         predicted += targets.inputs.cpu()
         return r_squared(targets.targets, predicted, targets.weights, self.group)
 
@@ -158,7 +159,8 @@ class RBMTrainer(Trainer):
     def _places(self, ratings: Ratings) -> np.ndarray:
         """Position of the level of each rating."""
         residuals = ratings.values - self._offsets(ratings) - self.shift
-        return nearest_levels(self.levels, residuals)
+        dtype = np.uint8 if len(self.levels) <= 256 else np.int64
+        return nearest_levels(self.levels, residuals).astype(dtype)
 
     def _orient(self, fit: Fit, ratings: Ratings, inputs: torch.Tensor) -> Rows:
         """Arrange inputs and ratings in rows, which are users or items."""
@@ -299,12 +301,16 @@ def quantize(
     levels : ndarray of shape (n_levels,) or shorter
         Levels in ascending order; as many as there are distinct values at most.
     """
-    order = np.argsort(values, kind="stable")
-    values = values[order]
-    weights = np.ones(len(values)) if weights is None else weights[order]
     # Weight and weighted sum of all values before each position
-    counts = np.concatenate([[0.0], np.cumsum(weights)])
-    sums = np.concatenate([[0.0], np.cumsum(weights * values)])
+    sums = np.zeros(len(values) + 1)
+    if weights is None:
+        values, counts = np.sort(values), np.arange(len(values) + 1.0)
+        np.cumsum(values, out=sums[1:])
+    else:
+        order = np.argsort(values, kind="stable")
+        values, weights, counts = values[order], weights[order], np.zeros_like(sums)
+        np.cumsum(weights, out=counts[1:])
+        np.cumsum(weights * values, out=sums[1:])
     shares = (np.arange(n_levels) + 0.5) / n_levels
     levels = np.unique(_quantiles(values, counts, shares, group))
     cuts = None
@@ -363,7 +369,7 @@ def _log_rates(rows: Rows, n_levels: int, separate: bool, group: Group) -> torch
     """
     n_visible = rows.pattern.shape[1]
     counts = torch.bincount(
-        rows.pattern.col.cpu().long() * n_levels + rows.inputs.cpu(),
+        at_levels(rows.pattern, rows.inputs, n_levels).col.cpu(),
         None if rows.weights is None else rows.weights.cpu().double(),
         minlength=n_visible * n_levels,
     )
