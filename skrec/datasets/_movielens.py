@@ -337,8 +337,9 @@ def _write_cache(path: Path, archive: Archive, folder: Path, name: str) -> None:
     for filename, table in (("texts.csv.gz", items), ("users.csv.gz", users)):
         if table is not None and not (folder / filename).exists():
             with atomic_write(folder / filename) as file:
-                text = table.to_csv(index=False).encode("utf-8")
-                file.write(gzip.compress(text, mtime=0))
+                # With the terminator "\n", a field that contains "\r" is not quoted.
+                text = table.to_csv(index=False, lineterminator="\r\n")
+                file.write(gzip.compress(text.encode("utf-8"), mtime=0))
     for filename, content in splits.items():
         with atomic_write(folder / filename) as file:
             file.write(content)
