@@ -47,7 +47,7 @@ TESTS = {
     "_data/ratings": "ratings",
     "_data/stored": "ratings",
     "_data/dealt": "distributed",
-    "_base": "base io",
+    "_base": "base serving",
     "_prediction": "prediction",
     "_fitting": "fitting",
 }

@@ -714,9 +714,8 @@ def test_pickles_of_other_versions_warn_or_are_refused(baseline, pairs):
             del old["_skrec_version"]
         model = BaselineRegressor()
         message = rf"^BaselineRegressor was saved by skrec {named}, but skrec "
-        with pytest.warns(UserWarning, match=message) as caught:
+        with pytest.warns(UserWarning, match=message):
             model.__setstate__(old)
-        assert caught[0].filename == __file__
         X, _ = pairs
         np.testing.assert_array_equal(model.predict(X), baseline.predict(X))
         del old["clip"], old["dtype"]
