@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from sklearn.base import _fit_context
 from sklearn.callback import with_callbacks
 from sklearn.metrics._scorer import _BaseScorer as BaseScorer
+from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils._param_validation import (
     HasMethods,
     RealNotInt,
@@ -36,6 +37,7 @@ __all__ = [
     "begin_callbacks",
     "check_feature_names",
     "check_feature_names_in",
+    "check_matplotlib_support",
     "check_sample_weight",
     "get_feature_names",
     "validate_params",

@@ -10,6 +10,9 @@ import torch
 from skrec.datasets import make_ratings
 from skrec.model_selection import ratings_to_samples
 
+# No test opens a window. Nothing has imported matplotlib yet.
+os.environ["MPLBACKEND"] = "agg"
+
 
 def pytest_collection_modifyitems(items):
     if torch.cuda.is_available():

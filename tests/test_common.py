@@ -41,7 +41,7 @@ from skrec import (
     RBMRegressor,
     SVDppRegressor,
 )
-from skrec._data.ratings import _check_target, _check_weights
+from skrec._data.ratings import _check_weights, check_target
 from skrec.features import FeatureEncoder
 from skrec.model_selection import ratings_to_samples
 from skrec.text import SequenceVectorizer
@@ -184,7 +184,7 @@ class ReadsTables:
         pairs = self._read(X, reset=True)
         n_columns = self.n_features_in_
         if y is not None:
-            y = _check_target(y, len(pairs))
+            y = check_target(y, len(pairs))
             weights = np.ones(len(y))
             if sample_weight is not None:
                 weights = _check_weights(sample_weight, y)

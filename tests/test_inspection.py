@@ -1,9 +1,21 @@
+import builtins
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
 
-from skrec import BiasedMFRegressor, ConvMFRegressor
+from skrec import AutoRecRegressor, BiasedMFRegressor, ConvMFRegressor
 from skrec.datasets import make_ratings
-from skrec.inspection import filter_phrases, phrase_values
+from skrec.inspection import (
+    ExplanationDisplay,
+    RatingDistributionDisplay,
+    TrainingCurvesDisplay,
+    filter_phrases,
+    phrase_values,
+)
+from skrec.model_selection import ratings_to_samples
 from skrec.text import SequenceVectorizer
 
 WINDOWS = (2, 3)
@@ -114,3 +126,152 @@ def test_models_without_filters_are_refused(data):
         model = ConvMFRegressor(max_iter=1).fit(data.R)
     with pytest.raises(ValueError, match="without filters"):
         filter_phrases(model, ["a phrase"])
+
+
+# Displays
+
+
+@pytest.fixture
+def ax():
+    """Axes of a figure, all of which are closed afterward."""
+    yield plt.subplots()[1]
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def factors(data):
+    return BiasedMFRegressor(n_factors=3, random_state=0).fit(data.R)
+
+
+FROM_ESTIMATOR = {
+    ExplanationDisplay: (3, 4),
+    TrainingCurvesDisplay: (),
+}
+
+
+@pytest.mark.parametrize("display", FROM_ESTIMATOR)
+def test_displays_draw_on_the_given_axes_or_on_new_ones(display, factors, data, ax):
+    arguments = FROM_ESTIMATOR[display]
+    drawn = display.from_estimator(factors, *arguments, ax=ax)
+    assert isinstance(drawn, display)
+    assert drawn.ax_ is ax
+    assert drawn.figure_ is ax.figure
+    assert ax.has_data()
+    assert drawn.plot() is drawn
+    assert drawn.ax_ is not ax
+    assert drawn.figure_ is drawn.ax_.figure is not ax.figure
+
+
+@pytest.mark.parametrize("display", FROM_ESTIMATOR)
+def test_displays_refuse_what_is_no_fitted_recommender(display, factors):
+    arguments = FROM_ESTIMATOR[display]
+    with pytest.raises(NotFittedError):
+        display.from_estimator(BiasedMFRegressor(), *arguments)
+    with pytest.raises(TypeError, match="model must be a recommender of skrec"):
+        display.from_estimator(make_pipeline(factors), *arguments)
+
+
+def test_displays_say_that_they_need_matplotlib(factors, monkeypatch):
+    found = builtins.__import__
+
+    def without_matplotlib(name, *args, **kwargs):
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return found(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_matplotlib)
+    for display in (
+        TrainingCurvesDisplay([1.0]),
+        RatingDistributionDisplay(*[[1]] * 4),
+    ):
+        name = type(display).__name__
+        with pytest.raises(ImportError, match=rf"{name}.plot requires matplotlib"):
+            display.plot()
+
+
+def test_ratings_are_counted_by_value_and_by_item(ax):
+    # Item 0 has 11 ratings, and each of the items 1 to 10 has one.
+    X = [[user, 0] for user in range(11)] + [[0, item] for item in range(1, 11)]
+    y = [5] * 11 + [2] * 7 + [3] * 3
+    display = RatingDistributionDisplay.from_ratings(X, y)
+    bars = display.ax_[0].patches
+    assert [bar.get_x() + bar.get_width() / 2 for bar in bars] == pytest.approx(
+        [2, 3, 5]
+    )
+    assert [bar.get_height() for bar in bars] == [7, 3, 11]
+    tail = display.ax_[1].lines[0]
+    assert tail.get_xdata().tolist() == list(range(1, 12))
+    assert tail.get_ydata().tolist() == [11] + [1] * 10
+    assert display.top_share == 12 / 21  # two of eleven items
+    assert "57%" in display.ax_[1].get_title()
+
+
+def test_both_forms_of_ratings_are_counted_alike(data, ax):
+    R = data.R.copy()
+    R.resize(R.shape[0], R.shape[1] + 5)  # items without ratings
+    of_matrix = RatingDistributionDisplay.from_ratings(R)
+    of_pairs = RatingDistributionDisplay.from_ratings(*ratings_to_samples(data.R))
+    for name in ("values", "counts", "item_counts", "top_share"):
+        np.testing.assert_array_equal(getattr(of_matrix, name), getattr(of_pairs, name))
+    assert of_matrix.counts.sum() == of_matrix.item_counts.sum() == R.nnz
+
+
+def test_many_distinct_ratings_are_counted_in_intervals(ax):
+    X = [[user, 0] for user in range(100)]
+    display = RatingDistributionDisplay.from_ratings(X, np.arange(100.0))
+    assert display.counts.tolist() == [5] * 20
+    np.testing.assert_allclose(display.values, 4.95 * (np.arange(20) + 0.5))
+
+
+def test_distributions_draw_on_two_axes(data, ax):
+    axes = plt.subplots(1, 2)[1]
+    display = RatingDistributionDisplay.from_ratings(data.R, ax=axes)
+    assert list(display.ax_) == list(axes)
+    assert display.figure_ is axes[0].figure
+    with pytest.raises(ValueError, match=r"ax must have two axes, .* shape \(\)"):
+        display.plot(ax)
+    with pytest.raises(ValueError, match="requires y to be passed"):
+        RatingDistributionDisplay.from_ratings([[0, 1]])
+
+
+def test_training_curves_are_those_of_the_model(data, factors, ax):
+    model = AutoRecRegressor(early_stopping=True, max_iter=20, random_state=0)
+    display = TrainingCurvesDisplay.from_estimator(model.fit(data.R), ax=ax)
+    for axes, values in (
+        (ax, model.loss_curve_),
+        (display.validation_ax_, model.validation_scores_),
+    ):
+        (line,) = axes.lines
+        assert line.get_xdata().tolist() == list(range(1, len(values) + 1))
+        assert line.get_ydata().tolist() == list(values)
+    assert len(model.validation_scores_) > 1
+    assert TrainingCurvesDisplay.from_estimator(factors).validation_ax_ is None
+
+
+def test_explanations_draw_all_contributions_but_the_mean(factors, ax):
+    parts = factors.explain(3, 4)
+    display = ExplanationDisplay.from_estimator(factors, 3, 4, n_bars=3, ax=ax)
+    others = parts.drop("mean", level="kind")
+    order = np.argsort(-np.abs(others.to_numpy()))
+    expected = others.to_numpy()[order]
+    widths = [bar.get_width() for bar in ax.patches]
+    assert widths == pytest.approx([*expected[:3], expected[3:].sum()])
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    kind, name = others.index[order[0]]
+    assert labels[0] == f"{kind} {name}".strip()
+    assert labels[3] == f"{len(expected) - 3} others"
+    assert ax.yaxis_inverted()  # the largest is at the top
+    mean = parts["mean"].item()
+    assert ax.get_title() == f"{parts.sum():.2f} = mean {mean:.2f} + contributions"
+    display.plot(n_bars=len(expected))
+    assert len(display.ax_.patches) == len(expected)
+
+
+def test_explanations_pass_their_arguments_on(factors, model, data, ax):
+    display = ExplanationDisplay.from_estimator(factors, data.R[[5]], 4, by="item")
+    assert display.contributions.equals(factors.explain(data.R[[5]], 4, by="item"))
+    text = data.item_texts[4]
+    display = ExplanationDisplay.from_estimator(model, 3, 4, by="item", item_text=text)
+    assert "text window" in display.contributions.index.get_level_values("kind")
+    with pytest.raises(ValueError, match="n_bars == 0, must be >= 1"):
+        ExplanationDisplay.from_estimator(factors, 3, 4, n_bars=0)

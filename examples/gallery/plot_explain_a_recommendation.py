@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 
 from skrec import BiasedMFRegressor
 from skrec.datasets import make_ratings
+from skrec.inspection import ExplanationDisplay
 from skrec.model_selection import ratings_to_samples
 
 data = make_ratings(300, 100, random_state=0)
@@ -28,10 +29,5 @@ print(f"sum {parts.sum():.3f}, prediction {model.predict([[user, item]])[0]:.3f}
 
 # %%
 # The largest contributions in a picture.
-largest = parts[parts.abs().sort_values(ascending=False).index[:10]]
-labels = [" ".join(str(part) for part in key if part != "") for key in largest.index]
-figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
-axes.barh(labels, largest, color=["C0" if value > 0 else "C1" for value in largest])
-axes.invert_yaxis()
-axes.set(xlabel="contribution in stars", title=f"Item {item} for user {user}")
+ExplanationDisplay.from_estimator(model, user, item)
 plt.show()

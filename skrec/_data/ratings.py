@@ -466,7 +466,7 @@ def _pair_ratings(X: Any, y: Any, sample_weight: Any) -> Ratings:
                 "one number for each row of X."
             )
     users, items = check_pairs(X)
-    y = _check_target(y, len(users))
+    y = check_target(y, len(users))
     if sample_weight is not None:
         sample_weight = _check_weights(sample_weight, users)
     user_ids, rows = factorize(users, "user")
@@ -679,7 +679,7 @@ def _read_only(array: Any) -> Any:
     return view
 
 
-def _check_target(y: Any, n_ratings: int) -> NDArray[np.float64]:
+def check_target(y: Any, n_ratings: int) -> NDArray[np.float64]:
     refuse_lazy(y, "y")
     refuse_masked(y, "y")
     y = column_or_1d(y, warn=True)

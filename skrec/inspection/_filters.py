@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from ._core.device import as_tensor, own_settings
-from ._core.text_cnn import TextCNN
-from ._texts.convmf import ConvMFRegressor
-from ._texts.network_prior import INFERENCE_BATCH, to_batches
-from .text import ItemTexts
+from .._core.device import as_tensor, own_settings
+from .._core.text_cnn import TextCNN
+from .._texts.convmf import ConvMFRegressor
+from .._texts.network_prior import INFERENCE_BATCH, to_batches
+from ..text import ItemTexts
 
 __all__ = ["filter_phrases", "phrase_values"]
 
