@@ -2,14 +2,19 @@ import builtins
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse as sp
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
 from skrec import AutoRecRegressor, BiasedMFRegressor, ConvMFRegressor
 from skrec.datasets import make_ratings
 from skrec.inspection import (
+    CalibrationDisplay,
+    ErrorByCountDisplay,
     ExplanationDisplay,
+    FactorMapDisplay,
     RatingDistributionDisplay,
     TrainingCurvesDisplay,
     filter_phrases,
@@ -143,8 +148,12 @@ def factors(data):
     return BiasedMFRegressor(n_factors=3, random_state=0).fit(data.R)
 
 
+SOME = [[user, 0] for user in range(10)], [4.0] * 10
 FROM_ESTIMATOR = {
+    CalibrationDisplay: SOME,
+    ErrorByCountDisplay: SOME,
     ExplanationDisplay: (3, 4),
+    FactorMapDisplay: (),
     TrainingCurvesDisplay: (),
 }
 
@@ -275,3 +284,172 @@ def test_explanations_pass_their_arguments_on(factors, model, data, ax):
     assert "text window" in display.contributions.index.get_level_values("kind")
     with pytest.raises(ValueError, match="n_bars == 0, must be >= 1"):
         ExplanationDisplay.from_estimator(factors, 3, 4, n_bars=0)
+
+
+@pytest.fixture(scope="module")
+def split(data):
+    """Three quarters of the pairs, and the others, with an unseen user and item."""
+    X, y = ratings_to_samples(data.R)
+    is_held = np.arange(len(y)) % 4 == 0
+    held = np.vstack([X[is_held], [[99, 0], [0, 99]]])
+    return X[~is_held], y[~is_held], held, np.append(y[is_held], [5.0, 1.0])
+
+
+def drawn_bars(ax):
+    """Label, height and text of each bar."""
+    labels = [label.get_text() for label in ax.get_xticklabels()]
+    heights = [bar.get_height() for bar in ax.patches]
+    return list(
+        zip(labels, heights, [text.get_text() for text in ax.texts], strict=True)
+    )
+
+
+def expected_bars(counts, errors):
+    """The bars of `drawn_bars`, by a loop over the bins."""
+    bars = []
+    for low, high in ((0, 0), (1, 1), (2, 3), (4, 7), (8, 15), (16, 31), (32, 63)):
+        inside = (counts >= low) & (counts <= high)
+        if inside.any():
+            label = str(low) if low == high else f"{low}-{high}"
+            rmse = np.sqrt(np.mean(errors[inside] ** 2))
+            bars.append((label, pytest.approx(rmse), str(inside.sum())))
+    return bars
+
+
+@pytest.mark.parametrize("by", ["user", "item"])
+def test_errors_of_pairs_are_grouped_by_training_ratings(split, by, ax):
+    X_train, y_train, X, y = split
+    model = BiasedMFRegressor(n_factors=3, random_state=0).fit(X_train, y_train)
+    ErrorByCountDisplay.from_estimator(model, X, y, by=by, ax=ax)
+    column = ["user", "item"].index(by)
+    counts = np.array([np.sum(X_train[:, column] == i) for i in X[:, column]])
+    assert 0 in counts
+    assert drawn_bars(ax) == expected_bars(counts, y - model.predict(X))
+    assert ax.get_xlabel() == f"number of training ratings of the {by}"
+
+
+@pytest.mark.parametrize("by", ["user", "item"])
+@pytest.mark.parametrize("left_out", [True, False])
+def test_errors_of_rows_are_grouped_by_training_ratings(data, by, left_out, ax):
+    model = BiasedMFRegressor(n_factors=3, random_state=0).fit(data.R[:25])
+    rows = data.R[25:].tocsr()
+    given, held = rows, rows
+    if not left_out:
+        (X, y), shape = ratings_to_samples(rows), rows.shape
+        is_held = np.arange(len(y)) % 3 == 0
+        given, held = (
+            sp.csr_array((y[some], tuple(X[some].T)), shape=shape)
+            for some in (~is_held, is_held)
+        )
+    target = None if left_out else held
+    ErrorByCountDisplay.from_estimator(model, given, target, by=by, ax=ax)
+    X, y = ratings_to_samples(held)
+    if left_out:
+        predicted = []
+        for user, item in X:
+            is_other = (X[:, 0] == user) & (X[:, 1] != item)
+            entries = (np.zeros(is_other.sum(), int), X[is_other, 1])
+            row = sp.csr_array((y[is_other], entries), shape=(1, rows.shape[1]))
+            predicted.append(model.predict(row)[0, item])
+    else:
+        predicted = model.predict(given)[X[:, 0], X[:, 1]]
+    if by == "item":
+        counts = np.bincount(data.R[:25].tocsr().indices, minlength=30)[X[:, 1]]
+    else:
+        counts = np.diff(given.indptr)[X[:, 0]] - left_out
+    assert drawn_bars(ax) == expected_bars(counts, y - predicted)
+
+
+def test_errors_refuse_wrong_input_by_name(factors, split):
+    X, y = split[2:]
+    draw = ErrorByCountDisplay.from_estimator
+    with pytest.raises(ValueError, match="by must be 'item' or 'user', got 'rating'"):
+        draw(factors, X, y, by="rating")
+    with pytest.raises(ValueError, match="requires y to be passed"):
+        draw(factors, X)
+    with pytest.raises(ValueError, match="but y has 3 ratings"):
+        draw(factors, X, y[:3])
+
+
+def test_calibration_compares_standard_deviations_with_errors(split, ax):
+    X_train, y_train, X, y = split
+    model = BiasedMFRegressor(n_factors=3, random_state=0).fit(X_train, y_train)
+    CalibrationDisplay.from_estimator(model, X, y, n_bins=3, ax=ax)
+    mean, std = model.predict(X, return_std=True)
+    order = np.argsort(std, kind="stable")
+    thirds = np.array_split(order, 3)
+    bins, diagonal = ax.lines
+    expected = [np.sqrt(np.mean(std[third] ** 2)) for third in thirds]
+    np.testing.assert_allclose(bins.get_xdata(), expected)
+    expected = [np.sqrt(np.mean((y - mean)[third] ** 2)) for third in thirds]
+    np.testing.assert_allclose(bins.get_ydata(), expected)
+    assert diagonal.get_slope() == 1
+    x, at = diagonal.get_xy1()
+    assert x == at
+
+
+def test_calibration_takes_rows_with_held_out_ratings(data, ax):
+    model = BiasedMFRegressor(n_factors=3, random_state=0).fit(data.R[:25])
+    X, y = ratings_to_samples(data.R[25:])
+    given, held = (
+        sp.csr_array((y[i::2], tuple(X[i::2].T)), shape=(15, 30)) for i in (0, 1)
+    )
+    display = CalibrationDisplay.from_estimator(model, given, held, n_bins=1)
+    mean, std = (
+        values[X[1::2, 0], X[1::2, 1]] for values in model.predict(given, True)
+    )
+    np.testing.assert_allclose(display.predicted_std, np.sqrt(np.mean(std**2)))
+    errors = y[1::2] - mean
+    np.testing.assert_allclose(display.rmse, np.sqrt(np.mean(errors**2)))
+
+
+def test_calibration_refuses_wrong_input_by_name(factors, data, split):
+    X, y = split[2:]
+    draw = CalibrationDisplay.from_estimator
+    network = AutoRecRegressor(max_iter=2, random_state=0).fit(data.R)
+    with pytest.raises(TypeError, match="does, got AutoRecRegressor"):
+        draw(network, X, y)
+    with pytest.raises(ValueError, match="y must be passed"):
+        draw(factors, data.R, None)
+    with pytest.raises(ValueError, match="n_bins == 0, must be >= 1"):
+        draw(factors, X, y, n_bins=0)
+    with pytest.raises(ValueError, match="n_bins is 10, but there are only 4 held-out"):
+        draw(factors, X[:4], y[:4])
+
+
+def test_maps_show_principal_components_of_the_item_factors(data, factors, ax):
+    counts = np.bincount(data.R.tocsr().indices, minlength=30)
+    most = np.argsort(-counts, kind="stable")[:4]
+    names = {int(item): f"${item}$" for item in most[1:]}
+    FactorMapDisplay.from_estimator(factors, names, n_names=4, ax=ax)
+    V = factors.item_factors_ - factors.item_factors_.mean(axis=0)
+    U, S, _ = np.linalg.svd(V.astype(float), full_matrices=False)
+    points = np.asarray(ax.collections[0].get_offsets())
+    np.testing.assert_allclose(np.abs(points), np.abs(U * S)[:, :2], atol=1e-5)
+    texts = [text.get_text() for text in ax.texts]
+    assert texts == [str(most[0]), *names.values()]
+    for text, item in zip(ax.texts, most, strict=True):
+        assert tuple(text.xy) == tuple(points[item])
+    share = S[0] ** 2 / np.sum(S**2)
+    assert f"({share:.0%} of the variance)" in ax.get_xlabel()
+
+
+def test_maps_leave_out_items_of_which_nothing_is_known(data, ax):
+    R = data.R.copy()
+    R.resize(R.shape[0], R.shape[1] + 5)
+    model = BiasedMFRegressor(n_factors=3, random_state=0).fit(R)
+    names = pd.Series(["first"], index=[0])
+    display = FactorMapDisplay.from_estimator(model, names, n_names=50)
+    assert display.coordinates.index.tolist() == list(range(30))
+    assert sorted(display.labels) == sorted(["first", *map(str, range(1, 30))])
+
+
+def test_maps_refuse_wrong_input_by_name(data, factors):
+    draw = FactorMapDisplay.from_estimator
+    with pytest.raises(TypeError, match="to name, got list"):
+        draw(factors, ["a", "b"])
+    with pytest.raises(ValueError, match="n_names == -1, must be >= 0"):
+        draw(factors, n_names=-1)
+    single = BiasedMFRegressor(n_factors=1, random_state=0).fit(data.R)
+    with pytest.raises(ValueError, match="model has 1 factors of 30 items"):
+        draw(single)

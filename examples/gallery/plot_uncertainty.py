@@ -13,6 +13,7 @@ from sklearn.model_selection import train_test_split
 
 from skrec import BiasedMFRegressor
 from skrec.datasets import make_ratings
+from skrec.inspection import CalibrationDisplay
 from skrec.model_selection import ratings_to_samples
 
 data = make_ratings(500, 200, random_state=0)
@@ -26,14 +27,7 @@ print(f"{np.mean(error < 2 * std):.0%} are within two")
 
 # %%
 # In five groups from the surest predictions to the most unsure:
-groups = np.array_split(np.argsort(std), 5)
-stated = [np.sqrt(np.mean(std[group] ** 2)) for group in groups]
-found = [np.sqrt(np.mean(error[group] ** 2)) for group in groups]
-figure, axes = plt.subplots(figsize=(4.5, 4), layout="constrained")
-axes.plot(stated, found, "o-", label="five groups")
-axes.axline((stated[0], stated[0]), slope=1, color="gray", label="calibrated")
-axes.set(xlabel="predicted standard deviation", ylabel="root mean squared error")
-axes.legend()
+CalibrationDisplay.from_estimator(model, X_test, y_test, n_bins=5)
 plt.show()
 
 # %%
