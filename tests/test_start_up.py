@@ -43,6 +43,12 @@ def test_modules_without_estimators_import_no_pytorch(module):
     assert "torch" not in modules
 
 
+def test_displays_import_matplotlib_only_to_draw():
+    modules = imported_after("from skrec.inspection import TrainingCurvesDisplay")
+    assert "skrec.inspection" in modules
+    assert "matplotlib" not in modules
+
+
 def test_fits_by_adam_do_not_import_the_compiler_of_pytorch():
     modules = imported_after(
         "from skrec import AutoRecRegressor, ConvMFRegressor, RBMRegressor; "
