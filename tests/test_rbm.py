@@ -8,7 +8,7 @@ from scipy.special import expit, log_softmax, softmax
 from sklearn.metrics import r2_score
 
 from skrec import BaselineRegressor, RBMRegressor
-from skrec._core.rbm import Cases, Machine
+from skrec._core.rbm import Cases, Machine, at_levels
 from skrec._core.softmax import solve_softmax_rows
 from skrec._core.sparse import Pattern
 from skrec._networks.rbm_trainer import nearest_levels, quantize
@@ -451,3 +451,36 @@ def test_there_may_be_more_levels_than_a_byte_holds(rng):
     W = model.weights_[item, levels].reshape(40, 30, -1)
     expected = expit(W.sum(1) + model.hidden_biases_)
     np.testing.assert_allclose(model.hidden_probabilities_, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_weight_of_a_row_is_the_mean_of_its_ratings(weighted):
+    pattern = Pattern(torch.tensor([0, 1, 1, 3]), torch.tensor([1, 0, 1]), (3, 2))
+    weights = torch.tensor([0.5, 1.0, 4.0]) if weighted else None
+    cases = Cases(pattern, torch.zeros(3).long(), weights, 2, torch.float32)
+    assert cases.row_weights.tolist() == ([0.5, 0, 2.5] if weighted else [1, 0, 1])
+
+
+@torch.no_grad()
+def test_left_out_ratings_of_a_centered_machine(generator):
+    machine = Machine.draw(torch.zeros(3, 2).double(), 4, generator, 0.5)
+    machine.weights.normal_(generator=generator)
+    pattern = Pattern(torch.tensor([0, 3]), torch.tensor([0, 1, 2]), (1, 3))
+    levels = torch.tensor([1, 0, 1])
+    found = machine.leave_one_out(pattern, levels)(slice(0, 3))
+    for rating in range(3):
+        others = [i for i in range(3) if i != rating]
+        rest = Pattern(torch.tensor([0, 2]), torch.tensor(others), (1, 3))
+        h = machine.hidden(rest, levels[others])
+        log_p = machine.log_visible(pattern, h)[:, rating]
+        expected = log_p - log_p.logsumexp(0)
+        torch.testing.assert_close(found[rating].log_softmax(0), expected)
+
+
+def test_levels_of_very_many_units_have_long_positions():
+    n_visible = 2**29
+    pattern = Pattern(
+        torch.tensor([0, 1]), torch.tensor([n_visible - 1]), (1, n_visible)
+    )
+    levels = at_levels(pattern, torch.tensor([6], dtype=torch.uint8), 8)
+    assert levels.col.tolist() == [8 * n_visible - 2]
