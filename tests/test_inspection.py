@@ -286,6 +286,16 @@ def test_explanations_pass_their_arguments_on(factors, model, data, ax):
         ExplanationDisplay.from_estimator(factors, 3, 4, n_bars=0)
 
 
+def test_names_of_an_explanation_are_cut_and_no_formulas(ax):
+    index = [("mean", ""), ("item", "$" + 99 * "a"), ("item", "$b$")]
+    index = pd.MultiIndex.from_tuples(index, names=["kind", "name"])
+    ExplanationDisplay(pd.Series([3.0, 0.5, 0.1], index)).plot(ax)
+    long, short = ax.get_yticklabels()
+    assert long.get_text() == "item $" + 33 * "a" + "…"
+    assert (short.get_text(), short.get_parse_math()) == ("item $b$", False)
+    ax.figure.canvas.draw()
+
+
 @pytest.fixture(scope="module")
 def split(data):
     """Three quarters of the pairs, and the others, with an unseen user and item."""

@@ -10,6 +10,9 @@ from sklearn.utils import check_scalar
 
 from ._checks import axes_to_draw_on, check_recommender
 
+# Characters of a label
+_LONGEST = 40
+
 
 class ExplanationDisplay:
     """Contributions to a predicted rating, as horizontal bars.
@@ -140,7 +143,8 @@ class ExplanationDisplay:
         # Different parts may have the same label, so that labels are no positions.
         colors = ["C0" if value > 0 else "C1" for value in values]
         ax.barh(range(len(values)), values, color=colors)
-        ax.set_yticks(range(len(values)), labels)
+        labels = [_cut(label) for label in labels]
+        ax.set_yticks(range(len(values)), labels, parse_math=False)
         ax.invert_yaxis()
         ax.axvline(0, color="gray", linewidth=0.8)
         ax.set(
@@ -149,3 +153,8 @@ class ExplanationDisplay:
         )
         self.ax_, self.figure_ = ax, ax.figure
         return self
+
+
+def _cut(label: str) -> str:
+    """Cut a label that would leave no room for the bars."""
+    return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…"
