@@ -9,7 +9,8 @@ is never a table of all ratings. The largest memory of the process is printed.
 
 If the file exists, it is read instead. It has the columns user, item and rating, and
 its users and items are numbers from 0. With several processes each reads its own users:
-`read_matrix` takes their rank, and `skrec.distributed.fit` the matrix.
+`read_matrix` takes their rank, and `skrec.distributed.fit` the matrix. The fitted model
+then numbers the users of rank 0 first, then those of rank 1, and so on.
 """
 
 import argparse
@@ -59,7 +60,8 @@ def write_file(path, n_ratings, n_items=17_747):
 def batches(path):
     """Yield users, items and ratings of some rows at a time."""
     for batch in pq.ParquetFile(path).iter_batches(BATCH, columns=SCHEMA.names):
-        yield tuple(column.to_numpy() for column in batch.columns)
+        # Numbers that the types of the schema cannot hold are refused.
+        yield tuple(column.to_numpy() for column in batch.cast(SCHEMA).columns)
 
 
 def read_matrix(path, rank=0, n_ranks=1):

@@ -46,6 +46,14 @@ def test_each_rank_reads_its_own_users(shuffled):
         np.testing.assert_array_equal(part, expected[rank::3])
 
 
+def test_numbers_that_do_not_fit_are_refused(tmp_path):
+    path = tmp_path / "ratings.parquet"
+    table = pa.table({"user": [0], "item": [2**32], "rating": [3.0]})
+    pq.write_table(table, path)
+    with pytest.raises(pa.ArrowInvalid, match="4294967296"):
+        large_file.read_matrix(path)
+
+
 def test_a_file_is_written_once_and_fitted(tmp_path, capsys):
     path = tmp_path / "ratings.parquet"
     large_file.main(path, 20_000, 2)
