@@ -169,6 +169,11 @@ array} of shape (n_users, n_items)
     _refuse_no_group()
     with open_group(timeout) as group:
         _refuse_unsupported(estimator)
+        if item_texts is not None and isinstance(estimator, AutoRecRegressor):
+            raise TypeError(
+                "AutoRecRegressor takes no item_texts over several processes: leave "
+                "them out, or use the method fit in one process."
+            )
         with _as_member(estimator, group):
             metadata = {"sample_weight": sample_weight}
             if item_texts is not None:
