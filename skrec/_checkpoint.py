@@ -46,7 +46,9 @@ class Checkpoint:
     -----
     UserWarning
         If a checkpoint cannot be written, for example because the disk is full. The
-        fit goes on, and the previous checkpoint remains.
+        fit goes on, and the previous checkpoint remains; of several ranks, the last one
+        that all have. Or if the files of ranks have no iteration in common, so that the
+        fit begins anew.
 
     Examples
     --------
@@ -106,6 +108,9 @@ class FitCheckpoint:
         self.group = group = fit.group
         self.written = time.monotonic()
         self.trainer = trainer
+        # The caller of `fit`, from a method: that method, `iterate`, `Fit.run`, `fit` and
+        # its wrappers are between, and with several ranks `skrec.distributed.fit`.
+        self.stack_level = 4 + N_WRAPPERS + 1 + (group.size > 1)
         values = estimator.get_params(deep=False)
         values.pop("verbose")
         data = (
@@ -151,8 +156,7 @@ class FitCheckpoint:
                 warnings.warn(
                     f"The ranks have checkpoints {self.path} of no common iteration, "
                     "since files of some ranks are missing. The fit begins anew.",
-                    # This method, `iterate`, `Fit.run`, `fit`, and its wrappers.
-                    stacklevel=4 + N_WRAPPERS + 1,
+                    stacklevel=self.stack_level,
                 )
             return None
         turn, saved = found[max(common)]
@@ -184,13 +188,12 @@ class FitCheckpoint:
             write_state(path, _encode(state) | {"digests": self.digests})
         except OSError as error:
             is_written = False
-            # This method, `iterate`, `Fit.run`, `fit`, and its wrappers.
             warnings.warn(
                 f"The checkpoint {path} could not be written after iteration "
                 f"{epoch} ({error}). The fit goes on; the next attempt is in "
                 f"{self.every:g} seconds.",
                 UserWarning,
-                stacklevel=4 + N_WRAPPERS + 1,
+                stacklevel=self.stack_level,
             )
         if self.group.all(is_written):
             self.turn = (self.turn + 1) % len(self.paths)

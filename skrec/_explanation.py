@@ -160,6 +160,11 @@ def explain(
         position = int(predictor.user_position(user))
         users = predictor.known_users(np.array([position]))
         rows = predictor.seen_by(np.array([position]))
+    finer = {}
+    if item_text is not None:
+        if place < 0:
+            raise ValueError(f"item_text is given, but the model has no item {item!r}.")
+        finer = fitted._split_text(place, item_text)
     mean = fitted.global_mean_
     if place < 0 or not predictor.is_modeled[place]:
         found = [("user bias", "", users.means[0] - mean)]
@@ -167,7 +172,6 @@ def explain(
         found = [("item bias", "", fitted.item_means_[place] - mean)]
     else:
         rows = predictor.informative(rows)
-        finer = {} if item_text is None else fitted._split_text(place, item_text)
         case = Case(users.state, rows, position, place, finer)
         first, *others = predictor.model.contributions(case, by)
         mean = scale.mean + scale.std * first.value

@@ -63,7 +63,7 @@ class EpochReports:
     def end(self) -> None:
         """Report the end, with the line of the last epoch."""
         if self.unprinted is not None:
-            print(self.unprinted)
+            print(self.unprinted, flush=True)
         self.fit.call_on_fit_task_end(**self.arguments)
 
     def _print(self, history: History) -> None:

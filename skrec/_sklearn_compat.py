@@ -118,7 +118,8 @@ def begin_callbacks(estimator: Any, n_epochs: int) -> Any:
     context = estimator._init_callback_context(max_subtasks=n_epochs)
     # A progress bar of a fit within a search begins with the names of the search and of
     # its task. At 80 columns they leave no place for the percentage, and the bar of the
-    # search has them above. Nothing else uses these attributes.
+    # search has them above. Nothing else uses these attributes,
+    # except that a task without subtasks has a bar only if it has a name.
     context.source_estimator_name = context.source_task_name = None
     return context
 

@@ -43,6 +43,7 @@ _SUPPORTED = (
     RBMRegressor,
     SVDppRegressor,
 )
+_READ_TEXTS = (CDLRegressor, ConvMFRegressor, CTRRegressor)
 # Parameters that would need more than sums, and their only value
 _ONLY: dict[type, dict[str, Any]] = {
     AutoRecRegressor: {"batch_size": None, "pretraining": False},
@@ -169,10 +170,10 @@ array} of shape (n_users, n_items)
     _refuse_no_group()
     with open_group(timeout) as group:
         _refuse_unsupported(estimator)
-        if item_texts is not None and isinstance(estimator, AutoRecRegressor):
+        if item_texts is not None and not isinstance(estimator, _READ_TEXTS):
             raise TypeError(
-                "AutoRecRegressor takes no item_texts over several processes: leave "
-                "them out, or use the method fit in one process."
+                f"{type(estimator).__name__} takes no item_texts over several "
+                "processes: leave them out, or use the method fit in one process."
             )
         with _as_member(estimator, group):
             metadata = {"sample_weight": sample_weight}

@@ -113,6 +113,15 @@ class _SinglePrecision:
         self._lock = threading.Lock()
         self._n_inside = 0
         self._outside = torch.float32
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._leave_in_child)
+
+    def _leave_in_child(self) -> None:
+        """Restore the setting where the threads that are inside do not exist."""
+        self._lock = threading.Lock()
+        if self._n_inside:
+            self._n_inside = 0
+            torch.set_default_dtype(self._outside)
 
     def __enter__(self) -> None:
         with self._lock:

@@ -53,6 +53,8 @@ def split_text(model: Any, item: int, text: str) -> dict[tuple[str, str], Parts]
     finer : dict of (kind, name) to Parts
         Finer parts for each part that `item_parts` of the model has of the text.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"item_text must be a str, got {type(text).__name__}.")
     if model.text_factors_ is None:
         raise ValueError("item_text needs a model that was fitted with item_texts.")
     sequence = model.vectorizer_.transform([text])
@@ -73,7 +75,7 @@ def split_text(model: Any, item: int, text: str) -> dict[tuple[str, str], Parts]
         name = model.items_[[item]].tolist()[0]
         raise ValueError(
             f"item_text is not the text that item {name!r} had in `fit` or "
-            "`extend_items`: give that text."
+            "`extend_items`: give that text, or no item_text if it had none."
         )
     return finer
 

@@ -333,7 +333,8 @@ class _Limited:
     def read(self, length: int = -1, /) -> bytes:
         block: bytes = self.response.read(length)
         self.n_bytes += len(block)
-        self.lines.show(self.n_bytes)
+        if block:
+            self.lines.show(self.n_bytes)
         if self.n_bytes > _MAX_DOWNLOAD:
             os.truncate(self.path, 0)  # nothing to resume
             raise OSError(

@@ -1,8 +1,11 @@
 """Compressed CSV files with a header, whose malformed lines are named."""
 
+import contextlib
 import csv
 import gzip
+import threading
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +14,19 @@ from ._errors import LineError
 
 UNREADABLE = (ValueError, OverflowError, EOFError, gzip.BadGzipFile, zlib.error)
 _MAX_DIGITS = 18  # of an integer of 64 bits
+_MAX_FIELD = 2**30  # characters; the csv module's own limit is 2**17
+_limit_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _long_fields() -> Iterator[None]:
+    """Allow long fields, such as all tags of a movie; the limit is the process's."""
+    with _limit_lock:
+        before = csv.field_size_limit(_MAX_FIELD)
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
 
 
 def read_csv(path: Path, index: str) -> pd.DataFrame:
@@ -26,7 +42,7 @@ def read_csv(path: Path, index: str) -> pd.DataFrame:
     lines: dict[int, int] = {}
     rows = []
     # Decoded line by line: the decoder of a text file reads ahead.
-    with gzip.open(path, "rb") as file:
+    with _long_fields(), gzip.open(path, "rb") as file:
         reader = csv.reader((line.decode("utf-8") for line in file), strict=True)
         try:
             header = next(reader, [])

@@ -182,7 +182,8 @@ def _parse_titles(folder: Path) -> pd.DataFrame:
         if not line:
             continue
         item, year, title = [*line.split(",", 2), "", ""][:3]
-        known = item.isascii() and item.isdigit() and int(item) <= _MAX_ID
+        known = item.isascii() and item.isdigit() and len(item) <= len(str(_MAX_ID))
+        known = known and int(item) <= _MAX_ID
         if not known or line.count(",") < 2 or not _YEARS.fullmatch(year):
             found = LineError(f"line {number}: {line[:60]!r} is no movie", number)
             raise _error(path, found)
