@@ -95,7 +95,10 @@ def test_a_damaged_file_is_named(tmp_path, text):
         load_netflix(data_home=tmp_path)
 
 
-@pytest.mark.parametrize("line", ["x,2003,Dinosaur Planet", "Dinosaur Planet", ",,"])
+@pytest.mark.parametrize(
+    "line",
+    ["x,2003,Dinosaur Planet", "Dinosaur Planet", ",,", f"{'1' * 5000},2003,Long"],
+)
 def test_damaged_titles_are_named(home, line):
     (home / "netflix" / "movie_titles.txt").write_text(f"{line}\n")
     with pytest.raises(OSError, match=r"movie_titles.txt' is not in the official form"):

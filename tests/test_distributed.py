@@ -323,6 +323,11 @@ def case_unsupported_penalties(rank):
     return error_of(fit_own, small(ConvMFRegressor), rank, item_texts=TEXTS)
 
 
+def case_unsupported_texts(rank):
+    model = small(AutoRecRegressor, batch_size=None)
+    return error_of(fit_own, model, rank, item_texts={0: "a text"})
+
+
 def case_unsupported_batches(rank):
     model = small(AutoRecRegressor, batch_size=10 if rank else None)
     return error_of(fit_own, model, rank)
@@ -390,6 +395,7 @@ def resume(model, rank, ends, *, is_lost=False, **texts):
         first_epoch=epochs[0],
         left=left,
         messages=[str(w.message) for w in caught],
+        places=[os.path.basename(w.filename) for w in caught],
         loss_curve=part.loss_curve_,
         predicted=part.predict(PAIRS[own_ratings(rank)]),
     )
@@ -714,6 +720,7 @@ def test_divergence_of_one_rank_ends_the_fit_of_all(found):
         ),
         ("unsupported_kind", ValueError, "use kind='user'"),
         ("unsupported_solver", ValueError, "use solver='adam' or 'rprop'"),
+        ("unsupported_texts", TypeError, "AutoRecRegressor takes no item_texts over"),
         ("unsupported_batches", ValueError, "batch_size=10 is not for several"),
         (
             "checkpoint_of_one_rank",
@@ -747,6 +754,7 @@ def test_a_fit_begins_anew_if_the_files_of_a_rank_are_lost(found):
     ranks = [rank["lost"] for rank in found["checkpoints"]]
     assert [case.first_epoch for case in ranks] == [1, 1]
     assert "of no common iteration" in ranks[0].messages[0]
+    assert ranks[0].places == ["test_distributed.py"]
     assert ranks[1].messages == []
     whole = found["checkpoints"][0]["dropout"][1]
     np.testing.assert_array_equal(ranks[0].predicted, whole)

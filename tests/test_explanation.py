@@ -268,6 +268,13 @@ def test_only_the_text_of_the_fit_is_split(reader, R):
     model, texts = reader
     with pytest.raises(ValueError, match="item_text is not the text that item 3 had"):
         model.explain(5, 3, item_text=texts[4])
+    with pytest.raises(ValueError, match="has no item 99"):
+        model.explain(5, 99, item_text=texts[4])
+    with pytest.raises(TypeError, match="item_text must be a str, got int"):
+        model.explain(5, 3, item_text=4)
+    with pytest.raises(TypeError, match="PMFRegressor cannot split item_text"):
+        # Also where the prediction is a mean
+        small(PMFRegressor).fit(R).explain(10**6, 3, item_text="x")
     with pytest.raises(TypeError, match="PMFRegressor cannot split item_text"):
         small(PMFRegressor).fit(R).explain(0, 3, item_text="x")
     with pytest.raises(ValueError, match="a model that was fitted with item_texts"):

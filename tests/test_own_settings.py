@@ -1,6 +1,7 @@
 """Fits and predictions do not depend on what the program has set in PyTorch."""
 
 import contextlib
+import os
 import threading
 
 import numpy as np
@@ -106,3 +107,15 @@ def test_a_fit_in_double_precision_does_not_notice_that_another_one_ends(R):
         thread.join()
         assert torch.get_default_dtype() == torch.float64
     np.testing.assert_array_equal(waiting.predict(R), expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is for POSIX")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_fork_within_a_fit_keeps_the_setting_of_the_program():
+    with SETTINGS["double precision"]():
+        with own_settings():
+            child = os.fork()
+            if not child:
+                # The thread that is inside does not exist in the child.
+                os._exit(torch.get_default_dtype() != torch.float64)
+        assert os.waitpid(child, 0)[1] == 0
