@@ -55,8 +55,8 @@ class ErrorByCountDisplay:
     >>> display = ErrorByCountDisplay.from_estimator(model, X_test, y_test, by="user")
     >>> display.lowest
     array([ 1,  2,  4,  8, 16, 32, 64])
-    >>> display.rmse.round(2)
-    array([1.23, 0.89, 0.91, 0.72, 0.66, 0.64, 0.6 ])
+    >>> display.rmse.round(1)
+    array([1.2, 0.9, 0.9, 0.7, 0.7, 0.6, 0.6])
     """
 
     def __init__(
