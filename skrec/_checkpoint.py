@@ -108,8 +108,8 @@ class FitCheckpoint:
         self.group = group = fit.group
         self.written = time.monotonic()
         self.trainer = trainer
-        # The caller of `fit`, from a method: that method, `iterate`, `Fit.run`, `fit` and
-        # its wrappers are between, and with several ranks `skrec.distributed.fit`.
+        # The caller of `fit`, from a method: that method, `iterate`, `Fit.run`, `fit`
+        # and its wrappers are between, and with several ranks `skrec.distributed.fit`.
         self.stack_level = 4 + N_WRAPPERS + 1 + (group.size > 1)
         values = estimator.get_params(deep=False)
         values.pop("verbose")

@@ -77,9 +77,9 @@ class BayesianMFRegressor(FeatureMixin, ProbabilisticRecommender):
     verbose : bool or int, default=False
         True or 1: print about ten lines with the iteration, the objective, the
         validation RMSE (with `early_stopping`) and the seconds. 2: print a line for
-        each iteration. With both, predictions,
-        recommendations and searches for neighbors that take longer than 5 seconds print
-        their progress. For progress bars set a callback:
+        each iteration. With both, predictions, recommendations and searches for
+        neighbors that take longer than 5 seconds print their progress. For progress
+        bars set a callback:
         ``set_callbacks(sklearn.callback.ProgressBar())``.
 
     Attributes

@@ -102,9 +102,9 @@ class LLORMARegressor(BaseRecommender):
     verbose : bool or int, default=False
         True or 1: print about ten lines with the iteration, the objective, the
         validation RMSE (with `early_stopping`) and the seconds. 2: print a line for
-        each iteration. With both, predictions,
-        recommendations and searches for neighbors that take longer than 5 seconds print
-        their progress. For progress bars set a callback:
+        each iteration. With both, predictions, recommendations and searches for
+        neighbors that take longer than 5 seconds print their progress. For progress
+        bars set a callback:
         ``set_callbacks(sklearn.callback.ProgressBar())``.
 
     Attributes
